@@ -1,4 +1,4 @@
-//! The names that values of the pipeline file have: tasks, states, kinds of head, losses.
+//! The names that pipeline files use for tasks, states, kinds of head and losses.
 
 use std::fmt;
 
@@ -29,11 +29,11 @@ macro_rules! names {
 }
 
 names! {
-    /// What a head learns.
+    /// The task that a head learns.
     Task, "lowercase", Classification { Classification, Multilabel, Regression, Tokens, Qa, Similarity }
 }
 impl Task {
-    /// What its labels mean. A similarity is a number for each pair.
+    /// Returns what the labels of the task mean. For similarity, the label of a pair is a number.
     pub fn of_data(self) -> DataTask {
         match self {
             Task::Classification => DataTask::Classification,
@@ -46,31 +46,32 @@ impl Task {
 }
 
 names! {
-    /// How two texts are encoded: in one input, or in two.
+    /// Whether the two texts of a pair are encoded in one input or in two.
     Pair, "lowercase", Separate { Joint, Separate }
 }
 names! {
-    /// What happens to answers that do not stand where they say.
+    /// How to handle answers that are not in their context at the stated position.
     Misplaced, "lowercase", Skip { Skip, Nearest }
 }
 names! {
-    /// A state that a cache can hold.
+    /// A kind of state that a cache can hold.
     Store, "lowercase", Mean { Cls, Mean, Max, Tokens, Words }
 }
 names! {
-    /// What happens to a text that is longer than `max_length`.
+    /// How to handle a text that is longer than `max_length`.
     Overflow, "lowercase", Truncate { Truncate, Windows }
 }
 names! {
-    /// The kinds of head.
+    /// The kind of a head.
     HeadKind, "kebab-case", Linear { Linear, Mlp, Matching, Cosine, Crf, Ridge, Lda, Logistic, LinfaLogistic, LinfaSvm }
 }
 names! {
-    /// The state that a head reads.
+    /// The embedding of a text that a head reads.
     HeadPooling, "lowercase", Mean { Cls, Mean, Max, Attention }
 }
 impl HeadPooling {
-    /// What a head of a task reads of a layer: it pools texts, never the words and tokens that tags and answers are of.
+    /// Returns the kind of state that a head for a task reads. Pooling only applies to texts: tags are predicted from
+    /// words, and answers from tokens.
     pub fn store(self, task: Task) -> Store {
         match (task, self) {
             (Task::Tokens, _) => Store::Words,
@@ -83,7 +84,7 @@ impl HeadPooling {
 }
 
 impl Store {
-    /// The state that is stored.
+    /// Returns the kind of state that is stored.
     pub fn kind(self) -> StateKind {
         match self {
             Store::Cls => StateKind::Pooled(Pooling::Cls),
@@ -96,6 +97,6 @@ impl Store {
 }
 
 names! {
-    /// The losses.
+    /// The loss that a head minimises.
     Loss, "kebab-case", CrossEntropy { CrossEntropy, Focal, Bce, Mse }
 }

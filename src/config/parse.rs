@@ -1,5 +1,5 @@
-//! From the text of a pipeline file, and overrides of its values, to a [`PipelineFile`] for each of its tasks: with line
-//! and column.
+//! Parses the text of a pipeline file, with overrides of its values, to a [`PipelineFile`] for each of its tasks.
+//! Errors have line and column.
 
 use std::path::Path;
 
@@ -15,14 +15,15 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Mebibytes of a pipeline file: room for a list of some 100,000 labels.
+/// Maximum size of a pipeline file in MiB: room for a list of about 100,000 labels.
 const MAX_MIB: u64 = 8;
 
-/// Reads a pipeline file and applies overrides such as `train.lr=1e-3`: one unnamed pipeline, or one for each of its
-/// `[tasks.NAME]`.
+/// Reads a pipeline file and applies overrides such as `train.lr=1e-3`. Returns one pipeline without a name, or one for
+/// each `[tasks.NAME]`.
 ///
 /// # Errors
-/// When the file cannot be read, is no TOML, or has a key or a value that is not known: with line and column.
+/// Returns an error if the file cannot be read or is not TOML, or if a key or a value is unknown: with line and column,
+/// or with the override.
 pub(crate) fn read(
     path: &Path,
     overrides: &[String],
@@ -77,7 +78,7 @@ fn read_as<T: DeserializeOwned>(path: &Path, text: &str, overrides: &[String]) -
         Ok(file) => return Ok(file),
         Err(error) => error,
     };
-    // Where the file alone is wrong too, its own error says on which line.
+    // If the file is wrong even without overrides, its own error gives the line.
     plain()?;
     let fails_alike = |other: &toml::de::Error| other.message() == error.message();
     let mut culprit = overrides;
@@ -98,8 +99,8 @@ fn read_as<T: DeserializeOwned>(path: &Path, text: &str, overrides: &[String]) -
     })
 }
 
-/// What was probably meant, where a message says that a key or a value is unknown and which are known: one of those, or a key
-/// of that name in another section.
+/// Suggests what was probably meant if a message says that a key or a value is unknown: one of the known ones that the
+/// message lists, or a key of that name in another section.
 fn meant(message: &str) -> Option<String> {
     if !message.starts_with("unknown field") && !message.starts_with("unknown variant") {
         return None;

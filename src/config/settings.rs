@@ -1,4 +1,4 @@
-//! The pipeline after its checks: what the two stages work with.
+//! The checked settings of a pipeline, which extraction and training work with.
 
 mod changed;
 mod extraction;
@@ -39,26 +39,27 @@ use crate::{
 
 /// A checked pipeline.
 ///
-/// What stage 1 needs is checked when the file is read, what training needs by [`Pipeline::check_training`].
+/// The settings of the extraction are checked when the file is read, those of the training by
+/// [`Pipeline::check_training`].
 #[derive(Clone, Debug)]
 pub struct Pipeline {
-    /// The file that it was read from.
+    /// The path of the pipeline file.
     pub(crate) path: PathBuf,
-    /// Names its runs.
+    /// Name of its runs.
     pub name: String,
-    /// Decides the split, the initial weights, the order of rows and every resample.
+    /// Determines the split, the initial weights, the order of rows and every resample.
     pub(crate) seed: u64,
-    /// Run folders go to `<run_dir>/<name>/<number>`.
+    /// Run folders are written to `<run_dir>/<name>/<number>`.
     pub(crate) run_dir: PathBuf,
-    /// The labelled rows.
+    /// The labelled data.
     pub(crate) data: DataSettings,
-    /// Stage 1.
+    /// The settings of the extraction.
     pub(crate) extraction: ExtractionSettings,
-    /// The head; in a sweep of kinds, each trial has its own.
+    /// The head; in a sweep over kinds, each trial has its own.
     pub(crate) head: HeadSettings,
-    /// Bytes of states that stay in memory: `train.memory_mb`.
+    /// Maximum number of bytes of states that stay in memory: `train.memory_mb`.
     pub(crate) memory_bytes: u64,
-    /// What is swept.
+    /// The section `[sweep]`.
     pub(crate) sweep: Option<SweepSection>,
     /// The models that the sweep compares; none where it compares no models.
     pub(crate) models: Vec<SweptModel>,
@@ -70,30 +71,30 @@ pub struct Pipeline {
 /// One task of a pipeline file.
 #[derive(Clone, Debug)]
 pub struct NamedTask {
-    /// As in `[tasks.NAME]`; none where the file is of one task.
+    /// The name in `[tasks.NAME]`; `None` if the file has a single task.
     pub name: Option<String>,
-    /// What it is.
+    /// Its checked pipeline.
     pub pipeline: Pipeline,
 }
 
-/// Where labelled rows come from, and what they mean.
+/// The labelled data: its sources, and how they are read, cleaned and split.
 #[derive(Clone, Debug)]
 pub(crate) struct DataSettings {
-    /// What is learned.
+    /// The task.
     pub task: Task,
-    /// Rows to learn from (and to split, for what is not given).
+    /// The sources of train, which are split if validation or test is not given.
     pub train: Vec<Source>,
-    /// Validation rows, where they are given.
+    /// The sources of validation, if given.
     pub validation: Option<Vec<Source>>,
-    /// Test rows, where they are given.
+    /// The sources of test, if given.
     pub test: Option<Vec<Source>>,
-    /// The labels in id order, or a file of them, where they are given.
+    /// The labels in id order, or a file of them, if given.
     pub labels: Option<Labels>,
-    /// How train is split.
+    /// The shares into which train is split.
     pub split: SplitFractions,
-    /// What is left out.
+    /// Which examples are dropped.
     pub clean: CleanOptions,
-    /// How two texts are encoded.
+    /// How the two texts of a pair are encoded.
     pub pair: Pair,
 }
 
@@ -101,7 +102,7 @@ impl Pipeline {
     /// Reads and checks a pipeline file of one task, with overrides such as `train.lr=1e-3`.
     ///
     /// # Errors
-    /// When a key or a value is not known, or asks for what this version cannot do: with the cure.
+    /// Returns an error with a hint if a key or a value is unknown or not supported, or if the file has several tasks.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Pipeline> {
         let mut tasks = Pipeline::read_tasks(path, overrides)?;
         match tasks.len() {
@@ -113,10 +114,10 @@ impl Pipeline {
         }
     }
 
-    /// Reads and checks a pipeline file of one task, which has no name, or of several.
+    /// Reads and checks a pipeline file of one task, which has no name, or of several tasks.
     ///
     /// # Errors
-    /// As [`Pipeline::read`].
+    /// Returns an error with a hint if a key or a value is unknown or not supported.
     pub fn read_tasks(path: &Path, overrides: &[String]) -> Result<Vec<NamedTask>> {
         let mut files = parse::read(path, overrides)?;
         if files.iter().any(|(_, file)| file.data.task == Task::Qa) {
@@ -141,10 +142,11 @@ impl Pipeline {
         checked.collect()
     }
 
-    /// Checks what a file says; `path` stands in messages and names the runs.
+    /// Checks the settings of a pipeline file; `path` is used in messages, and its stem is the default name of the
+    /// runs.
     ///
     /// # Errors
-    /// As [`Pipeline::read`].
+    /// Returns an error with a hint if a value is not supported.
     pub fn check(path: &Path, mut file: PipelineFile) -> Result<Pipeline> {
         let refuse = refusal(path);
         let stem = || {
@@ -157,7 +159,7 @@ impl Pipeline {
                 "use letters, digits, - and _".into(),
             ));
         }
-        // The lock says what was read, so that nothing is guessed in a replay.
+        // The lock records which column was read, so that a replay does not have to infer it.
         for source in file.data.sources_mut() {
             let text = source.text_column();
             source.text.get_or_insert(text);
@@ -168,7 +170,7 @@ impl Pipeline {
         let sources: Vec<Source> = given.flatten().cloned().collect();
         require_utf_8(&file, &sources, &refuse)?;
         numbers::require_finite(&file, &refuse)?;
-        // Sentences that stand there twice are as frequent as they are: a tagger's benchmark counts them all.
+        // Repeated sentences are kept by default: benchmarks of taggers count all of them.
         let drops_duplicates = file.data.task != Task::Tokens;
         file.data.clean.drop_duplicates.get_or_insert(drops_duplicates);
         file.head.kind.get_or_insert(training::kinds(file.data.task)[0]);
@@ -204,15 +206,15 @@ impl Pipeline {
         })
     }
 
-    /// The file after defaults and overrides: what the lock file keeps.
+    /// Returns the pipeline file after defaults and overrides, as the lock file stores it.
     pub fn file(&self) -> &PipelineFile {
         &self.file
     }
 
-    /// The states that the head reads, one of each of its layers, for a checkpoint of so many layers.
+    /// Returns the states that the head reads, one for each of its layers, in a model of `model_layers` layers.
     ///
     /// # Errors
-    /// When the head asks for no layer, twice for the same, or for one that there is not.
+    /// Returns an error if the head reads no layer, reads one twice, or reads one that the model does not have.
     pub fn head_states(&self, model_layers: usize) -> Result<Vec<StateId>> {
         let refuse = refusal(&self.path);
         let kind = self.head.pooling.store(self.data.task).kind();
@@ -236,10 +238,10 @@ impl Pipeline {
         Ok(states)
     }
 
-    /// The states that stage 1 stores, for a checkpoint of so many layers; sorted, each once.
+    /// Returns the states to extract from a model of `model_layers` layers, sorted and without duplicates.
     ///
     /// # Errors
-    /// When a layer is asked for that there is not.
+    /// Returns an error if the model does not have one of the layers, or if there are more than [`MAX_STATES`] states.
     pub fn stored_states(&self, model_layers: usize) -> Result<Vec<StateId>> {
         let refuse = refusal(&self.path);
         let mut states = Vec::new();
@@ -261,7 +263,7 @@ impl Pipeline {
     /// Checks that `max_length` fits the checkpoint.
     ///
     /// # Errors
-    /// When it is longer than the model's positions.
+    /// Returns an error if it exceeds the number of positions of the model.
     pub fn check_length(&self, checkpoint: &Checkpoint) -> Result<()> {
         let asked = self.extraction.max_length;
         if let Some(most) = checkpoint.config.max_tokens.filter(|most| asked > *most) {
@@ -273,10 +275,10 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Checks what only training needs: which heads, losses and numbers go together.
+    /// Checks what only training needs: that the head, the loss and the numbers are valid for the task.
     ///
     /// # Errors
-    /// When the pipeline asks for what this version does not train, or a number is out of its range.
+    /// Returns an error if a combination is not supported, or a number is out of its range.
     pub fn check_training(&self) -> Result<()> {
         let refuse = refusal(&self.path);
         let mut sources = self.extraction.sources.iter();
@@ -296,13 +298,13 @@ impl Pipeline {
         self.check_label_columns()?;
         let swept = self.sweep.as_ref();
         if swept.is_some_and(|section| section.values("kind").next().is_some()) {
-            // What else the file says of the head holds for the kinds that have it: each trial is checked.
+            // The other settings of `[head]` apply to the kinds that have them, so each trial is checked instead.
             return Ok(());
         }
         training::check(&self.file, has_pairs, &refuse)
     }
 
-    /// Columns of labels are of classes, and are named one by one.
+    /// Checks that columns of labels are only used for classes, and are not given as a distribution.
     fn check_label_columns(&self) -> Result<()> {
         let swept = self.sweep.as_ref();
         let mut swept = swept.into_iter().flat_map(|section| section.values("label"));
@@ -329,7 +331,7 @@ impl Pipeline {
         ))
     }
 
-    /// Whether the rows are pairs of texts.
+    /// Whether each row is a pair of texts.
     pub fn has_pairs(&self) -> bool {
         self.data.train[0].text_pair.is_some() && self.data.task != Task::Qa
     }
@@ -339,42 +341,42 @@ impl Pipeline {
         self.has_pairs() || self.data.task == Task::Qa
     }
 
-    /// Whether two texts are encoded in two inputs, so that a row stands for two documents.
+    /// Whether two texts are encoded as two inputs, so that a row has two documents.
     pub fn has_separate_pairs(&self) -> bool {
         self.has_pairs() && self.data.pair == Pair::Separate && self.data.task != Task::Qa
     }
 
-    /// Whether the head pools the tokens of a text itself.
+    /// Whether the head itself pools the tokens of a text.
     pub(crate) fn pools_by_attention(&self) -> bool {
         self.head.pools_by_attention(self.data.task)
     }
 
-    /// The same pipeline with an encoder of another precision.
+    /// Returns the same pipeline with another precision of the encoder.
     ///
     /// # Errors
-    /// As [`Pipeline::check`].
+    /// Returns the errors of [`Pipeline::check`].
     pub(crate) fn with_precision(&self, precision: Precision) -> Result<Pipeline> {
         let mut file = self.file.clone();
         file.model.precision = precision;
         Pipeline::check(&self.path, file)
     }
 
-    /// The columns of labels that heads learn from in place of the source's own: `train.label`, and those that a sweep
-    /// compares.
+    /// Returns the columns of labels that heads learn from in place of the source's own: `train.label`, and those that
+    /// a sweep compares.
     pub fn label_columns(&self) -> Vec<ColumnName> {
         sources::label_columns(&self.file)
     }
 
-    /// Whether some head learns from the validation rows: with folds, and where the winner is trained again.
+    /// Whether some heads learn from the validation rows: with folds, or if the winner is retrained.
     pub fn teaches_validation(&self) -> bool {
         let sweep = self.sweep.as_ref();
         sweep.is_some_and(|section| section.folds.is_some() || section.refit == Some(true))
     }
 
-    /// The section `[sweep]`.
+    /// Returns the section `[sweep]`.
     ///
     /// # Errors
-    /// When there is none.
+    /// Returns an error if there is none.
     pub fn sweep(&self) -> Result<&SweepSection> {
         self.sweep.as_ref().ok_or_else(|| {
             self.refuse(
@@ -384,7 +386,7 @@ impl Pipeline {
         })
     }
 
-    /// An error about this pipeline.
+    /// Returns an error about this pipeline.
     pub(crate) fn refuse(&self, problem: String, hint: String) -> Error {
         refusal(&self.path)(problem, hint)
     }
@@ -394,7 +396,8 @@ fn is_folder_name(name: &str) -> bool {
     !(name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.'))
 }
 
-/// Fails where a path of a pipeline made in code is no UTF-8, as TOML always is: the lock file could not hold it.
+/// Checks that the paths of a pipeline are UTF-8, because the lock file could not hold others. Paths from TOML always
+/// are; those of a pipeline that was built in code may not be.
 fn require_utf_8(
     file: &PipelineFile,
     sources: &[Source],
@@ -469,7 +472,7 @@ mod tests {
             );
             let file: PipelineFile = toml::from_str(&toml).unwrap();
             let pipeline = Pipeline::check(Path::new("p.toml"), file).unwrap();
-            // The lock says what was done.
+            // The lock records what was done.
             let kept = pipeline.file().data.clean.drop_duplicates;
             assert_eq!(kept, Some(pipeline.data.clean.drop_duplicates));
             assert!(pipeline.data.clean.drop_empty && !pipeline.data.clean.drop_unlabelled);

@@ -1,14 +1,14 @@
-//! Small text files that people name: a pipeline, a lock.
+//! Reads small text files that the user names: a pipeline, a lock.
 
 use std::{fs, fs::File, io::Read, os::unix::fs::FileTypeExt, path::Path};
 
 use crate::error::{Error, Result};
 
-/// The text of a file of at most `max_mib`: a regular one, or what a process substitution or `/dev/stdin` gives.
+/// Reads a text file of at most `max_mib` MiB: a regular file, a process substitution or `/dev/stdin`.
 ///
 /// # Errors
-/// When it is larger, cannot be read or is no UTF-8; or where nobody may ever write to it, or stop to: a named pipe, a
-/// socket, a device.
+/// Returns an error if the file is larger, cannot be read or is not UTF-8, or if it is a named pipe, a socket or a
+/// device, from which reading might never end.
 pub(crate) fn read(path: &Path, max_mib: u64) -> Result<String> {
     let failed = || Error::io("read", path);
     let refused = |expected: String, got: &str, hint: &str| Error::Record {
@@ -19,7 +19,7 @@ pub(crate) fn read(path: &Path, max_mib: u64) -> Result<String> {
         hint: hint.into(),
     };
     let kind = fs::metadata(path).map_err(failed())?.file_type();
-    // A pipe without a name has a writer already; its path under /dev/fd leads to no place.
+    // An unnamed pipe already has a writer; its path under /dev/fd does not resolve to a file.
     let is_unnamed_pipe = kind.is_fifo() && fs::canonicalize(path).is_err();
     if !kind.is_file() && !kind.is_dir() && !is_unnamed_pipe {
         let got = match () {

@@ -38,7 +38,7 @@ pub(crate) fn all_settings(file: &PipelineFile) -> Result<Settings> {
 /// nothing are left out.
 ///
 /// # Errors
-/// When the file could not be a pipeline.
+/// Returns an error if the file is not a valid pipeline.
 pub(crate) fn changed_settings(file: &PipelineFile) -> Result<Settings> {
     let own = table_of(file)?;
     // What a pipeline cannot be without; all else is at its default.

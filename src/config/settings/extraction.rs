@@ -1,4 +1,4 @@
-//! What stage 1 is to do, after its checks.
+//! The checked settings of the extraction.
 
 use std::path::{Path, PathBuf};
 
@@ -22,56 +22,56 @@ use crate::{
     error::{Error, Result},
 };
 
-/// What stage 1 is to do.
+/// The checked settings of the extraction.
 #[derive(Clone, Debug)]
 pub(crate) struct ExtractionSettings {
     /// The checkpoint folder.
     pub model: PathBuf,
-    /// Where the encoder runs.
+    /// The device that the encoder runs on.
     pub device: Device,
-    /// What it computes in.
+    /// The precision that the encoder computes in.
     pub precision: Precision,
-    /// Padded tokens of one batch; by the device where `None`.
+    /// Maximum number of padded tokens in a batch; the device's default if `None`.
     pub batch_tokens: Option<usize>,
-    /// Caches go here.
+    /// The folder that caches are written to.
     pub cache_dir: PathBuf,
-    /// What to store of each layer.
+    /// The kinds of states to store for each layer.
     pub kinds: Vec<StateKind>,
-    /// Layers to store.
+    /// The layers to store.
     pub layers: LayerChoice,
-    /// Type of a stored value.
+    /// The type of a stored value.
     pub dtype: Dtype,
-    /// Longest input in tokens.
+    /// Maximum length of an input in tokens.
     pub max_length: usize,
-    /// What happens to longer documents.
+    /// How to handle longer documents.
     pub overflow: Overflow,
-    /// Tokens between two commits.
+    /// Number of tokens between two commits.
     pub shard_tokens: usize,
-    /// Every file of texts: train, validation, test.
+    /// The sources of all texts: train, validation, test.
     pub sources: Vec<Source>,
-    /// For each source, how two texts of it are encoded.
+    /// For each source, how the two texts of a pair are encoded.
     pub pairs: Vec<Pair>,
-    /// For each source, whether its texts of nothing but white space are left out: those of train are, if the pipeline
-    /// says so. Given validation and test files are never thinned.
+    /// For each source, whether its empty training examples are dropped: those of train sources are, if the pipeline
+    /// says so. Given validation and test files are never thinned out.
     pub thinned: Vec<bool>,
 }
 
 impl ExtractionSettings {
-    /// The checkpoint's tokenizer, which cuts texts as these settings say.
+    /// Returns the checkpoint's tokenizer, which limits inputs to the length of these settings.
     ///
     /// # Errors
-    /// When its file is missing or broken, or no room is left for a text.
+    /// Returns an error if its file is missing or invalid, or if the length leaves no room for a text.
     pub(crate) fn tokenizer(&self, checkpoint: &Checkpoint) -> Result<TextTokenizer> {
         TextTokenizer::new(&checkpoint.tokenizer, self.max_length, self.overflow)
     }
 
-    /// Whether an example is left out: it is empty, and of a source that is thinned, in which it is of train.
+    /// Whether a record is dropped: it is empty, belongs to train, and its source is thinned out.
     pub(crate) fn leaves_out(&self, example: &Record) -> bool {
         let is_of_train = matches!(example.part, None | Some(Part::Train));
         self.thinned[example.source] && is_of_train && example.is_empty()
     }
 
-    /// The documents of an example: one, or the two of a pair that is encoded in two.
+    /// Iterates over the documents of a record: one, or two for a pair that is encoded as two inputs.
     pub(crate) fn documents<'r>(
         &self,
         example: &'r Record,
@@ -79,7 +79,7 @@ impl ExtractionSettings {
         example.documents(self.pairs[example.source] == Pair::Joint)
     }
 
-    /// The same extraction of these sources alone, none of them thinned.
+    /// Returns the same settings for these sources only, none of which is thinned out.
     pub(crate) fn of_sources(&self, sources: Vec<Source>) -> ExtractionSettings {
         let pair = self.pairs.first().copied().unwrap_or_default();
         ExtractionSettings {
@@ -90,7 +90,7 @@ impl ExtractionSettings {
         }
     }
 
-    /// Takes the sources and states of another extraction with the same fingerprint into this one.
+    /// Adds the sources and states of another extraction with the same fingerprint.
     pub(crate) fn merge(&mut self, other: &ExtractionSettings) {
         self.sources.extend(other.sources.iter().cloned());
         self.pairs.extend(&other.pairs);
@@ -104,7 +104,7 @@ impl ExtractionSettings {
     }
 }
 
-/// Sets what a question answering task needs, where the file does not say otherwise: for all tasks of a file, because
+/// Sets the defaults of question answering for keys that the file leaves out. Applies to all tasks of a file, because
 /// they share its cache.
 pub(super) fn set_qa_defaults(cache: &mut file::CacheSection) {
     cache.max_length.get_or_insert(384);
@@ -114,7 +114,7 @@ pub(super) fn set_qa_defaults(cache: &mut file::CacheSection) {
     }
 }
 
-/// Checks what stage 1 needs, and sets the defaults that depend on the task and the head in the file.
+/// Checks the settings of the extraction, and fills in the defaults that depend on the task and the head.
 pub(super) fn check(
     file: &mut PipelineFile,
     sources: Vec<Source>,
@@ -212,7 +212,7 @@ fn swept_layers(file: &PipelineFile, model: &Path) -> LayerChoice {
     let mut own = LayerChoice::of_head(file);
     let Some(section) = &file.sweep else { return own };
     if section.leaves_out(&["pca"]) {
-        // Heads without components read what `[head]` says on its own.
+        // Heads without PCA read the layers of `[head]` as if there were no sweep.
         own.merge(&LayerChoice::of_head(&PipelineFile { sweep: None, ..file.clone() }));
     }
     let values = KEYS.into_iter().flat_map(|key| section.values(key));
@@ -227,10 +227,10 @@ fn swept_layers(file: &PipelineFile, model: &Path) -> LayerChoice {
     }
 }
 
-/// What the heads of a file read of a layer, likewise.
+/// Returns the kinds of states that the heads of a file read, found in the same way.
 fn swept_store(own: HeadPooling, task: Task, sweep: Option<&SweepSection>) -> Vec<Store> {
     let values = sweep.into_iter().flat_map(|section| section.values("pooling"));
-    // A value that is no pooling is refused where the trials are made.
+    // An invalid pooling is refused when the trials are made.
     let mut read: Vec<HeadPooling> =
         values.filter_map(|value| value.clone().try_into().ok()).collect();
     if read.is_empty() || sweep.is_some_and(|section| section.leaves_out(&["pooling"])) {
@@ -245,14 +245,14 @@ fn swept_store(own: HeadPooling, task: Task, sweep: Option<&SweepSection>) -> Ve
     store
 }
 
-/// What happens to longer documents, with the defaults of the task set in the file.
+/// Checks how longer documents are handled, and fills in the defaults.
 fn check_overflow(
     cache: &mut file::CacheSection,
     max_length: usize,
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<Overflow> {
     if *cache.overflow.get_or_insert(names::Overflow::Truncate) == names::Overflow::Truncate {
-        // A stride without windows changes nothing, so that a file can switch between the two by one key.
+        // A stride without windows is ignored, so that a file can switch between the two with one key.
         return Ok(Overflow::Truncate);
     }
     let stride = *cache.stride.get_or_insert(max_length / 4);

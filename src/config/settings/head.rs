@@ -1,4 +1,4 @@
-//! A head's settings after their checks: what it reads, what it computes, how it is fitted.
+//! The checked settings of a head: what it reads, what it computes, and how it is fitted.
 
 use crate::{
     config::{
@@ -24,28 +24,28 @@ pub(crate) struct HeadSettings {
     pub pooling: HeadPooling,
     /// The layers that it reads.
     pub layers: LayerChoice,
-    /// Principal components kept of the features.
+    /// Number of principal components of the features that are kept.
     pub pca: Option<usize>,
     /// Whether features are scaled to mean 0 and variance 1.
     pub standardize: bool,
-    /// Longest answer to a question, in tokens.
+    /// Maximum length of an answer in tokens.
     pub max_answer_tokens: usize,
-    /// The column of labels that is learned from, where that is not the source's own.
+    /// The column of labels that it learns from, in place of the source's own.
     pub label: Option<ColumnName>,
-    /// What its outputs are compared with.
+    /// The loss that it minimises.
     pub loss: LossSettings,
 }
 
-/// The kinds of head.
+/// The kinds of head, with their settings.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum KindSettings {
     /// One matrix and its biases.
     Linear(StepSettings),
-    /// Hidden layers before it.
+    /// Hidden layers and a linear layer.
     Mlp(HiddenLayers, StepSettings),
     /// An MLP over each token of a context together with its match in the question.
     Matching(HiddenLayers, StepSettings),
-    /// A linear-chain CRF over an MLP, or over one matrix where there are no hidden layers.
+    /// A linear-chain CRF over an MLP, or over a linear layer if there are no hidden layers.
     Crf(HiddenLayers, StepSettings),
     /// Ridge regression.
     Ridge {
@@ -57,22 +57,22 @@ pub(crate) enum KindSettings {
         /// Rows by which the covariance is shrunk; where there is none, folds choose them.
         lambda: Option<f64>,
     },
-    /// Logistic regression by L-BFGS.
+    /// Logistic regression, fitted by L-BFGS.
     Logistic {
         /// Inverse regularisation; where there is none, folds choose it.
         c: Option<f64>,
     },
-    /// Logistic regression of `linfa`.
+    /// The logistic regression of `linfa`.
     LinfaLogistic {
-        /// Inverse regularisation.
+        /// Inverse regularisation strength.
         c: f64,
     },
     /// The support vector machine of `linfa`.
     LinfaSvm {
-        /// Inverse regularisation.
+        /// Inverse regularisation strength.
         c: f64,
     },
-    /// The cosine of two states: nothing is learned.
+    /// The cosine of two states; nothing is learned.
     Cosine,
 }
 
@@ -81,50 +81,50 @@ pub(crate) enum KindSettings {
 pub(crate) struct HiddenLayers {
     /// Their widths.
     pub widths: Vec<usize>,
-    /// After each of them.
+    /// The activation of each of them.
     pub activation: Activation,
     /// Whether a layer's input is added to its output.
     pub skip: bool,
-    /// Whether layers are normalised before their activation.
+    /// Whether each layer is normalised before its activation.
     pub layer_norm: bool,
 }
 
-/// How a head is trained that learns step by step.
+/// The training settings of a head that learns in steps.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StepSettings {
     /// Probability that an input or a hidden unit is dropped.
     pub dropout: f32,
     /// The optimiser.
     pub optimizer: Optimizer,
-    /// The learning rate's course.
+    /// The schedule of the learning rate.
     pub schedule: Schedule,
-    /// Share of the steps in which the learning rate rises.
+    /// Fraction of the steps in which the learning rate rises.
     pub warmup: f64,
-    /// Largest norm of the gradient.
+    /// Maximum norm of the gradient.
     pub clip: Option<f64>,
-    /// When to stop; none trains every epoch.
+    /// When training stops early; `None` trains every epoch.
     pub stopping: Option<EarlyStoppingTable>,
-    /// Most passes over the training rows.
+    /// Maximum number of passes over the training rows.
     pub epochs: usize,
-    /// Samples in a step.
+    /// Number of samples in a step.
     pub batch_size: usize,
 }
 
-/// The loss, and how it weighs classes.
+/// The loss and its settings.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LossSettings {
-    /// Which loss.
+    /// The name of the loss.
     pub name: Loss,
-    /// Of the focal loss.
+    /// Gamma of the focal loss.
     pub gamma: f32,
-    /// Probability mass spread over all classes.
+    /// Probability mass that is spread evenly over all classes.
     pub label_smoothing: f32,
     /// Weights of the classes.
     pub class_weights: Option<ClassWeights>,
 }
 
 impl HeadSettings {
-    /// The settings of a file for its kind of head; those of other kinds are left out.
+    /// Collects the settings of a file that apply to its kind of head; those for other kinds are left out.
     pub(super) fn new(file: &PipelineFile) -> HeadSettings {
         let (head, train) = (&file.head, &file.train);
         let steps = || StepSettings {
@@ -183,7 +183,7 @@ impl HeadSettings {
 }
 
 impl HeadSettings {
-    /// Whether it pools the tokens of a text itself.
+    /// Whether the head itself pools the tokens of a text.
     pub(crate) fn pools_by_attention(&self, task: Task) -> bool {
         let has_texts = !matches!(task, Task::Tokens | Task::Qa);
         has_texts && self.pooling == HeadPooling::Attention
@@ -191,7 +191,7 @@ impl HeadSettings {
 }
 
 impl StepSettings {
-    /// When training stops, for a task with this metric of its own.
+    /// Returns when training stops early, for a task whose own metric is `own_metric`.
     pub(crate) fn stopping(&self, own_metric: Metric) -> Option<Stopping> {
         let EarlyStoppingTable { metric, patience } = self.stopping?;
         Some(Stopping { metric: metric.unwrap_or(own_metric), patience })
@@ -199,7 +199,7 @@ impl StepSettings {
 }
 
 impl KindSettings {
-    /// The kind's name.
+    /// Returns the name of the kind.
     pub(crate) fn name(&self) -> HeadKind {
         match self {
             KindSettings::Linear(_) => HeadKind::Linear,
@@ -215,7 +215,7 @@ impl KindSettings {
         }
     }
 
-    /// How it is trained, where it learns step by step.
+    /// Returns the training settings of a kind that learns in steps.
     pub(crate) fn steps(&self) -> Option<&StepSettings> {
         match self {
             KindSettings::Linear(steps)
@@ -226,7 +226,7 @@ impl KindSettings {
         }
     }
 
-    /// Its hidden layers, where it can have some.
+    /// Returns the hidden layers of a kind that can have some.
     pub(crate) fn hidden(&self) -> Option<&HiddenLayers> {
         match self {
             KindSettings::Mlp(layers, _)
@@ -236,7 +236,7 @@ impl KindSettings {
         }
     }
 
-    /// Whether it is fitted to all rows at once, without steps and epochs.
+    /// Whether the head is fitted to all rows at once, without steps and epochs.
     pub(crate) fn is_full_batch(&self) -> bool {
         self.steps().is_none() && !self.is_cosine()
     }
@@ -257,7 +257,7 @@ impl KindSettings {
     }
 }
 
-/// The widths of a head's hidden layers; an MLP has one unless the file says otherwise.
+/// Returns the widths of a head's hidden layers; an MLP has one layer if the file names none.
 pub(super) fn hidden_widths(file: &PipelineFile) -> Vec<usize> {
     match (file.head_kind(), &file.head.hidden[..]) {
         (HeadKind::Mlp, []) => vec![MLP_WIDTH],

@@ -1,4 +1,4 @@
-//! Which layers of a model a head reads, and which of them are stored.
+//! Which layers of a model the heads read, and which are stored.
 
 use toml::Value;
 
@@ -10,27 +10,28 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Layers of a model that is not open yet.
+/// A choice of layers, independent of how many the model has.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum LayerChoice {
-    /// These, negative from the last.
+    /// These layers; negative numbers count from the last.
     Listed(Vec<i64>),
-    /// From the output of the embedding layer to the last.
+    /// All layers, from the output of the embedding layer to the last.
     All,
-    /// The one in the middle, of 12 layers the sixth, and these.
+    /// The layer in the middle (the sixth of 12), and these.
     Middle(Vec<i64>),
 }
 
 impl LayerChoice {
-    /// Layers of these numbers.
+    /// Returns the choice of exactly these layers.
     pub(crate) fn of_numbers(numbers: impl IntoIterator<Item = usize>) -> LayerChoice {
         LayerChoice::Listed(numbers.into_iter().map(|number| number as i64).collect())
     }
 
-    /// The layers that the head of a file reads.
+    /// Returns the layers that the head of a file reads.
     ///
-    /// By default, that is the last one. Lower layers do better for words, whose tags are read from a mix of all layers, and
-    /// for questions, which are matched with their contexts in the middle: docs/performance.md has the figures.
+    /// By default, that is the last one. Lower layers do better for words, whose tags are predicted from a mix of all
+    /// layers, and for questions, which are matched with their contexts in the middle: docs/performance.md has the
+    /// figures.
     pub(super) fn of_head(file: &PipelineFile) -> LayerChoice {
         let swept = file.sweep.as_ref();
         let projects = file.head.pca.is_some()
@@ -46,14 +47,14 @@ impl LayerChoice {
         }
     }
 
-    /// The layers that values of a sweep's key `layers` name; none where they name none.
+    /// Returns the layers that the values of a sweep's key `layers` name; `None` if they name none.
     pub(super) fn of_values<'v>(values: impl Iterator<Item = &'v Value>) -> Option<LayerChoice> {
         let mut all: Option<LayerChoice> = None;
         for value in values {
             let several = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
             let own = match value.as_str() {
                 Some("all") => LayerChoice::All,
-                // What is no layer is refused where the trials are made.
+                // A value that is not a layer is refused when the trials are made.
                 _ => LayerChoice::Listed(several.iter().filter_map(Value::as_integer).collect()),
             };
             match &mut all {
@@ -64,7 +65,7 @@ impl LayerChoice {
         all.filter(|all| *all != LayerChoice::Listed(Vec::new()))
     }
 
-    /// As a file says it; nothing where the model's depth decides.
+    /// Returns the choice as a value for the file; `None` if it depends on the depth of the model.
     pub(super) fn key(&self) -> Option<LayersKey> {
         match self {
             LayerChoice::Listed(layers) => Some(LayersKey::Listed(layers.clone())),
@@ -73,7 +74,7 @@ impl LayerChoice {
         }
     }
 
-    /// Whether a head reads more than one of them.
+    /// Whether a head with this choice reads more than one layer.
     pub(crate) fn are_several(&self) -> bool {
         match self {
             LayerChoice::Listed(layers) => layers.len() > 1,
@@ -82,7 +83,7 @@ impl LayerChoice {
         }
     }
 
-    /// Takes other layers into these.
+    /// Adds the layers of another choice.
     pub(super) fn merge(&mut self, other: &LayerChoice) {
         let is_middle = |choice: &LayerChoice| matches!(choice, LayerChoice::Middle(_));
         let has_middle = is_middle(self) || is_middle(other);
@@ -99,10 +100,11 @@ impl LayerChoice {
         };
     }
 
-    /// Their numbers in a model of so many layers, in their order; `key` names them in errors.
+    /// Returns the numbers of the layers in a model of `model_layers` layers, in the order of the choice. Errors name
+    /// `key`.
     ///
     /// # Errors
-    /// When there is no such layer.
+    /// Returns an error if the model does not have one of the layers.
     pub(super) fn numbers(
         &self,
         model_layers: usize,
@@ -129,8 +131,8 @@ impl LayerChoice {
     }
 }
 
-/// The layer that a number means in a model of so many layers: from 0 for the embeddings, or from -1 for the last; none
-/// where there is no such layer.
+/// Converts a layer's number to its number from the bottom, in a model of `model_layers` layers: 0 is the embedding
+/// output, and -1 the last layer. Returns `None` if there is no such layer.
 pub(crate) fn layer_from_bottom(layer: i64, model_layers: usize) -> Option<usize> {
     let absolute = match usize::try_from(layer) {
         Ok(layer) => Some(layer),

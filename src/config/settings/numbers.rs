@@ -1,4 +1,4 @@
-//! Numbers of a pipeline that are none: TOML knows `nan` and `inf`, and JSON, in which the lock keeps the pipeline, does not.
+//! Refuses `nan` and `inf` in a pipeline: TOML has them, but JSON, in which the lock stores the pipeline, does not.
 
 use toml::Value;
 
@@ -7,12 +7,12 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Fails where a value of the file is `nan` or `inf`.
+/// Checks that no value of the file is `nan` or `inf`.
 pub(super) fn require_finite(
     file: &PipelineFile,
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<()> {
-    // What TOML cannot hold did not come from it.
+    // A file that does not convert to TOML was not read from it.
     let Ok(value) = Value::try_from(file) else {
         return Ok(());
     };
@@ -25,7 +25,7 @@ pub(super) fn require_finite(
     }
 }
 
-/// The first value that is no number, with its key.
+/// Returns the first value that is `nan` or `inf`, with its key.
 fn endless(key: &str, value: &Value) -> Option<(String, f64)> {
     match value {
         Value::Float(number) if !number.is_finite() => Some((key.to_string(), *number)),

@@ -1,5 +1,5 @@
-//! The data files of a pipeline as they are read: with what the whole section says of each, and what they tell
-//! themselves.
+//! The data files of a pipeline, completed with the settings of the whole section and with what is inferred from the
+//! files themselves.
 
 use crate::{
     config::{
@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
 };
 
-/// The sources of train, and those of validation and test where these are given.
+/// The sources of train, and those of validation and test if given.
 pub(super) struct FilesAsRead {
     pub(super) train: Vec<Source>,
     pub(super) validation: Option<Vec<Source>>,
@@ -84,8 +84,8 @@ pub(super) fn refuse_keys_of_questions(
     Ok(())
 }
 
-/// Says of sources named `.json` that they hold records where they do, so that what depends on the format is decided alike
-/// everywhere.
+/// Sets the format of sources named `.json` to json if they hold records, so that everything that depends on the format
+/// makes the same decision.
 pub(super) fn tell_json(file: &mut PipelineFile) {
     for source in file.data.sources_mut() {
         if holds_json_records(source) {
@@ -94,8 +94,8 @@ pub(super) fn tell_json(file: &mut PipelineFile) {
     }
 }
 
-/// Names the column of texts in sources that name none, where it is another one than `text` for certain. Returns what was
-/// found, in words.
+/// Sets the column of texts of sources that name none, if it can only be one other than `text`. Returns a note for
+/// each.
 pub(super) fn find_texts(file: &mut PipelineFile) -> Vec<String> {
     let others = label_columns(file);
     let mut notes = Vec::new();
@@ -103,7 +103,7 @@ pub(super) fn find_texts(file: &mut PipelineFile) -> Vec<String> {
         return notes;
     }
     for source in file.data.sources_mut().filter(|source| source.text.is_none()) {
-        // A file that cannot be read is an error once it is read.
+        // A file that cannot be read is reported when the data are read.
         let Some(SureText { column, reason }) = SureText::of(source, &others) else { continue };
         let path = source.path.display();
         notes.push(format!(
@@ -115,11 +115,11 @@ pub(super) fn find_texts(file: &mut PipelineFile) -> Vec<String> {
     notes
 }
 
-/// The columns of labels that heads learn from in place of the source's own: see
+/// Returns the columns of labels that heads learn from in place of the source's own: see
 /// [`Pipeline::label_columns`](super::Pipeline::label_columns).
 pub(super) fn label_columns(file: &PipelineFile) -> Vec<ColumnName> {
     let swept = file.sweep.iter().flat_map(|section| section.values("label"));
-    // What is no column is refused with the trials.
+    // A value that is not a column is refused when the trials are made.
     let swept = swept.filter_map(|value| value.clone().try_into().ok());
     let mut columns: Vec<ColumnName> = Vec::new();
     for column in file.train.label.iter().cloned().chain(swept) {

@@ -1,4 +1,4 @@
-//! What only training needs: which heads, losses and numbers go together.
+//! The checks that only training needs: which heads, losses and numbers are valid together.
 
 use crate::{
     config::{
@@ -11,10 +11,10 @@ use crate::{
     metrics::metric::Metric,
 };
 
-/// Units of a hidden layer at most.
+/// Maximum number of units of a hidden layer.
 pub(crate) const MOST_UNITS: usize = 65_536;
 
-/// The kinds of head that a task can train, its default first.
+/// Returns the kinds of head that can be trained for a task, the default first.
 pub(in crate::config) fn kinds(task: Task) -> &'static [HeadKind] {
     match task {
         Task::Classification => &[
@@ -33,7 +33,7 @@ pub(in crate::config) fn kinds(task: Task) -> &'static [HeadKind] {
     }
 }
 
-/// The losses that a task can be trained with, its default first.
+/// Returns the losses that heads of a task can be trained with, the default first.
 pub(in crate::config) fn losses(task: Task) -> &'static [Loss] {
     match task {
         Task::Classification | Task::Tokens => &[Loss::CrossEntropy, Loss::Focal],
@@ -43,8 +43,8 @@ pub(in crate::config) fn losses(task: Task) -> &'static [Loss] {
     }
 }
 
-/// The metrics that heads of a task are compared by: what `sweep.select` can name, and early stopping follow beside the
-/// loss. The task's own is the first.
+/// Returns the metrics that heads of a task are compared by: those that `sweep.select` can name, and that early
+/// stopping can follow besides the loss. The task's own metric comes first.
 pub(crate) fn metrics(task: Task) -> &'static [Metric] {
     use Metric::*;
     match task {
@@ -55,20 +55,20 @@ pub(crate) fn metrics(task: Task) -> &'static [Metric] {
             &[MacroF1, MicroF1, WeightedF1, SamplesF1, Accuracy, RocAuc, LogLoss, Brier, Ece]
         }
         Task::Regression | Task::Similarity => &Metric::OF_NUMBERS,
-        // Of tags that mark no entities, those from the third on.
+        // Only those from the third on apply to tags that do not mark entities.
         Task::Tokens => &[EntityF1Strict, EntityF1Conlleval, TokenAccuracy, MacroF1, WeightedF1],
         Task::Qa => &[F1, ExactMatch],
     }
 }
 
 impl PipelineFile {
-    /// The kind of its head: what it says, or the first of its task.
+    /// Returns the kind of its head: the one that it names, or the default of its task.
     pub(crate) fn head_kind(&self) -> HeadKind {
         self.head.kind.unwrap_or(kinds(self.data.task)[0])
     }
 }
 
-/// Checks the head's kind, what it reads, the loss, and the ranges of numbers.
+/// Checks the kind of the head, what it reads, the loss, and the ranges of numbers.
 pub(super) fn check(
     file: &PipelineFile,
     has_pairs: bool,
@@ -196,7 +196,7 @@ fn check_loss(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) ->
     Ok(())
 }
 
-/// The values of `[head]` and `[train]`, in which keys that the file leaves out have their defaults.
+/// Returns a function that looks up the value of a key of `[head]` or `[train]`, or its default.
 fn values(head: &HeadSection, train: &TrainSection) -> impl Fn(&Key) -> serde_json::Value + use<> {
     let [head, train] = [serde_json::to_value(head), serde_json::to_value(train)];
     let (head, train) = (head.unwrap_or_default(), train.unwrap_or_default());

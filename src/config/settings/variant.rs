@@ -15,7 +15,7 @@ use crate::{
 /// Values of keys of `[head]` and `[train]` by their last names, and of `model.path`, in the order of the keys.
 pub(crate) type Settings = Vec<(String, Value)>;
 
-/// A pipeline with other values, without its sweep, not yet checked.
+/// A pipeline with other values and without its sweep, not yet checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Variant<'a> {
     base: &'a Pipeline,
@@ -25,11 +25,11 @@ pub(crate) struct Variant<'a> {
 }
 
 impl Pipeline {
-    /// The pipeline with other values. What has no effect on its kind of head is left out, and so are the settings of the
-    /// pipeline file for another kind.
+    /// Returns the pipeline with other values. Values that have no effect on its kind of head are left out, and so are
+    /// settings of the pipeline file that this kind refuses.
     ///
     /// # Errors
-    /// When a value is not of its key's type.
+    /// Returns an error if a value does not have the type of its key.
     pub(crate) fn variant(&self, settings: Settings) -> Result<Variant<'_>> {
         let mut file = self.file.clone();
         file.sweep = None;
@@ -74,10 +74,10 @@ impl Pipeline {
 }
 
 impl Variant<'_> {
-    /// The checked pipeline.
+    /// Checks the pipeline.
     ///
     /// # Errors
-    /// When its values do not go together, with those that differ from the pipeline file.
+    /// Returns an error that names the values if they do not fit together.
     pub(crate) fn check(&self) -> Result<Pipeline> {
         let checked = Pipeline::check(&self.base.path, self.file.clone());
         let checked = checked.and_then(|pipeline| pipeline.check_training().map(|()| pipeline));
@@ -91,7 +91,7 @@ impl Variant<'_> {
     }
 }
 
-/// A value as people read it: texts without quotes, everything else as in TOML.
+/// Formats a value for people: strings without quotes, everything else as in TOML.
 ///
 /// ```
 /// use frostbert::internals::config::settings::show;
@@ -107,13 +107,13 @@ pub fn show(value: &Value) -> String {
     }
 }
 
-/// Settings as people read them.
+/// Formats settings for people.
 pub(crate) fn described(settings: &Settings) -> String {
     let pairs = settings.iter().map(|(key, value)| format!("{key} = {}", show(value)));
     pairs.collect::<Vec<String>>().join(", ")
 }
 
-/// Leaves out of a file what is refused for the kind of head that it has now.
+/// Removes the keys of a file that its current kind of head refuses.
 fn leave_out(file: PipelineFile) -> std::result::Result<PipelineFile, toml::de::Error> {
     let refused = KEYS.iter().filter(|key| key.elsewhere != Elsewhere::Ignored);
     let refused: Vec<&Key> = refused.filter(|key| !has_effect(key.name, &file)).collect();
@@ -145,7 +145,7 @@ fn set(
     })
 }
 
-/// Reads `[head]` and `[train]` again after a change of their keys.
+/// Parses `[head]` and `[train]` again after a change of their keys.
 fn edit(
     mut file: PipelineFile,
     change: impl Fn(Section, &mut Table),
