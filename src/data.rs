@@ -1,9 +1,10 @@
-//! From data files to examples, labels and parts: everything about a corpus that needs no model.
+//! Reads data files into examples, labels and splits: everything about a corpus that needs no model.
 //!
 //! A [`Source`] says where records are and what they mean. [`read`] turns it into a stream of [`Record`]s, so that
-//! memory does not grow with the file; [`clean`] drops what is empty or repeated and counts it; a [`LabelMap`] turns
-//! label names into ids; [`stratified_split`] and [`grouped_split`] send rows to train, validation and test;
-//! [`class_distribution`] shows what came of it. A [`Dataset`](dataset::Dataset) is all of it, for every [`DataTask`].
+//! memory does not grow with the file; [`clean`] drops empty and repeated records and counts them; a [`LabelMap`] maps
+//! label names to ids; [`stratified_split`] and [`grouped_split`] assign rows to train, validation and test;
+//! [`class_distribution`] counts the classes in each split. A [`Dataset`](dataset::Dataset) combines all of this, for
+//! every [`DataTask`].
 //!
 //! ```
 //! use frostbert::internals::data::{LabelMap, Source, SplitFractions, WantedFields, read, stratified_split};
@@ -88,29 +89,29 @@ use self::{
 };
 use crate::error::{Error, Result};
 
-/// A stream of examples, ended by its first error.
+/// A stream of records that ends after its first error.
 pub type Records = Box<dyn Iterator<Item = Result<Record>> + Send>;
 
-/// Reads the examples of `source` one by one, without ever holding the file in memory. A record of more than 64 MiB is an
-/// error.
+/// Reads the records of `source` one by one, without ever holding the file in memory. A record of more than 64 MiB is
+/// an error.
 ///
-/// Fails at once where the file cannot be opened or where a column that is needed is not there, and with the line at the
-/// first record that is not what `source` says. What one needs is `want`: with `Want { label: false, .. }` the label
-/// column need not exist.
+/// Fails immediately if the file cannot be opened or a required column is missing, and with a line number at the first
+/// record that does not fit `source`. Which columns are required depends on `want`: with
+/// `WantedFields { label: false, .. }` the label column need not exist.
 pub fn read(source: &Source, want: WantedFields) -> Result<Records> {
     read_logged(source, want, &BadRows::default())
 }
 
-/// As [`read`]; what [`Source::skip_bad`] leaves out is listed in `log`.
+/// Like [`read`], and lists the lines that [`Source::skip_bad`] skips in `log`.
 pub(crate) fn read_logged(source: &Source, want: WantedFields, log: &BadRows) -> Result<Records> {
-    // What is wrong with the name comes before a file that is not there.
+    // An error in the name takes precedence over a missing file.
     if source.resolve_format()? == Format::Parquet {
         parquet_file::check_name(source)?;
     }
     read_open(OpenSource::open(source)?, source, want, log)
 }
 
-/// As `read`, where the file may also be a pipe or a device, which can be read once only.
+/// Like `read`, for a file that may also be a pipe or a device, which can only be read once.
 pub fn read_once(source: &Source, want: WantedFields) -> Result<Records> {
     if !open_file::is_stream(&source.path) {
         read(source, want)
@@ -120,8 +121,8 @@ pub fn read_once(source: &Source, want: WantedFields) -> Result<Records> {
     }
 }
 
-/// As [`read_logged`], of the file of `source` once it is open; its last item is an error where the file was written to
-/// since.
+/// Like [`read_logged`], for a source that is already open. The last item is an error if the file has been modified
+/// since it was opened.
 fn read_open(
     open: OpenSource,
     source: &Source,
@@ -154,10 +155,10 @@ fn read_open(
     Ok(until_error(examples.chain(end)))
 }
 
-/// Reads examples from `input` in place of the file that `source` names: for standard input.
+/// Reads records from `input` instead of the file that `source` names, for example from standard input.
 ///
-/// `source.path` stands in messages, and its extension gives the format where `source.format` does not.
-/// Parquet cannot be read from a stream.
+/// `source.path` is used in messages, and its extension determines the format if `source.format` is not set. Parquet
+/// files and folders cannot be read from a stream.
 pub fn read_from(
     input: impl Read + Send + 'static,
     source: &Source,
@@ -168,7 +169,7 @@ pub fn read_from(
     let log = BadRows::default();
     parts::with_parts(source, &log, |source| match format {
         Format::Parquet | Format::Folder => Err(not_a_stream(source, format)),
-        // Lines are handed out as they come; other formats are read from what is there.
+        // Lines are returned as they arrive; the other formats first wait for the beginning of the input.
         Format::Lines => {
             let text = read::decode(Box::new(input), source)?;
             read_text(text, Format::Lines, source, want, &log)
@@ -180,7 +181,7 @@ pub fn read_from(
     })
 }
 
-/// Fails where a file that was read to its end gave no example.
+/// Returns an error if a file that was read to its end has no record.
 pub(crate) fn require_records(path: &Path, n_records: usize) -> Result<()> {
     match n_records {
         0 => Err(Error::Record {
@@ -195,7 +196,7 @@ pub(crate) fn require_records(path: &Path, n_records: usize) -> Result<()> {
     }
 }
 
-/// Fails where one of some files, all read to their end, held no example, or all together no text.
+/// Returns an error if one of the files, all read to their end, has no record, or if there is no text in any of them.
 pub(crate) fn require_texts(
     sources: &[Source],
     n_records: &[usize],
@@ -224,7 +225,7 @@ fn read_text(
     want: WantedFields,
     log: &BadRows,
 ) -> Result<Records> {
-    // What is written as one array is read as one, also under a name that stands for one of the other shapes.
+    // A file that consists of one array is read as an array, even if its name stands for another format.
     let is_array = match format {
         Format::Json | Format::Jsonl => json_array::begins_array(&mut input, source)?,
         Format::Squad if source.format.is_none() => json_array::begins_records(&mut input, source)?,

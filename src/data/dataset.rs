@@ -1,4 +1,4 @@
-//! The labelled rows of a pipeline: every source read, cleaned, labelled and split, each row with its keys.
+//! The labelled examples of a pipeline: every source read, cleaned, labelled and split, each example with its keys.
 
 use frostbert_cache::fingerprint::Key;
 
@@ -15,61 +15,62 @@ use crate::{
     error::Result,
 };
 
-/// Where labelled rows come from, and how they become a [`Dataset`].
+/// The sources of a [`Dataset`] and how it is made from them.
 #[derive(Clone, Debug)]
 pub struct DatasetSettings<'a> {
-    /// What labels mean.
+    /// The task, which determines what labels mean.
     pub task: DataTask,
-    /// Whether two texts are one document, or two: `data.pair`.
+    /// Whether a pair of texts is one document or two: `data.pair`.
     pub joint_pairs: bool,
-    /// Rows to learn from, and to split for what is not given.
+    /// The sources of train, which are split if validation or test is not given.
     pub train: &'a [Source],
-    /// Validation rows, where they are given.
+    /// The sources of validation, if given.
     pub validation: Option<&'a [Source]>,
-    /// Test rows, where they are given.
+    /// The sources of test, if given.
     pub test: Option<&'a [Source]>,
-    /// The labels, where they are given (cells may then hold their ids, counted in all files from 0 or in all from 1); else
-    /// those of train. Not looked at where [`DataTask::has_labels`] is false.
+    /// The labels, if given (cells may then hold their ids, counted from 0 in all files or from 1 in all); otherwise
+    /// they are collected from train. Ignored if [`DataTask::has_labels`] is false.
     pub labels: Option<LabelMap>,
-    /// How train is split.
+    /// The shares into which train is split.
     pub split: SplitFractions,
-    /// What is left out.
+    /// Which examples are dropped.
     pub clean: CleanOptions,
-    /// Decides the split.
+    /// The seed of the split.
     pub seed: u64,
     /// Columns of the train sources that heads learn from in place of the label, for classification.
     pub label_columns: Vec<ColumnName>,
-    /// Whether given validation rows are learned from too, so that their files need these columns.
+    /// Whether heads also learn from the given validation rows, so that their files need these columns.
     pub teaches_validation: bool,
 }
 
-/// The labelled rows of a pipeline.
+/// The labelled examples of a pipeline.
 #[derive(Clone, Debug)]
 pub struct Dataset {
-    /// The labels, by id; none for regression and qa.
+    /// The labels, by id; empty for regression and qa.
     pub labels: LabelMap,
-    /// The number by which cells call the first label, where they hold ids.
+    /// The number that cells use for the first label, if they hold ids.
     pub first_id: Option<usize>,
-    /// The rows: train in file order (with what was split from it), then given validation, then given test.
+    /// The examples: train in file order (including what was split from it), then given validation, then given test.
     pub rows: Vec<Example>,
-    /// What the rows are in columns beside their label, where these were asked for.
+    /// The labels of the rows in other columns, if these were requested.
     pub label_columns: Vec<LabelColumn>,
-    /// How the classes are spread: rows of each label, for tokens words of each tag; empty for regression and qa.
+    /// The counts of the classes in each split: rows of each label, for tokens words of each tag; empty for regression
+    /// and qa.
     pub distribution: ClassDistribution,
-    /// The range of the values of each part, for regression.
+    /// The range of the values in each split, for regression.
     pub values: Vec<ValueSummary>,
-    /// The questions of each part, for qa.
+    /// The counts of the questions in each split, for qa.
     pub questions: Vec<QuestionSummary>,
-    /// What can be told of the rows without a model.
+    /// The results of the checks that need no model.
     pub checks: DataChecks,
     /// The files, in the order in which they were read.
     pub files: Vec<FileRecord>,
-    /// What the user should know: conflicts, duplicates, leaks, answers that are not where they say.
+    /// Warnings for the user: conflicts, duplicates, leaks, misplaced answers.
     pub warnings: Vec<String>,
 }
 
 impl Dataset {
-    /// The same rows, with those of validation to be learned from too. The checks stay those of the data as it was read.
+    /// Returns the same rows, with those of validation moved to train. The checks remain those of the data as read.
     pub fn with_validation_in_train(&self) -> Dataset {
         let mut merged = self.clone();
         let validation = merged.rows.iter_mut();
@@ -84,27 +85,27 @@ impl Dataset {
         merged
     }
 
-    /// The places in `rows` of a part, in order.
+    /// Returns the indices in `rows` of a split, in order.
     pub fn part(&self, part: Part) -> Vec<u32> {
         let places = self.rows.iter().enumerate().filter(|(_, row)| row.part == part);
         places.map(|(place, _)| place as u32).collect()
     }
 
-    /// The keys of every row's documents, row by row: one each, or two for pairs that are encoded separately.
+    /// Returns the keys of every row's documents, row by row: one each, or two for pairs that are encoded separately.
     pub fn document_keys(&self) -> Vec<Key> {
         let keys = self.rows.iter().flat_map(|row| row.keys.iter().copied());
         keys.collect()
     }
 
-    /// The key of every row's document, of a pair's first.
+    /// Returns the key of every row's first document.
     pub fn keys(&self) -> Vec<Key> {
         self.rows.iter().map(|row| row.keys[0]).collect()
     }
 
-    /// The labels of some rows, for classification.
+    /// Returns the class ids of some rows, for classification.
     ///
     /// # Panics
-    /// When the rows are of another task.
+    /// Panics if the rows belong to another task.
     pub fn labels_of(&self, places: &[u32]) -> Vec<u32> {
         let class = |place: &u32| {
             let class = self.rows[*place as usize].target.class();
@@ -120,13 +121,13 @@ pub(super) fn distribution_of(labels: &LabelMap, rows: &[Example]) -> ClassDistr
     class_distribution(labels, ids)
 }
 
-/// The examples of several sources one after the other, each with its source's number; of texts, without what they are
-/// to be learned as.
+/// Iterates over the records of several sources, one after the other, each with the index of its source. Only their
+/// texts are read, not their labels.
 pub(crate) fn read_all(sources: &[Source]) -> impl Iterator<Item = Result<Record>> {
     read_all_logged(sources, &BadRows::default())
 }
 
-/// As [`read_all`]; the lines that are left out because they cannot be read are listed in `log`.
+/// Like [`read_all`], and lists the lines that are skipped because they cannot be read in `log`.
 pub(crate) fn read_all_logged<'s>(
     sources: &'s [Source],
     log: &BadRows,
@@ -138,7 +139,7 @@ pub(crate) fn read_all_logged<'s>(
     })
 }
 
-/// Examples with the number of their source, or the error of opening it.
+/// Sets the source of records to `number`; an error of opening the source becomes the only item.
 pub(crate) fn numbered(
     examples: Result<Records>,
     number: usize,

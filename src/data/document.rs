@@ -1,4 +1,4 @@
-//! What the encoder reads of a record: a text, a pair of texts, or words.
+//! The documents of a record, which the encoder reads: a text, a pair of texts, or words.
 
 use frostbert_cache::{
     fingerprint::{Key, Mode},
@@ -7,19 +7,19 @@ use frostbert_cache::{
 
 use crate::data::record::Record;
 
-/// A document as it is handed to the encoder.
+/// A document as passed to the encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Document<'a> {
     /// One text.
     Text(&'a str),
     /// Two texts in one input.
     Pair(&'a str, &'a str),
-    /// Words that somebody else told apart; offsets count in the words joined by one space.
+    /// Words that are separated in the data file; offsets refer to the words joined by single spaces.
     Words(&'a [String]),
 }
 
 impl Document<'_> {
-    /// The key of this document.
+    /// Returns the key of this document.
     pub fn key(self) -> Key {
         match self {
             Document::Text(text) => Key::of(Mode::Text, &[text]),
@@ -28,7 +28,7 @@ impl Document<'_> {
         }
     }
 
-    /// Its first characters, for messages.
+    /// Returns its first characters, for messages.
     pub(crate) fn beginning(self) -> String {
         let text = match self {
             Document::Text(text) | Document::Pair(_, text) => text,
@@ -39,7 +39,8 @@ impl Document<'_> {
 }
 
 impl Record {
-    /// The documents of a record: its words, its text, or its two texts, in one document where pairs are joint.
+    /// Iterates over the documents of a record: its words, its text, or its two texts, as one document if `joint_pairs`
+    /// is set.
     pub(crate) fn documents(&self, joint_pairs: bool) -> impl Iterator<Item = Document<'_>> {
         let text = Document::Text(&self.text);
         let (first, second) = match (&self.words, &self.text_pair) {

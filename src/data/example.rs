@@ -7,36 +7,37 @@ use serde::{Deserialize, Serialize};
 
 use super::{Answer, Part, Target};
 
-/// One labelled row.
+/// A labelled example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
-    /// The keys of its documents in a cache: one, or for a pair that is encoded separately two, in order. See
+    /// The keys of its documents in a cache, in order: one, or two for a pair that is encoded separately. See
     /// [`Record::documents`](super::Record::documents).
     pub keys: Vec<Key>,
-    /// Its own name, where the source has one.
+    /// Its id, if the source has ids.
     pub id: Option<String>,
-    /// Its text; for questions the question, for words all of them with one space between.
+    /// Its text; for qa the question, for tokens the words joined by single spaces.
     pub text: String,
-    /// Its second text; for questions the context.
+    /// Its second text; for qa the context.
     pub text_pair: Option<String>,
     /// Its words, for tokens.
     pub words: Option<Vec<String>>,
-    /// What it is to be learned as.
+    /// Its target.
     pub target: Target,
-    /// What it is for.
+    /// The split that it belongs to.
     pub part: Part,
-    /// What it belongs to, numbered over all files: rows of one document (tokens), of one context (qa). A split never
-    /// tears it apart.
+    /// The group that it belongs to, numbered over all files: a document (tokens) or a context (qa). A split never
+    /// separates the rows of a group.
     pub group: Option<u64>,
-    /// Its file, a place in [`Dataset::files`](super::dataset::Dataset::files).
+    /// Its file, as an index into [`Dataset::files`](super::dataset::Dataset::files).
     pub file: usize,
-    /// The line of the file (from 1) on which it starts; for Parquet the row.
+    /// The line of the file (from 1) on which it starts; for Parquet, the row.
     pub line: Option<u64>,
 }
 
 impl Example {
-    /// The answers that stand in the context where they say, which is what a span can be learned from. None for a
-    /// question with answers ([`Target::answers`]) means that there is nothing to learn from it, not that it has none.
+    /// Iterates over the answers that occur in the context at their position, which are those that a span can be
+    /// learned from. If a question has answers ([`Target::answers`]) but none of these, nothing can be learned from it;
+    /// it still counts as answerable.
     pub fn spans(&self) -> impl Iterator<Item = &Answer> {
         let context = self.text_pair.as_deref().unwrap_or_default();
         let answers = self.target.answers().iter();
@@ -44,18 +45,18 @@ impl Example {
     }
 }
 
-/// A data file as it was read.
+/// A data file that was read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
-    /// Its path, as the pipeline names it.
+    /// Its path, as in the pipeline.
     pub path: PathBuf,
-    /// blake3 of its bytes.
+    /// The BLAKE3 hash of its bytes.
     pub blake3: Digest,
-    /// Records in it.
+    /// Number of records in it.
     pub rows: usize,
 }
 
-/// The name of a part in pipelines and reports.
+/// Returns the name of a split in pipelines and reports.
 pub fn part_name(part: Part) -> &'static str {
     match part {
         Part::Train => "train",

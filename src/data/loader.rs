@@ -1,4 +1,4 @@
-//! Labelled rows from files: every source read, cleaned, labelled and split.
+//! Loads labelled examples from files: every source is read, cleaned, labelled and split.
 
 use std::{
     borrow::Cow,
@@ -35,22 +35,22 @@ use crate::{
     error::{Error, Result},
 };
 
-/// What is given is never thinned.
+/// Given validation and test files are never thinned out.
 const KEEP_ALL: CleanOptions =
     CleanOptions { drop_empty: false, drop_duplicates: false, drop_unlabelled: false };
 
 impl Dataset {
-    /// Reads, cleans, labels and splits.
+    /// Reads, cleans, labels and splits the examples.
     ///
-    /// - Classification, multilabel: labels are those of train, or given. A label that train lacks is an error.
-    /// - Regression: finite numbers.
-    /// - Tokens: tags are labels like others, but `I-x` in a given file, where train has only `B-x`, becomes a label
-    ///   after the others: no row teaches it, and it counts where it is missed.
-    /// - Qa: answers as they are.
+    /// - Classification, multilabel: the labels are given, or those of train. Any other label is an error.
+    /// - Regression: targets are finite numbers.
+    /// - Tokens: tags are labels like others, with one exception: if train has only `B-x`, an `I-x` in a given file
+    ///   becomes a label after the others. No row of train has it, but the metrics count it where it is missed.
+    /// - Qa: answers are left as they are.
     ///
     /// # Errors
-    /// When a file cannot be read, holds no record or is of a format without such targets; a target is missing, none of
-    /// train's labels, or no number; or all rows of train are alike.
+    /// Returns an error if a file cannot be read, has no record or is of a format without such targets; if a target is
+    /// missing, is not one of the labels or is not a number; or if all rows of train have the same target.
     pub fn load(settings: &DatasetSettings<'_>) -> Result<Dataset> {
         let columns = settings.label_columns.iter().cloned();
         let mut loader = Loader {
@@ -101,12 +101,13 @@ impl Dataset {
         Ok(loader.finish())
     }
 
-    /// Reads files as they are, all rows of `part` (whatever they say themselves), for labels that are known: to evaluate a head on other data. Cells may
-    /// hold ids of labels, which count from `first_id`; where that is not known, as the files tell. Records without a label
-    /// are left out, or an error.
+    /// Reads files as they are, with all rows in the split `part` (whatever the files say), for labels that are known:
+    /// to evaluate a head on other data. Cells may hold ids of labels, which count from `first_id`, or, if that is
+    /// `None`, as inferred from the files. Records without a label are dropped if `drop_unlabelled` is set, and
+    /// otherwise an error.
     ///
     /// # Errors
-    /// As [`Dataset::load`]; rows may be alike.
+    /// Returns the errors of [`Dataset::load`], except that all rows may have the same target.
     pub fn of_part(
         task: DataTask,
         joint_pairs: bool,
@@ -135,38 +136,38 @@ impl Dataset {
     }
 }
 
-/// The examples of some files, before it is known how they spell their labels.
+/// The records of some files, before it is known how their cells count the ids of labels.
 struct ReadPart {
     part: Part,
     sources: Vec<Source>,
-    /// The number of the first of them among all files.
+    /// The index of the first source among all files.
     first_file: usize,
     examples: Vec<Record>,
 }
 
-/// What is gathered while files are read.
+/// The state that is built up while files are read.
 struct Loader {
     task: DataTask,
     joint_pairs: bool,
     labels: LabelMap,
     given_labels: bool,
     first_id: Option<usize>,
-    /// Whether a record is of the part that its file is read as, whatever it says itself.
+    /// Whether every record belongs to the split that its file is read as, whatever the file says.
     takes_all: bool,
     rows: Vec<Example>,
     label_columns: Vec<LabelColumn>,
     files: Vec<FileRecord>,
-    /// Files of labels beside files of texts.
+    /// Files of labels that belong to files of texts.
     label_files: Vec<FileRecord>,
     checks: Vec<FileChecks>,
     split: Option<SplitCheck>,
     /// Records that cannot be read.
     bad_rows: BadRows,
-    /// Answers that were moved to where they stand.
+    /// Number of answers that were moved to a place where they occur.
     moved_answers: usize,
-    /// Rows of the test files that were left out.
+    /// Number of rows of the test files that were left out.
     lost_test_rows: usize,
-    /// What reading showed beside what is checked.
+    /// Warnings from reading, in addition to those of the checks.
     warnings: Vec<String>,
     /// The number of each document of a file (tokens) and of each context (qa).
     groups: HashMap<(Option<usize>, Key), u64>,
@@ -195,8 +196,8 @@ impl Loader {
         }
     }
 
-    /// Reads some files as `part`, and where that is train, also as the parts that they name for their records. Labels that
-    /// are not given are found in train.
+    /// Reads some files as `part` and, if that is train, also as the splits that they assign their records to. Labels
+    /// that are not given are collected from train.
     fn read(
         &mut self,
         part: Part,
@@ -231,7 +232,7 @@ impl Loader {
             if own.is_empty() {
                 continue;
             }
-            // As a file that is given for the part: nothing of it is thinned.
+            // Treated like a file that is given for the split: nothing is thinned out.
             let (examples, counts) =
                 clean(own, KEEP_ALL, keys_of(self.joint_pairs), |record| targets.spell(record))?;
             let files = &self.files[first_file..];
@@ -245,7 +246,7 @@ impl Loader {
         Ok(read)
     }
 
-    /// Finds out how cells count ids of labels that are given.
+    /// Determines whether cells count the ids of given labels from 0 or from 1.
     fn find_first_id<'a>(&mut self, parts: impl Iterator<Item = &'a ReadPart>) -> Result<()> {
         if !self.given_labels || !self.task.has_labels() {
             return Ok(());
@@ -265,7 +266,7 @@ impl Loader {
         Ok(())
     }
 
-    /// Adds the rows of what was read.
+    /// Adds the rows of some files.
     fn add_rows(&mut self, read: ReadPart) -> Result<()> {
         let ReadPart { part, sources, first_file, examples } = read;
         let targets = TargetReader { task: self.task, sources: &sources };
@@ -295,7 +296,7 @@ impl Loader {
         Ok(())
     }
 
-    /// The records of `part`, cleaned, and those that their files say are of another one.
+    /// Returns the cleaned records of `part`, and the records that their files assign to another split.
     fn read_examples(
         &mut self,
         part: Part,
@@ -310,7 +311,7 @@ impl Loader {
         let files = RefCell::new(&mut self.files);
         let n_moved = Cell::new(self.moved_answers);
         let swallowed = RefCell::new(vec![SwallowedLines::default(); sources.len()]);
-        // One file is open at a time.
+        // Only one file is open at a time.
         let examples = sources.iter().enumerate().flat_map(|(number, source)| {
             let want = WantedFields { label: true, text_pair: source.text_pair.is_some() };
             let examples = OpenSource::open(source).and_then(|mut file| {
@@ -388,7 +389,7 @@ impl Loader {
         }
         require_texts(sources, &n_records, examples.len(), counts.empty as u64)?;
         if task == DataTask::Qa {
-            // A question may well have other answers in another file: none of them contradicts the others.
+            // A question may have other answers in another file; they do not contradict each other.
             counts.conflicting = 0;
             counts.conflicts.clear();
         }
@@ -398,7 +399,7 @@ impl Loader {
     fn group_of(&mut self, example: &Record, file: usize) -> Option<u64> {
         let name = |name: &String| Key::of(Mode::Text, &[name]);
         let group = match self.task {
-            // Whichever file and article it stands in.
+            // A context is one group, whatever file and article it is in.
             DataTask::Qa => (None, name(example.text_pair.as_ref()?)),
             DataTask::Tokens => (Some(file), name(example.group.as_ref()?)),
             _ => return None,
@@ -463,7 +464,7 @@ impl Loader {
     }
 }
 
-/// What gives the keys of a record's documents.
+/// Returns a function that computes the keys of a record's documents.
 fn keys_of(joint_pairs: bool) -> impl Fn(&Record) -> Vec<Key> {
     move |record| record.documents(joint_pairs).map(Document::key).collect()
 }
@@ -483,7 +484,7 @@ fn of_another_part(example: &Record, part: Part, source: &Source) -> Error {
     )
 }
 
-/// The sources, asked for these columns.
+/// Returns the sources with these columns as their label columns.
 fn with_label_columns(sources: &[Source], columns: &[ColumnName]) -> Vec<Source> {
     let asked =
         sources.iter().map(|source| Source { label_columns: columns.to_vec(), ..source.clone() });

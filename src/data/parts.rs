@@ -1,4 +1,4 @@
-//! Files that say of each record which part it is for: in a column, `split_column`, or by the key of its list.
+//! Files that assign each record to a split: by a column, `split_column`, or by the key of its list.
 
 use frostbert_cache::wording::shorten;
 
@@ -12,20 +12,20 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// What files call the parts.
+/// The names that files use for the splits.
 const WORDS: [(Part, &[&str]); 3] = [
     (Part::Train, &["train", "training"]),
     (Part::Validation, &["validation", "valid", "val", "dev", "development", "eval", "evaluation"]),
     (Part::Test, &["test", "testing"]),
 ];
 
-/// The part that a word stands for, whatever its case.
+/// Returns the split that a word stands for, ignoring case.
 pub(super) fn part_named(word: &str) -> Option<Part> {
     let word = word.trim().to_lowercase();
     WORDS.into_iter().find_map(|(part, words)| words.contains(&word.as_str()).then_some(part))
 }
 
-/// The part that a key of an object stands for: by itself, or by its last word, as `oos_train` does.
+/// Returns the split that a key of an object stands for: the whole key, or its last word as in `oos_train`.
 pub(super) fn part_of_key(key: &str) -> Option<Part> {
     part_named(key).or_else(|| part_named(key.rsplit(['_', '-', '.', ' ']).next()?))
 }
@@ -138,7 +138,7 @@ mod tests {
             error.to_string().contains("expected a text and its label, got a list of 3 items"),
             "{error}"
         );
-        // Questions are told from lists of records by their first key.
+        // Files of questions and files of lists are told apart by their first key.
         let error = parts("a.json", "{\"data\": [[\"a\", \"b\"]]}", None).unwrap_err();
         assert!(error.to_string().contains("as in SQuAD"), "{error}");
     }

@@ -1,4 +1,5 @@
-//! Decodes text: by encoding and byte order mark, with the line of a byte that does not decode, and lines whatever ends them.
+//! Decodes text by encoding and byte order mark, reports the line of a byte that does not decode, and reads lines with
+//! any kind of line end.
 
 use std::io::{self, BufRead, Read};
 
@@ -11,22 +12,22 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Bytes that are read, and bytes of text that are decoded, at once.
+/// Number of bytes that are read, and of bytes of text that are decoded, at a time.
 pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Consumed bytes kept so that a bad sequence across two chunks can be shown: the longest of any encoding, and what a
-/// decoder reads past it.
+/// Number of consumed bytes that are kept, so that an invalid sequence across two chunks can be shown: the longest
+/// sequence of any encoding, and the bytes that a decoder reads past it.
 const TAIL_BYTES: usize = 16;
 
-/// Decoded text: everything that comes out of it is UTF-8, without a byte order mark.
+/// Decoded text: always UTF-8, without a byte order mark.
 pub(super) type Text = Transcoder<Box<dyn Read + Send>>;
 
-/// Decodes `input` by the encoding of `source`, as its bytes come.
+/// Decodes `input` by the encoding of `source`, as its bytes arrive.
 pub(super) fn decode(input: Box<dyn Read + Send>, source: &Source) -> Result<Text> {
     Ok(Transcoder::new(input, encoding_of(source)?))
 }
 
-/// Decodes a file, of which the first bytes are all there at once: where they hold carriage returns and no line feed, a
+/// Decodes a file whose first bytes are available at once: if they contain carriage returns but no line feed, a
 /// carriage return ends a line.
 pub(super) fn decode_file(input: Box<dyn Read + Send>, source: &Source) -> Result<Text> {
     let mut text = decode(input, source)?;
@@ -46,7 +47,7 @@ fn encoding_of(source: &Source) -> Result<&'static Encoding> {
     })
 }
 
-/// The crate's error for an I/O error that came out of a [`Text`].
+/// Converts an I/O error of a [`Text`] to an error of this crate.
 pub(super) fn failure(source: &Source, error: io::Error) -> Error {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Malformed>()) {
         None => Error::io("read", &source.path)(error),
@@ -62,8 +63,8 @@ pub(super) fn failure(source: &Source, error: io::Error) -> Error {
     }
 }
 
-/// Any encoding in, strict UTF-8 out. A byte that does not decode is an error, never a replacement character (but for
-/// whoever asks for it), and is met only after all text before it was handed out.
+/// Converts any encoding to strict UTF-8. A byte that does not decode is an error, which is reported only after all
+/// text before it has been returned; it only becomes a replacement character after [`Transcoder::replace_bad_bytes`].
 pub(super) struct Transcoder<R> {
     input: R,
     decoder: Decoder,
@@ -79,22 +80,22 @@ pub(super) struct Transcoder<R> {
     line_ends: LineEnds,
     finished: bool,
     malformed: Option<Malformed>,
-    /// Where bytes are noted that do not decode, to stand as replacement characters in the text.
+    /// The list of bytes that do not decode, if they are replaced in the text.
     bad_bytes: Option<BadBytes>,
 }
 
-/// What ends a line.
+/// The bytes that end a line.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LineEnds {
-    /// To be seen from the first decoded text.
+    /// Detected from the first decoded text.
     Unknown,
     /// A line feed, or a carriage return and a line feed.
     LineFeed,
-    /// A carriage return alone: handed out as a line feed.
+    /// A carriage return alone, which is returned as a line feed.
     CarriageReturn,
 }
 
-/// Where and how decoding failed.
+/// The line and the bytes at which decoding failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("line {line} is not {encoding} text: {}", self.shown_bytes())]
 struct Malformed {
@@ -107,7 +108,7 @@ impl<R: Read> Transcoder<R> {
     fn new(input: R, encoding: &'static Encoding) -> Self {
         Transcoder {
             input,
-            // A byte order mark tells UTF-8 and both kinds of UTF-16 apart; other encodings have none.
+            // UTF-8 and UTF-16 may have a byte order mark, which selects between them; other encodings have none.
             decoder: if [UTF_8, UTF_16LE, UTF_16BE].contains(&encoding) {
                 encoding.new_decoder()
             } else {
@@ -172,21 +173,21 @@ impl<R: Read> Transcoder<R> {
 }
 
 impl<R> Transcoder<R> {
-    /// From here on, puts U+FFFD in place of what does not decode, and notes it in `bytes`.
+    /// From here on, replaces bytes that do not decode with U+FFFD, and lists them in `bytes`.
     pub(super) fn replace_bad_bytes(&mut self, bytes: &BadBytes) {
         self.bad_bytes = Some(bytes.clone());
     }
 
-    /// Skips bytes that were looked at.
+    /// Skips bytes that have been peeked at.
     pub(super) fn skip(&mut self, n_bytes: usize) {
         self.text_start = (self.text_start + n_bytes).min(self.text_end);
     }
 
-    /// Turns carriage returns that end lines into line feeds.
+    /// Converts carriage returns that end lines to line feeds.
     fn mark_line_ends(&mut self) {
         let text = &mut self.text[..self.text_end];
         if self.line_ends == LineEnds::Unknown && !text.is_empty() {
-            // A carriage return that stands last may be half of a line end.
+            // A carriage return at the end may be the first half of a line end.
             let inner = &text[..text.len() - 1];
             self.line_ends = if inner.contains(&b'\r') && !text.contains(&b'\n') {
                 LineEnds::CarriageReturn
@@ -256,14 +257,15 @@ pub(super) fn count_line_feeds(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
 
-/// The next line without its end (`\n` or `\r\n`), or `None` after the last. `number` is the line's, for messages.
+/// Reads the next line without its end (`\n` or `\r\n`), or returns `None` after the last one. `number` is the line
+/// number for messages.
 pub(super) fn next_line(
     input: &mut impl BufRead,
     source: &Source,
     number: u64,
 ) -> Result<Option<String>> {
     let mut line = Vec::new();
-    // One byte more than a line and its end may have.
+    // One byte more than the longest line and its end.
     let mut input = input.take(MAX_RECORD_BYTES as u64 + 3);
     input.read_until(b'\n', &mut line).map_err(|error| failure(source, error))?;
     if line.is_empty() {
@@ -283,7 +285,7 @@ pub(super) fn next_line(
             "check that the file has line ends; or set `format` of this source to what it is",
         ));
     }
-    // Whole lines of text.
+    // Does not fail: a whole line of decoded text is UTF-8.
     let line = String::from_utf8(line)
         .map_err(|error| failure(source, io::Error::new(io::ErrorKind::InvalidData, error)))?;
     Ok(Some(line))
@@ -293,7 +295,7 @@ pub(super) fn next_line(
 mod tests {
     use super::*;
 
-    /// Hands out at most `n` bytes at once.
+    /// Returns at most `n` bytes per read.
     struct Drip<'a>(&'a [u8], usize);
 
     impl Read for Drip<'_> {

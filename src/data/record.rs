@@ -1,70 +1,70 @@
-//! One record of a data file, whatever its format.
+//! A record of a data file, in any format.
 
 use super::split::Part;
 
 /// One record of a data file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
-    /// The record's own name, where the source has an `id` column; for conllu the sentence's `sent_id`, for squad the
-    /// question's id.
+    /// Its id, if the source has an `id` column; for conllu the sentence's `sent_id`, for squad the question's id.
     pub id: Option<String>,
-    /// The text, exactly as it stands in the file; for conll and conllu all [`Record::words`] with one space between
-    /// them, for squad the question.
+    /// Its text, exactly as in the file; for conll and conllu all [`Record::words`] joined by single spaces, for squad
+    /// the question.
     pub text: String,
-    /// The second text, where [`WantedFields::text_pair`] asked for it; for squad always, the context.
+    /// Its second text, if [`WantedFields::text_pair`] is set; for squad always the context.
     pub text_pair: Option<String>,
-    /// The label cell without the white space around it, where [`WantedFields::label`] asked for it.
-    /// For multi-label data it holds all labels: see [`Source::split_labels`](super::Source::split_labels).
+    /// The label cell without surrounding white space, if [`WantedFields::label`] is set. For multi-label data it holds
+    /// all labels: see [`Source::split_labels`](super::Source::split_labels).
     pub label: Option<String>,
-    /// The labels, where the file has a list of them in place of a cell; then there is no [`Record::label`].
+    /// The labels, if the file has a list of them instead of a cell; [`Record::label`] is then `None`.
     pub labels: Option<Vec<String>>,
-    /// The cells of [`Source::label_columns`](super::Source::label_columns), in their order, without the white space around
-    /// them; what is null or not there is empty.
+    /// The cells of [`Source::label_columns`](super::Source::label_columns), in their order, without surrounding white
+    /// space; a null or missing cell is empty.
     pub label_cells: Vec<String>,
-    /// The words as the file gives them, for conll and conllu; at least one.
+    /// The words of the file, for conll and conllu; at least one.
     pub words: Option<Vec<String>>,
-    /// One tag for each of the words, where [`WantedFields::label`] asked for it. IOB1 has become IOB2.
+    /// One tag for each word, if [`WantedFields::label`] is set. IOB1 is converted to IOB2.
     pub tags: Option<Vec<String>>,
-    /// The question's right answers, for squad, where [`WantedFields::label`] asked for them. None of them, though asked for,
-    /// means that the context does not answer the question: see [`Record::is_impossible`].
+    /// The correct answers to the question, for qa, if [`WantedFields::label`] is set. An empty list means that the
+    /// context does not answer the question: see [`Record::is_impossible`].
     pub answers: Option<Vec<Answer>>,
-    /// How many of these were moved to where they stand: `data.misplaced`.
+    /// Number of answers that were moved to a place where they occur: `data.misplaced`.
     pub moved_answers: usize,
-    /// What a split must not tear apart, for formats that know it: records of one source with the same name here belong
-    /// together. For squad it stands for the context, for conll and conllu for the document.
+    /// The group that a split must not separate, for formats that have one: records of one source with the same value
+    /// belong together. For squad it stands for the context, for conll and conllu for the document.
     pub group: Option<String>,
-    /// The part that the file says it is for: in the source's `split_column`, or by the list that it stands in.
+    /// The split that the file assigns the record to, by the source's `split_column` or by the list that holds it.
     pub part: Option<Part>,
-    /// The line (from 1) on which the record starts; for Parquet, the row (from 1); for squad, none.
+    /// The line (from 1) on which the record starts; for Parquet, the row (from 1); for squad and folders, `None`.
     pub line: Option<u64>,
-    /// Where a quoted field of a tsv file holds tabs and line ends, as if its quote were one of the text and had swallowed
-    /// the lines after it: the last of these lines.
+    /// The last line of a quoted field of a tsv file that contains tabs and line ends, as if its quote were part of the
+    /// text and the following lines had been swallowed.
     pub swallowed_to: Option<u64>,
-    /// The number of its source among those that are read together; 0 where it is read alone.
+    /// The index of its source among those that are read together; 0 if it is read alone.
     pub source: usize,
 }
 
-/// An answer as it stands in its context.
+/// An answer and its position in the context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// Its text, with any white space around it.
+    /// Its text, including any surrounding white space.
     pub text: String,
-    /// Where it starts in the context, in characters (Unicode code points) from 0.
+    /// Its start in the context, in characters (Unicode code points) from 0.
     pub start: usize,
 }
 
-/// Which columns a task needs, beside the text.
+/// The columns that a task needs in addition to the text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WantedFields {
-    /// Without it the label column (for conll and conllu the tags, for squad the answers) is not looked for.
+    /// Whether the label column (for conll and conllu the tags, for squad the answers) is read; if not, it may be
+    /// missing.
     pub label: bool,
-    /// Without it the `text_pair` column is not looked for.
+    /// Whether the `text_pair` column is read; if not, it may be missing.
     pub text_pair: bool,
 }
 
 impl Record {
-    /// Whether there is nothing to encode: the text is nothing but white space, or the second text is. Half a pair is
-    /// no pair, be it a question without context or a sentence without one to compare it to.
+    /// Whether there is nothing to encode: the text or the second text consists of white space. Half a pair does not
+    /// count, be it a question without a context or a sentence without one to compare it to.
     ///
     /// ```
     /// use frostbert::internals::data::Record;
@@ -82,14 +82,14 @@ impl Record {
         self.answers.as_ref().is_some_and(Vec::is_empty)
     }
 
-    /// A sentence, whose text is its words with one space between them.
+    /// Creates a sentence whose text is its words joined by single spaces.
     pub(super) fn of_words(words: Vec<String>, tags: Option<Vec<String>>) -> Self {
         Record { text: words.join(" "), words: Some(words), tags, ..Record::default() }
     }
 }
 
 impl Answer {
-    /// Whether the answer stands in `context` where it says. No answer of no characters does.
+    /// Whether the answer occurs in `context` at its position. An empty answer never does.
     ///
     /// ```
     /// use frostbert::internals::data::Answer;
@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn an_answers_start_counts_code_points() {
-        // One of two, three and four bytes in UTF-8, the last of two units in UTF-16; and one of two code points.
+        // Characters of two, three and four bytes in UTF-8 (the last of two units in UTF-16), and one of two code
+        // points.
         let context = "\u{e9}\u{20ac}\u{1f600}e\u{301}x y";
         for (text, start, matches) in [
             ("x", 5, true),

@@ -1,4 +1,4 @@
-//! Rows of every task, from small files.
+//! Datasets of every task, from small files.
 
 mod tests_of_checks;
 mod tests_of_questions;
@@ -122,7 +122,7 @@ fn all_train(settings: DatasetSettings<'_>) -> DatasetSettings<'_> {
 /// A question, and the text and start of its answer.
 type Question<'a> = (&'a str, Option<(&'a str, usize)>);
 
-/// A squad file: contexts, each with questions.
+/// Writes a squad file of contexts, each with questions.
 fn squad(folder: &tempfile::TempDir, name: &str, paragraphs: &[(&str, &[Question<'_>])]) -> Source {
     let question = |(question, answer): &Question<'_>| {
         let answers =
