@@ -38,7 +38,7 @@ pub struct BadRow {
 pub(crate) struct BadRows(Arc<Mutex<Vec<BadRow>>>);
 
 impl BadRows {
-    /// All so far, file by file in the order in which these were read.
+    /// Returns all lines so far, file by file in the order in which the files were read.
     pub(crate) fn rows(&self) -> Vec<BadRow> {
         let mut rows = self.lock().clone();
         for rows in rows.chunk_by_mut(|one, other| one.file == other.file) {
@@ -129,7 +129,7 @@ impl Source {
 /// The file of a run folder that lists them.
 pub(crate) const BAD_ROWS_FILE: &str = "bad_rows.csv";
 
-/// Bytes that are no text, by the line on which they stand, with what is wrong with them. Copies share them.
+/// Bytes that do not decode: for each line that has some, a description of the first. Clones share the map.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BadBytes(Arc<Mutex<BTreeMap<u64, String>>>);
 
@@ -138,14 +138,14 @@ impl BadBytes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(line).or_insert(problem);
     }
 
-    /// What is wrong first on some lines.
+    /// Returns the first of some lines that has such bytes, with their description.
     fn first_in(&self, lines: RangeInclusive<u64>) -> Option<(u64, String)> {
         let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         bytes.range(lines).next().map(|(line, problem)| (*line, problem.clone()))
     }
 }
 
-/// What becomes of the records of a file that cannot be read.
+/// Handles the records of a file that cannot be read.
 #[derive(Clone)]
 pub(super) struct FailedRows {
     source: Arc<Source>,
@@ -158,7 +158,7 @@ impl FailedRows {
         FailedRows { source: Arc::new(source.clone()), log: log.clone(), bytes }
     }
 
-    /// The record that was made of some lines, or the error for it; none where it is left out.
+    /// The texts or contexts that two splits share: how many there are, and the first few rows that have them.
     pub(super) fn keep(
         &self,
         lines: RangeInclusive<u64>,
@@ -225,7 +225,7 @@ impl FailedRows {
 mod tests {
     use crate::data::{Format, Source, WantedFields, bad_rows::BadRows, read_logged};
 
-    /// Texts, and what was left out.
+    /// Reads a file; returns its texts, and the lines that were skipped.
     fn read(name: &str, content: &[u8], source: Source) -> (Vec<String>, Vec<(u64, String)>) {
         let folder = tempfile::tempdir().unwrap();
         let source = Source { path: folder.path().join(name), skip_bad: Some(true), ..source };

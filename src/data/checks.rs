@@ -1,5 +1,5 @@
-//! What can be told of data without a model: texts that are empty, repeated, contradictory, or in two parts; classes
-//! that are rare; answers that are not where they say. For reports, in a form that machines read.
+//! Checks of the data that need no model: empty, repeated or contradictory texts, texts in two splits, rare classes,
+//! misplaced answers. The results are written to reports as JSON.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,130 +20,130 @@ use crate::data::{
     target::Target,
 };
 
-/// Examples of each kind that are listed, of all that are counted.
+/// Number of examples of each finding that are listed, of all that are counted.
 const N_LISTED: usize = 5;
 
-/// Characters of a text that are shown.
+/// Number of characters of a text that are shown.
 const N_SHOWN: usize = 80;
 
-/// What the rows of a pipeline showed.
+/// The results of the checks of a pipeline's rows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DataChecks {
     /// Records that were left out because they cannot be read: a file of the run lists them.
     #[serde(skip)]
     pub bad_rows: Vec<BadRow>,
-    /// What reading and cleaning found: in train before its split, then in given validation and test files.
+    /// The findings of reading and cleaning: in train before its split, then in given validation and test files.
     pub files: Vec<FileChecks>,
-    /// Every two parts, with what stands in both.
+    /// For every two splits, the texts that are in both.
     pub shared: Vec<SharedTexts>,
-    /// How train was split, where it was.
+    /// The split of train, if it was split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<SplitCheck>,
-    /// Answers that were moved to the nearest place where they stand.
+    /// Number of answers that were moved to the nearest place where they occur.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub moved_answers: usize,
-    /// Whether some of those that are left stand elsewhere, so that they could be moved.
+    /// Whether some of the misplaced answers occur elsewhere in their context, so that they could be moved.
     #[serde(skip)]
     pub has_movable_answers: bool,
-    /// Answers that do not stand in their contexts where they say.
+    /// Answers that are not in their context at the stated position.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub misplaced_answers: Option<Finding>,
-    /// How even the classes are in train; for tasks with labels.
+    /// How balanced the classes are in train, for tasks with labels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balance: Option<ClassBalance>,
 }
 
-/// What the files of one part showed.
+/// The findings in the files of one split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileChecks {
-    /// What the files were given as.
+    /// The split that the files were given as.
     pub part: Part,
     /// Records that were left out because they cannot be read.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub bad_lines: usize,
-    /// Records in them, beside these.
+    /// Number of records read, without these.
     pub read: usize,
-    /// Records without a text.
+    /// Number of records without a text.
     pub empty: usize,
-    /// Whether these were left out.
+    /// Whether these were dropped.
     pub empty_dropped: bool,
     /// Records that repeat text and target of an earlier one.
     pub duplicates: Finding,
-    /// Whether these were left out.
+    /// Whether these were dropped.
     pub duplicates_dropped: bool,
-    /// Texts that stand there with two or more targets; all are kept. Never questions: one may have other answers.
+    /// Texts that occur with two or more targets; all are kept. Not for questions, which may have other answers.
     pub conflicts: Finding,
 }
 
-/// Texts of a part that stand in an earlier part too.
+/// Texts of a split that also occur in an earlier split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SharedTexts {
-    /// The earlier part.
+    /// The earlier split.
     pub first: Part,
-    /// The part whose rows are counted.
+    /// The split whose rows are counted.
     pub other: Part,
-    /// Texts (or pairs, or sentences of words) of `other` that `first` has.
+    /// Texts (or pairs, or sentences of words) of `other` that are also in `first`.
     pub texts: SharedRecords,
-    /// Contexts of `other` that `first` has, for questions.
+    /// Contexts of `other` that are also in `first`, for questions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contexts: Option<SharedRecords>,
 }
 
-/// What two parts share: how much there is, and the first few of it.
+/// The texts or contexts that two splits share: how many there are, and the first few rows that have them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedRecords {
-    /// Distinct texts, or contexts.
+    /// Number of distinct texts, or contexts.
     pub count: usize,
-    /// Rows of the later part that hold them.
+    /// Number of rows of the later split that have them.
     pub rows: usize,
-    /// The first few of these rows, each with the first row of the earlier part.
+    /// The first few of these rows, each with the first such row of the earlier split.
     pub examples: Vec<FoundText>,
 }
 
-/// How many there are, and the first few of them.
+/// The number of findings of one kind, and the first few of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// All of them.
+    /// Number of all findings.
     pub count: usize,
-    /// The first few.
+    /// The first few findings.
     pub examples: Vec<FoundText>,
 }
 
-/// A text, and where it stands.
+/// A text, and the records that have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundText {
     /// The text, shortened.
     pub text: String,
-    /// Its targets, shortened, where they are what was found.
+    /// Its targets, shortened, if they are what was found.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
-    /// The records that hold it.
+    /// The records that have it.
     pub records: Vec<RecordPlace>,
 }
 
-/// Where a record stands.
+/// The place of a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordPlace {
-    /// Its file, as the pipeline names it.
+    /// Its file, as in the pipeline.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub file: PathBuf,
-    /// Its line (or row) from 1, where there is one.
+    /// Its line (or row) from 1, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
-    /// Its own name, where it has one.
+    /// Its id, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
 }
 
 impl RecordPlace {
-    /// Where a row of a dataset with these files stands.
+    /// Returns the place of a row of a dataset with these files.
     pub(crate) fn of(row: &Example, files: &[FileRecord]) -> RecordPlace {
         RecordPlace { file: files[row.file].path.clone(), line: row.line, id: row.id.clone() }
     }
 }
 
 impl Finding {
-    /// Counts `items` and shows the first few.
+    /// Counts `items` and converts the first few with `show`.
     fn of<T>(items: impl Iterator<Item = T>, show: impl Fn(T) -> FoundText) -> Finding {
         let mut finding = Finding::default();
         for item in items {
@@ -157,7 +157,7 @@ impl Finding {
 }
 
 impl FileChecks {
-    /// Of what cleaning counted in `files`.
+    /// Collects the findings of cleaning in `files`.
     pub(super) fn of(
         part: Part,
         counts: CleanCounts,
@@ -194,7 +194,7 @@ impl FileChecks {
 }
 
 impl DataChecks {
-    /// Of loaded rows.
+    /// Checks the rows of a dataset.
     pub(super) fn of(
         files: Vec<FileChecks>,
         split: Option<SplitCheck>,
@@ -230,7 +230,7 @@ impl DataChecks {
         }
     }
 
-    /// What a user should know of it, a line each.
+    /// Returns a line for each warning to the user.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = bad_rows::warnings(&self.bad_rows);
         let splits_test = self.split.as_ref().is_some_and(|split| split.asked.test > 0.0);
@@ -283,7 +283,7 @@ impl DataChecks {
 }
 
 impl SharedTexts {
-    /// What stands in both parts, in words, a line each; none where nothing does.
+    /// Returns a line each about shared texts and shared contexts; none if there are none.
     pub fn warnings(&self) -> Vec<String> {
         let [first, other] = [self.first, self.other].map(part_name);
         let mut warnings = Vec::new();
@@ -317,7 +317,7 @@ fn occur(rows: usize) -> &'static str {
     if rows == 1 { "occurs" } else { "occur" }
 }
 
-/// What the files of a part showed; `splits_test` says that test rows are split from those of train.
+/// Returns the warnings about the files of a split; `splits_test` says whether test rows are split from train.
 fn file_warnings(checks: &FileChecks, splits_test: bool) -> Vec<String> {
     let name = part_name(checks.part);
     let fate = |dropped| if dropped { "left out" } else { "kept" };
@@ -329,7 +329,7 @@ fn file_warnings(checks: &FileChecks, splits_test: bool) -> Vec<String> {
     }
     if checks.duplicates.count > 0 {
         let fate = fate(checks.duplicates_dropped);
-        // Published figures are of all rows, where the data comes without a test file.
+        // If a data set has no test file, published figures are computed on all of its rows.
         let cure = if splits_test && checks.duplicates_dropped && checks.part == Part::Train {
             " before the split; to compare metrics with published ones, keep them with data.clean.drop_duplicates = \
              false"
@@ -353,7 +353,7 @@ fn file_warnings(checks: &FileChecks, splits_test: bool) -> Vec<String> {
     warnings
 }
 
-/// What rows of `other` share with rows of `first` by this `key`; rows without a key are left out.
+/// Finds the rows of `other` whose `key` some row of `first` also has; rows without a key are ignored.
 fn shared<'r, K: Eq + Hash + Clone>(
     rows: &'r [Example],
     first: Part,
@@ -403,7 +403,7 @@ fn misplaced_answers(rows: &[Example], records: &[FileRecord]) -> Finding {
     })
 }
 
-/// Whether an answer of a row stands in its context, and not where it says.
+/// Whether an answer of a row occurs in its context, but not at its position.
 fn has_movable_answer(row: &Example) -> bool {
     let context = row.text_pair.as_deref().unwrap_or_default();
     let mut answers = row.target.answers().iter();

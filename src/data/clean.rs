@@ -1,7 +1,7 @@
-//! Cleaning: what is empty or repeated goes, what contradicts itself is reported, everything is counted.
+//! Cleaning: drops empty and repeated records, reports contradictory ones, and counts all of them.
 //!
-//! What a record says of its text is its target, spelt as a string: a label, all labels of a cell in one order, a number,
-//! a tag for each word. Equal sentences with other tags are no duplicates.
+//! The target of a record is compared as a string: a label, all labels of a cell in a fixed order, a number, a tag for
+//! each word. Equal sentences with other tags are not duplicates.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::record::Record;
 use crate::error::Result;
 
-/// Duplicates and conflicts that are listed, of all that are counted.
+/// Number of duplicates and conflicts that are listed, of all that are counted.
 const N_LISTED: usize = 5;
 
 /// What to drop: `data.clean` of a pipeline.
@@ -24,31 +24,31 @@ pub struct CleanOptions {
     pub drop_empty: bool,
     /// Of records with the same text and the same target, keep the first.
     pub drop_duplicates: bool,
-    /// Drop records without a label, in every file; else they are an error.
+    /// Drop records without a label, in every file; otherwise they are an error.
     pub drop_unlabelled: bool,
 }
 
-/// What cleaning found. Whether the empty and the duplicates were also dropped is up to [`CleanOptions`].
+/// The findings of cleaning. Whether empty and repeated records are also dropped depends on [`CleanOptions`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CleanCounts {
-    /// Records in.
+    /// Number of records read.
     pub read: usize,
-    /// Records without a text.
+    /// Number of records without a text.
     pub empty: usize,
-    /// Records whose text and target stood in an earlier record.
+    /// Number of records that repeat the text and the target of an earlier record.
     pub duplicates: usize,
     /// The first few of these.
     pub repeats: Vec<Repeat>,
-    /// Texts (not records) that stand there with two or more targets. They are kept.
+    /// Number of texts (not records) that occur with two or more targets. They are kept.
     pub conflicting: usize,
     /// The first few of these.
     pub conflicts: Vec<Conflict>,
 }
 
-/// Where a record stands.
+/// The place of a record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RecordLine {
-    /// The number of its source: see [`Record::source`].
+    /// The index of its source: see [`Record::source`].
     pub source: usize,
     /// Its line: see [`Record::line`].
     pub line: Option<u64>,
@@ -60,18 +60,18 @@ impl RecordLine {
     }
 }
 
-/// A record that says again what an earlier one said.
+/// A record that repeats the text and the target of an earlier one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Repeat {
     /// The text, shortened.
     pub text: String,
     /// The first record with the text (whatever its target).
     pub first: RecordLine,
-    /// The record that repeats.
+    /// The repeating record.
     pub other: RecordLine,
 }
 
-/// A text that stands there with two targets.
+/// A text that occurs with two targets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Conflict {
     /// The text, shortened.
@@ -80,9 +80,9 @@ pub(crate) struct Conflict {
     pub first_label: Option<String>,
     /// The first record.
     pub first: RecordLine,
-    /// The first target that is another one.
+    /// The first other target.
     pub other_label: Option<String>,
-    /// The record that has it.
+    /// The record with the other target.
     pub other: RecordLine,
 }
 
@@ -92,12 +92,11 @@ impl Default for CleanOptions {
     }
 }
 
-/// Reads `examples` to their end and returns those kept, in their order, with the counts. Fails with their first error.
+/// Reads `examples` to their end and returns those to keep, in order, with the counts. Fails with their first error.
 ///
-/// `key` stands for all that makes two records the same text: a hash of `text`, and of `text_pair` where there is one.
-/// Only keys are remembered, never a second copy of a text: they must be wide enough that no two texts share one.
-/// An empty text that is kept is looked at like any other. `target` spells what a record says of its text, so that equal
-/// targets are spelt the same.
+/// `key` identifies a text: a hash of `text`, and of `text_pair` if there is one. Only keys are stored, never a second
+/// copy of a text, so they must be wide enough that no two texts share one. An empty text that is kept is treated like
+/// any other. `target` formats the target of a record, equal targets in the same way.
 pub(crate) fn clean<K: Eq + Hash + Clone>(
     examples: impl IntoIterator<Item = Result<Record>>,
     options: CleanOptions,
@@ -139,12 +138,12 @@ pub(crate) fn clean<K: Eq + Hash + Clone>(
     Ok((kept, counts))
 }
 
-/// What was met so far. A target is its number, so that its spelling is held once.
+/// The texts seen so far. Targets are stored as numbers, so that each string is held once.
 struct SeenTexts<K> {
     label_numbers: HashMap<Option<String>, usize>,
     labels: Vec<Option<String>>,
     first: HashMap<K, FirstRecord>,
-    /// Labels of a text beside its first one.
+    /// The labels of a text other than its first one.
     others: HashSet<(K, usize)>,
 }
 
@@ -156,10 +155,10 @@ struct FirstRecord {
 }
 
 enum Repetition {
-    /// A new text, or a text known to be conflicting with one more label.
+    /// A new text, or another label of a text that is already known to conflict.
     New,
     Duplicate(Repeat),
-    /// A text with its second target.
+    /// A text with a second target.
     Conflict(Conflict),
 }
 
@@ -218,7 +217,7 @@ impl<K> Default for SeenTexts<K> {
 mod tests {
     use super::*;
 
-    /// Nothing is left out.
+    /// Drops nothing.
     const NOTHING: CleanOptions =
         CleanOptions { drop_empty: false, drop_duplicates: false, drop_unlabelled: false };
     use crate::error::Error;

@@ -1,4 +1,4 @@
-//! A look at a data file: what its columns hold, and which of them are likely texts, labels and names.
+//! Inspects a data file: what its columns hold, and which of them are likely texts, labels and ids.
 
 mod cells;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::error::Result;
 
-/// Records that are looked at.
+/// Number of records that are inspected.
 const LOOKED_AT: usize = 5000;
 
 /// Names of columns that hold texts, the likeliest first.
@@ -64,63 +64,63 @@ const LABELS: [&str; 16] = [
     "type",
 ];
 
-/// Names of columns that hold names of rows.
+/// Names of columns that hold ids of rows.
 const IDS: [&str; 6] = ["id", "idx", "guid", "uuid", "index", "row_id"];
 
-/// Texts of one column are far longer than those of another, on average.
+/// The texts of a column are far longer than those of another if they are this many times as long on average.
 const FAR_LONGER: f64 = 3.0;
 
-/// What a data file holds.
+/// The structure of a data file.
 #[derive(Clone, Debug)]
 pub struct FileShape {
-    /// How it is written.
+    /// Its format.
     pub format: Format,
-    /// What stands between the fields of a csv file.
+    /// The delimiter between the fields of a csv file.
     pub delimiter: char,
-    /// Records that were looked at: the first ones.
+    /// Number of records that were inspected, which are the first ones.
     pub n_records: usize,
-    /// Whether these are all.
+    /// Whether these are all records.
     pub is_whole: bool,
-    /// Its columns; none of files whose records have no columns.
+    /// Its columns; empty for formats without columns.
     pub columns: Vec<ColumnShape>,
-    /// The column of texts, of the second texts of pairs, of labels, of names of rows.
+    /// The index of the column of texts.
     pub text: Option<usize>,
-    /// See `text`.
+    /// The index of the column of second texts of pairs.
     pub text_pair: Option<usize>,
-    /// See `text`.
+    /// The index of the column of labels.
     pub label: Option<usize>,
-    /// See `text`.
+    /// The index of the column of ids.
     pub id: Option<usize>,
 }
 
-/// What a column holds.
+/// The values of a column.
 #[derive(Clone, Debug, Default)]
 pub struct ColumnShape {
     /// Its name.
     pub name: String,
-    /// Cells that hold something.
+    /// Number of cells with a value.
     pub n_filled: usize,
-    /// Characters of these on average.
+    /// Mean number of characters of these values.
     pub mean_chars: f64,
-    /// Distinct values.
+    /// Number of distinct values.
     pub n_values: usize,
-    /// Whether all are numbers, and whether one of them has decimals.
+    /// Whether all values are numbers.
     pub is_number: bool,
-    /// See `is_number`.
+    /// Whether some values have a decimal point.
     pub has_decimals: bool,
-    /// Whether all are lists.
+    /// Whether all values are lists.
     pub is_list: bool,
 }
 
 impl FileShape {
-    /// Looks at the first records of a file.
+    /// Inspects the first records of a file.
     ///
     /// # Errors
-    /// When the file cannot be read, or its name tells no format.
+    /// Returns an error if the file cannot be read, or if its name does not determine a format.
     pub fn of(path: &Path) -> Result<FileShape> {
         let mut source = Source::new(path);
         let format = source.resolve_format()?;
-        // A file that is not there is told of, whatever its format.
+        // Read for every format, so that a missing file is reported.
         let first = beginning(&source)?;
         if matches!(format, Format::Csv | Format::Tsv) {
             let usual = if format == Format::Tsv { '\t' } else { ',' };
@@ -129,7 +129,7 @@ impl FileShape {
         FileShape::read(&source, LOOKED_AT)
     }
 
-    /// Looks at the first records of a file that is read as `source` says, and at most at this many.
+    /// Inspects the first records of a file that is read with the settings of `source`, but no more than `most`.
     fn read(source: &Source, most: usize) -> Result<FileShape> {
         let Cells { format, delimiter, names, rows, is_whole } = Cells::of(source, most)?;
         let columns: Vec<ColumnShape> =
@@ -153,7 +153,7 @@ impl FileShape {
         let columns = &self.columns;
         self.id = named(columns, &IDS, &[]);
         self.text = named(columns, &TEXTS, &[self.id]).or_else(|| {
-            // Else the column with the longest values.
+            // Otherwise, the column with the longest values.
             let free = (0..columns.len()).filter(|place| Some(*place) != self.id);
             let may_be =
                 |place: &usize| !columns[*place].is_number && !is_index(&columns[*place].name);
@@ -164,7 +164,7 @@ impl FileShape {
         self.text_pair = named(columns, &SECOND_TEXTS, &[self.text]);
         let taken = [self.id, self.text, self.text_pair];
         self.label = named(columns, &LABELS, &taken).or_else(|| {
-            // Else the column with the fewest values, where these recur.
+            // Otherwise, the column with the fewest distinct values, provided that these recur.
             let free = (0..columns.len())
                 .filter(|place| !taken.contains(&Some(*place)) && !is_index(&columns[*place].name));
             let recurs = |column: &ColumnShape| {
@@ -176,22 +176,22 @@ impl FileShape {
     }
 }
 
-/// A column of texts that is not called `text`, and can be no other.
+/// A column of texts that is not called `text`, but is the only possible one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SureText {
     /// Its name.
     pub(crate) column: String,
-    /// Why it is the one, in words that follow its name.
+    /// Why it is the only possible one, as a phrase that follows its name.
     pub(crate) reason: &'static str,
 }
 
 impl SureText {
-    /// Looks at the file of a source that names no column of texts. `others` are columns that hold no texts.
+    /// Finds the column of texts of a source that does not name one. `others` are columns that do not hold texts.
     ///
-    /// There is none where the file has a column `text`, has no labels (a header that is none would pass for names), or
-    /// several columns may be meant: not numbers, names of rows, indexes that pandas wrote, or columns that the source names
-    /// for something else; and of several, none with values that are on average three times as long as those of any
-    /// other.
+    /// Returns `None` if the file cannot be read, has no header, has a column `text`, or has no column of labels
+    /// (otherwise a first record that is not a header would pass for names), or if the column is ambiguous. Candidates
+    /// are all columns but numbers, lists, ids, indexes that pandas wrote, and those that the source names for another
+    /// purpose. If there are several, the values of one must be on average three times as long as those of any other.
     pub(crate) fn of(source: &Source, others: &[ColumnName]) -> Option<SureText> {
         let is_text = |column: &ColumnShape| plain_name(&column.name) == "text";
         if !source.header || FileShape::read(source, 1).ok()?.columns.iter().any(is_text) {
@@ -232,7 +232,7 @@ impl SureText {
     }
 }
 
-/// The first of some known names that a column has which is not taken.
+/// Returns the index of the first column with one of the known names, in their order, that is not taken.
 fn named(columns: &[ColumnShape], known: &[&str], taken: &[Option<usize>]) -> Option<usize> {
     known.iter().find_map(|name| {
         let is_it = |column: &ColumnShape| plain_name(&column.name).to_lowercase() == *name;
@@ -269,7 +269,7 @@ impl ColumnShape {
     }
 }
 
-/// The character that stands most often in the first line, of those that separate fields.
+/// Returns the delimiter that occurs most often in the first line; `usual` if none occurs more often than that.
 fn delimiter_of(text: &str, usual: char) -> char {
     let first = text.lines().next().unwrap_or_default();
     let count = |delimiter: &char| first.matches(*delimiter).count();

@@ -1,5 +1,5 @@
-//! json: a file that holds one array, whose items are the records, or an object of one for each part; cut out one by one,
-//! so that it is never held whole.
+//! json: a file that holds one array of records, or an object with one such array for each split. The items are
+//! extracted one by one, so that the file is never held in memory as a whole.
 
 use std::io::{BufRead, Read};
 
@@ -14,19 +14,19 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Whether the first character that is no white space begins an array. Nothing is consumed.
+/// Whether the first character other than white space starts an array. Nothing is consumed.
 pub(super) fn begins_array(input: &mut Text, source: &Source) -> Result<bool> {
     let buffer = input.fill_buf().map_err(|error| read::failure(source, error))?;
     let first = buffer.iter().find(|byte| !byte.is_ascii_whitespace());
     Ok(first == Some(&b'['))
 }
 
-/// Whether an array begins, or an object of one for each part. Nothing is consumed.
+/// Whether the input starts with an array, or with an object of arrays for the splits. Nothing is consumed.
 pub(super) fn begins_records(input: &mut Text, source: &Source) -> Result<bool> {
     Ok(begins_array(input, source)? || begins_parts(input, source)?)
 }
 
-/// Whether an object begins whose first key names a part, with a list under it. Nothing is consumed.
+/// Whether the input starts with an object whose first key names a split and holds an array. Nothing is consumed.
 fn begins_parts(input: &mut Text, source: &Source) -> Result<bool> {
     let buffer = input.fill_buf().map_err(|error| read::failure(source, error))?;
     let text = String::from_utf8_lossy(buffer);
@@ -39,25 +39,25 @@ fn begins_parts(input: &mut Text, source: &Source) -> Result<bool> {
     Ok(key_of().is_some())
 }
 
-/// Cuts an array, or those of an object, into the text of their items, each with the line on which it begins.
+/// Splits an array, or the arrays of an object, into the texts of their items, each with the line on which it starts.
 pub(super) struct Items {
     input: Text,
     source: Source,
     state: ArrayPosition,
-    /// The part that the array is of; none where the file is one array.
+    /// The split that the array belongs to; `None` if the file is one array.
     part: Option<Part>,
-    /// The line, from 1, that has been reached.
+    /// The current line, from 1.
     line: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ArrayPosition {
     BeforeArray,
-    /// Before the first item: the array may end.
+    /// Before the first item, where the array may also end.
     First,
     /// After an item.
     After,
-    /// After a comma: an item has to follow.
+    /// After a comma, where an item must follow.
     Next,
     /// Before a key of an object of arrays.
     Key,
@@ -73,17 +73,17 @@ impl Items {
         Items { input, source, state: ArrayPosition::BeforeArray, part: None, line: 1 }
     }
 
-    /// The part that the last item is for, where the file says so.
+    /// Returns the split that the last item belongs to, if the file says so.
     pub(super) fn part(&self) -> Option<Part> {
         self.part
     }
 
-    /// The line, from 1, that has been reached.
+    /// Returns the current line, from 1.
     pub(super) fn line(&self) -> u64 {
         self.line
     }
 
-    /// The next item and its line; `None` after the array.
+    /// Returns the next item and its line; `None` after the last one.
     pub(super) fn next_item(&mut self) -> Result<Option<(u64, String)>> {
         loop {
             let first = self.first_character()?;
@@ -130,7 +130,7 @@ impl Items {
         }
     }
 
-    /// The next character that is no white space, which stays to be read; `None` at the end.
+    /// Skips white space and returns the next character without consuming it; `None` at the end.
     fn first_character(&mut self) -> Result<Option<u8>> {
         loop {
             let failed = |error| read::failure(&self.source, error);
@@ -146,7 +146,7 @@ impl Items {
         }
     }
 
-    /// The part that the key which begins here stands for. Takes the colon after it too.
+    /// Reads the key that starts here, and the colon after it. Returns the split that the key stands for.
     fn key(&mut self) -> Result<Part> {
         self.input.skip(1);
         let mut key = Vec::new();
@@ -171,8 +171,8 @@ impl Items {
         })
     }
 
-    /// The text of the item that begins here: a string or a nested value up to its own end, anything else up to the comma
-    /// or bracket after it.
+    /// Reads the text of the item that starts here: a nested value up to its closing bracket, anything else up to the
+    /// comma or bracket after it.
     fn item(&mut self) -> Result<(u64, String)> {
         let line = self.line;
         let mut item = Vec::new();
@@ -201,7 +201,7 @@ impl Items {
                 break;
             }
         }
-        // Cut at ASCII characters out of text.
+        // Cannot fail: the text was cut at ASCII characters.
         let item = String::from_utf8(item).expect("a part of a text between two ASCII characters");
         Ok((line, item))
     }
@@ -220,18 +220,18 @@ impl Items {
     }
 }
 
-/// How far an item has been read.
+/// The state of reading an item.
 #[derive(Default)]
 struct Scan {
     depth: usize,
     in_string: bool,
     escaped: bool,
-    /// Whether the brackets that it began with are closed.
+    /// Whether the bracket that it started with is closed.
     is_closed: bool,
 }
 
 impl Scan {
-    /// Whether the item has ended before this byte, which is taken into account.
+    /// Processes a byte, and returns whether the item ended before it.
     fn ends_before(&mut self, byte: u8) -> bool {
         if self.is_closed {
             return true;

@@ -1,4 +1,4 @@
-//! jsonl: one JSON object a line, whose keys are the columns; and json: the same objects in an array.
+//! jsonl: one JSON object per line, whose keys are the columns; and json: the same objects in an array.
 
 use std::iter;
 
@@ -15,10 +15,10 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Streams the objects of a file. Lines of nothing but white space are skipped.
+/// Streams the objects of a file. Lines of white space are skipped.
 ///
-/// A text is a string, or null for an empty one. A label or an id is a string, a number or a boolean (written as in
-/// JSON); an id may be null.
+/// A text is a string, or null if it is empty. A label or an id is a string, a number or a boolean (formatted as in
+/// JSON), or null if there is none. A label may also be a list.
 pub(super) fn read(
     input: Text,
     source: &Source,
@@ -77,7 +77,7 @@ pub(super) fn read_array(
     }))
 }
 
-/// Under which keys the wanted values are.
+/// The keys of the requested values.
 struct WantedKeys {
     text: String,
     text_pair: Option<String>,
@@ -113,10 +113,10 @@ impl WantedKeys {
     }
 }
 
-/// Where a record stands.
+/// The position of a record.
 struct RecordPosition<'a> {
     line: u64,
-    /// Whether it is an item of an array, and not a line.
+    /// Whether it is an item of an array rather than a line.
     is_item: bool,
     source: &'a Source,
 }
@@ -136,13 +136,12 @@ impl RecordPosition<'_> {
             }
             Err(error) => return Err(self.unreadable(json, &error)),
         };
-        // The text goes last: what it leaves behind is not needed.
         let id = keys.id.as_deref().map(|key| self.id(&object, key, json)).transpose()?.flatten();
         let (label, labels) = match keys.label.as_deref() {
             None => (None, None),
             Some(key) => match object.get(key) {
                 Some(Value::Array(items)) => (None, Some(self.labels(items, key, json)?)),
-                // A missing label, which is counted with the others.
+                // A null label is a missing one, and is counted as such.
                 Some(Value::Null) => (None, None),
                 None if self.source.drops_unlabelled => (None, None),
                 _ => (Some(self.label(&object, key, json)?), None),
@@ -152,7 +151,7 @@ impl RecordPosition<'_> {
             .label_columns
             .iter()
             .map(|key| match object.get(key) {
-                // Whoever labels some texts only may leave the others' keys out.
+                // A data set that labels only some of the texts may leave out the key for the others.
                 None | Some(Value::Null) => Ok(String::new()),
                 Some(_) => self.label(&object, key, json).map(|cell| cell.trim().to_owned()),
             })
@@ -175,7 +174,7 @@ impl RecordPosition<'_> {
         })
     }
 
-    /// A text with its label, or with the list of its labels.
+    /// Reads a text with its label, or with the list of its labels.
     fn pair(&self, items: Vec<Value>, keys: &WantedKeys, json: &str) -> Result<Record> {
         let hint = "write each record as [text, label], or as an object";
         let n_items = items.len();
@@ -242,7 +241,7 @@ impl RecordPosition<'_> {
         }
     }
 
-    /// A list of labels.
+    /// Reads a list of labels.
     fn labels(&self, items: &[Value], key: &str, json: &str) -> Result<Vec<String>> {
         let has_large = items.iter().any(is_large);
         let written: Vec<String> = if has_large {
@@ -281,12 +280,13 @@ impl RecordPosition<'_> {
         }
     }
 
-    /// The error for a record that is no JSON.
+    /// The error for a record that is not valid JSON.
     fn unreadable(&self, json: &str, error: &serde_json::Error) -> Error {
         let reason = reason(error);
-        // An object of an array may have several lines.
+        // An item of an array may span several lines.
         let line = json.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
-        // serde_json's column is of the byte at which it gave up: of NaN the second, of -Infinity behind the sign.
+        // The column is that of the byte at which serde_json gave up: in NaN the second, in -Infinity the one after the
+        // sign.
         let before = line.get(..error.column().saturating_sub(1)).unwrap_or(line);
         let start = before.rfind([':', ',', '[', ' ']).map_or(0, |place| place + 1);
         let rest = line[start..].trim_start();
@@ -335,7 +335,7 @@ impl RecordPosition<'_> {
     }
 }
 
-/// What kind of value this is, for a message.
+/// Names the kind of a value, for messages.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -347,7 +347,7 @@ pub(super) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// What serde_json found, without where.
+/// Returns the reason for a serde_json error, without its position.
 pub(super) fn reason(error: &serde_json::Error) -> String {
     let message = error.to_string();
     match message.rsplit_once(" at line ") {

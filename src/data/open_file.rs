@@ -1,4 +1,4 @@
-//! Opens a data file: only a regular one, whose bytes stay what they were when they were hashed; and decompresses it.
+//! Opens and decompresses data files: only regular files, checked not to change after they were hashed.
 
 use std::{
     fs::{File, Metadata},
@@ -16,10 +16,11 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// The first two bytes of gzip data; no text in any encoding that is read here begins so.
+/// The first two bytes of gzip data; no text in a supported encoding starts with them.
 const GZIP_MAGIC: [u8; 2] = [0x1F, 0x8B];
 
-/// A data file, opened once: what is hashed is what is read, also where another file takes its name meanwhile.
+/// A data file that is opened once, so that the bytes that are hashed are those that are read, even if another file
+/// takes its name in the meantime.
 pub(super) struct OpenFile {
     path: PathBuf,
     file: File,
@@ -27,10 +28,10 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    /// Opens a regular file; anything else can be read only once, or not at all.
+    /// Opens a regular file. Anything else is an error, because it can only be read once, or not at all.
     pub(super) fn open(path: &Path) -> Result<OpenFile> {
         let metadata = std::fs::metadata(path).map_err(Error::io("read", path))?;
-        // Before it is opened: opening a named pipe waits for whoever writes to it.
+        // Checked before opening, because opening a named pipe waits for its writer.
         if let Some(kind) = irregular_kind(&metadata) {
             return Err(Error::Record {
                 path: path.to_path_buf(),
@@ -45,7 +46,7 @@ impl OpenFile {
         Ok(OpenFile { path: path.to_path_buf(), file, opened: Stamp::of_metadata(&opened) })
     }
 
-    /// blake3 of its bytes.
+    /// Computes the BLAKE3 hash of its bytes.
     pub(super) fn blake3(&mut self) -> Result<Digest> {
         let failed = || Error::io("read", &self.path);
         let mut hasher = blake3::Hasher::new();
@@ -54,12 +55,12 @@ impl OpenFile {
         Ok(hasher.finalize().into())
     }
 
-    /// The file itself, to be read from its start.
+    /// Returns the file itself, to be read from its start.
     pub(super) fn try_clone(&self) -> Result<File> {
         self.file.try_clone().map_err(Error::io("read", &self.path))
     }
 
-    /// Fails where the file was written to since it was opened.
+    /// Returns an error if the file has been written to since it was opened.
     pub(super) fn require_unchanged(&self) -> Result<()> {
         let now = self.file.metadata().map_err(Error::io("read", &self.path))?;
         if Stamp::of_metadata(&now) == self.opened {
@@ -74,7 +75,7 @@ impl OpenFile {
         })
     }
 
-    /// Its text.
+    /// Returns its text, decompressed if needed.
     pub(super) fn text(&self, source: &Source) -> Result<Text> {
         let file = self.try_clone()?;
         if source.is_gzip() && !self.is_gzip()? {
@@ -102,7 +103,7 @@ impl OpenFile {
     }
 }
 
-/// What a file is that is neither a regular one nor a folder.
+/// Names the kind of a file that is neither a regular one nor a folder.
 fn irregular_kind(metadata: &Metadata) -> Option<&'static str> {
     let kind = metadata.file_type();
     match kind {
@@ -113,13 +114,13 @@ fn irregular_kind(metadata: &Metadata) -> Option<&'static str> {
     }
 }
 
-/// Whether a path is that of a pipe or a device, which can be read but only once.
+/// Whether a path is that of a pipe or a device, which can only be read once.
 pub(super) fn is_stream(path: &Path) -> bool {
     let kind = std::fs::metadata(path).ok().and_then(|metadata| irregular_kind(&metadata));
     kind.is_some_and(|kind| kind != "a socket")
 }
 
-/// The text of any input, decompressed where it begins as gzip data does. Its first bytes are read at once.
+/// Returns the text of any input, decompressed if it starts like gzip data. The first bytes are read immediately.
 pub(super) fn text_of(input: impl Read + Send + 'static, source: &Source) -> Result<Text> {
     let (first, input) = with_first_bytes(input);
     if !first.starts_with(&GZIP_MAGIC) {
@@ -131,10 +132,10 @@ pub(super) fn text_of(input: impl Read + Send + 'static, source: &Source) -> Res
     }
 }
 
-/// Some of the first bytes of an input, and all of it.
+/// Returns the first bytes of an input, and a reader of the whole input.
 fn with_first_bytes(mut input: impl Read + Send + 'static) -> (Vec<u8>, Box<dyn Read + Send>) {
     let mut first = Vec::new();
-    // What cannot be read comes out as an error again, after what was read.
+    // An error is reported again when the reader reaches it, after the bytes before it.
     let failure = (&mut input).take(CHUNK_BYTES as u64).read_to_end(&mut first).err();
     let rest: Box<dyn Read + Send> = match failure {
         Some(error) => Box::new(Failing(Some(error))),
@@ -144,7 +145,7 @@ fn with_first_bytes(mut input: impl Read + Send + 'static) -> (Vec<u8>, Box<dyn 
     (first, Box::new(all))
 }
 
-/// Input that fails.
+/// A reader that returns one error.
 struct Failing(Option<io::Error>);
 
 impl Read for Failing {

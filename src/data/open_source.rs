@@ -1,4 +1,4 @@
-//! What a source names, opened: a file, or a folder of files.
+//! Opens what a source names: a file, or a folder of files.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::error::Result;
 
-/// A source that is open.
+/// An open source.
 pub(super) enum OpenSource {
     File(OpenFile),
     Folder(TextFolder),
@@ -25,7 +25,7 @@ impl OpenSource {
         }
     }
 
-    /// blake3 of all that is read.
+    /// Computes the BLAKE3 hash of all that is read.
     pub(super) fn blake3(&mut self) -> Result<Digest> {
         match self {
             OpenSource::File(file) => file.blake3(),
@@ -34,10 +34,10 @@ impl OpenSource {
     }
 }
 
-/// The digest of a data file or folder as it is now; none where there is neither.
+/// Returns the digest of a data file or folder as it is now; `None` if it does not exist.
 ///
 /// # Errors
-/// When it cannot be read.
+/// Returns an error if it cannot be read.
 pub(crate) fn hash_of_path(path: &Path) -> Result<Option<Digest>> {
     if path.is_dir() {
         TextFolder::list(path)?.blake3().map(Some)

@@ -1,4 +1,4 @@
-//! The cells of the first records of a file, read within bounds: every command looks at files before anything else does.
+//! Reads the cells of the first records of a file, within limits, because every command inspects its files first.
 
 use std::io::{self, BufRead, Read};
 
@@ -20,28 +20,28 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Bytes of a file that are looked at, about; of the file's text, or of the values in its cells.
+/// Approximate maximum number of bytes to read, of the file's text or of the values in its cells.
 const MOST_BYTES: usize = 8 << 20;
 
-/// Columns that are looked at.
+/// Maximum number of columns to read.
 const MOST_COLUMNS: usize = 1000;
 
-/// A table of cells; those that are null are none.
+/// A table of cells, in which null cells are `None`.
 pub(super) struct Cells {
-    /// How the file is written.
+    /// The format of the file.
     pub(super) format: Format,
-    /// What stands between the fields of a csv file.
+    /// The delimiter between the fields of a csv file.
     pub(super) delimiter: char,
-    /// The names of the columns; none for a file whose records have no columns.
+    /// The names of the columns; empty for formats without columns.
     pub(super) names: Vec<String>,
     /// The records.
     pub(super) rows: Vec<Vec<Option<String>>>,
-    /// Whether these are all.
+    /// Whether these are all records.
     pub(super) is_whole: bool,
 }
 
-/// Whether a file named `.json` holds records, and no questions as SQuAD has them. One that cannot be read is an error once
-/// it is read.
+/// Whether a file named `.json` holds records rather than SQuAD questions. A file that cannot be read is reported when
+/// the data are read.
 pub(crate) fn holds_json_records(source: &Source) -> bool {
     let is_told_by_name = source.format.is_none()
         && source.resolve_format().is_ok_and(|format| format == Format::Squad);
@@ -50,10 +50,10 @@ pub(crate) fn holds_json_records(source: &Source) -> bool {
 }
 
 impl Cells {
-    /// The first records of a file that is read as `source` says, at most so many.
+    /// Reads the first records of a file with the settings of `source`, but no more than `most`.
     pub(super) fn of(source: &Source, most: usize) -> Result<Cells> {
         let mut format = source.resolve_format()?;
-        // A .json may hold questions, or records.
+        // A .json file may hold questions or records.
         if format == Format::Squad && begins_records(&mut open(source)?, source)? {
             format = Format::Json;
         }
@@ -72,13 +72,13 @@ impl Cells {
             Format::Parquet => cells.read_parquet(source, most)?,
             _ => return Ok(cells),
         };
-        // One record more than asked for says whether there are more.
+        // One more record than requested is read, to tell whether there are more.
         cells.is_whole = !is_cut && cells.rows.len() <= most;
         cells.rows.truncate(most);
         Ok(cells)
     }
 
-    /// Reads fields between delimiters; whether some of the file was not looked at.
+    /// Reads delimited fields. Returns whether reading stopped at the limit of bytes.
     fn read_delimited(&mut self, source: &Source, most: usize) -> Result<bool> {
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(self.delimiter as u8)
@@ -96,7 +96,7 @@ impl Cells {
         Ok(reader.get_ref().limit() == 0)
     }
 
-    /// As [`Cells::read_delimited`], of an object a line.
+    /// Like [`Cells::read_delimited`], for one object per line.
     fn read_json_lines(&mut self, source: &Source, most: usize) -> Result<bool> {
         let mut input = open(source)?.take(MOST_BYTES as u64);
         for _ in 0..=most {
@@ -112,7 +112,7 @@ impl Cells {
         Ok(input.limit() == 0)
     }
 
-    /// As [`Cells::read_delimited`], of an array of objects or of texts with their labels.
+    /// Like [`Cells::read_delimited`], for an array of objects or of pairs of text and label.
     fn read_json_array(&mut self, source: &Source, most: usize) -> Result<bool> {
         let mut items = Items::new(open(source)?, source.clone());
         let mut n_bytes = 0;
@@ -131,7 +131,7 @@ impl Cells {
         Ok(n_bytes > MOST_BYTES)
     }
 
-    /// Adds the values of an object, by the names of all keys so far.
+    /// Adds the values of an object, in the order of all keys so far.
     fn push(&mut self, object: Map<String, Value>) {
         let names = &mut self.names;
         let mut row = vec![None; names.len()];
@@ -153,7 +153,7 @@ impl Cells {
         self.rows.push(row);
     }
 
-    /// As [`Cells::read_delimited`], of rows in columns.
+    /// Like [`Cells::read_delimited`], for a Parquet file.
     fn read_parquet(&mut self, source: &Source, most: usize) -> Result<bool> {
         let failed = |error: ParquetError| {
             Error::io("read", &source.path)(io::Error::other(error.to_string()))
@@ -194,14 +194,14 @@ impl Cells {
     }
 }
 
-/// The text of a file; what does not decode in it shows as U+FFFD.
+/// Opens the text of a file, in which bytes that do not decode are replaced with U+FFFD.
 fn open(source: &Source) -> Result<Text> {
     let mut text = OpenFile::open(&source.path)?.text(source)?;
     text.replace_bad_bytes(&BadBytes::default());
     Ok(text)
 }
 
-/// The first lines of a text file; of other formats nothing.
+/// Reads the beginning of a text file; empty for other formats.
 pub(super) fn beginning(source: &Source) -> Result<String> {
     if matches!(source.resolve_format()?, Format::Parquet | Format::Folder) {
         return OpenFile::open(&source.path).map(|_| String::new());
