@@ -1,4 +1,4 @@
-//! conll: one word a line, its columns between tabs or spaces, and a blank line after each sentence.
+//! conll: one word per line, with columns separated by tabs or spaces, and a blank line after each sentence.
 
 use std::{iter, ops::RangeInclusive};
 
@@ -15,12 +15,13 @@ use crate::error::{Error, Result};
 
 /// Streams the sentences of a file.
 ///
-/// The columns of a line stand between single tabs where it holds one, else between runs of spaces. All lines of a
-/// sentence have as many columns, so that a word with a space in it does not pass for two columns; sentences may differ,
-/// as in CoNLL-2012. A line of nothing but white space (in WNUT17 often a lone tab) ends a sentence, and several are
-/// one. `-DOCSTART-` lines are no words: they number the documents, which are the examples' groups.
+/// The columns of a line are separated by single tabs if it has any, otherwise by runs of spaces. All lines of a
+/// sentence have the same number of columns, so that a word with a space in it is not mistaken for two columns;
+/// sentences may differ, as in CoNLL-2012. A line of white space (in WNUT17 often a single tab) ends a sentence, and
+/// several in a row count as one. `-DOCSTART-` lines are not words: they number the documents, which are the groups of
+/// the records.
 ///
-/// Tags in IOB1 become IOB2, sentence by sentence: see [`to_iob2`].
+/// Tags in IOB1 are converted to IOB2, sentence by sentence: see [`to_iob2`].
 pub(super) fn read(
     input: Text,
     source: &Source,
@@ -69,7 +70,7 @@ pub(super) fn kept_sentences(
     })
 }
 
-/// Fails where `source` or `want` speaks of columns that a format of words does not have.
+/// Returns an error if `source` or `want` names columns that formats of words do not have.
 pub(super) fn refuse_columns_of_texts(
     source: &Source,
     want: WantedFields,
@@ -94,7 +95,7 @@ pub(super) fn refuse_columns_of_texts(
     Ok(())
 }
 
-/// The error for a sentence that is longer than a record may be.
+/// The error for a sentence that exceeds the size limit of a record.
 pub(super) fn too_long_sentence(source: &Source, line: Option<u64>) -> Error {
     too_long(
         source,
@@ -104,7 +105,7 @@ pub(super) fn too_long_sentence(source: &Source, line: Option<u64>) -> Error {
     )
 }
 
-/// Where words and, if wanted, their tags are.
+/// The columns of the words and, if requested, of their tags.
 struct ColumnPlaces {
     word: usize,
     tag: Option<TagColumn>,
@@ -112,7 +113,7 @@ struct ColumnPlaces {
 
 #[derive(Clone, Copy)]
 enum TagColumn {
-    /// The last one, which lies after the word's.
+    /// The last column, which must come after that of the word.
     Last,
     Number(usize),
 }
@@ -136,7 +137,7 @@ impl ColumnPlaces {
         })
     }
 
-    /// How many columns a line must have at least, and for what.
+    /// Returns the minimum number of columns of a line, and a description of it with the reason.
     fn needed(&self) -> (usize, String) {
         let (n, what) = match self.tag {
             Some(TagColumn::Last) => (self.word + 2, "the last of them the word's tag".to_owned()),
@@ -150,17 +151,17 @@ impl ColumnPlaces {
     }
 }
 
-/// The lines, gathered to sentences.
+/// Reads lines and groups them into sentences.
 struct ConllSentences {
     input: Text,
-    /// The line that was read last, from 1.
+    /// The number of the last line read, from 1.
     line: u64,
     n_documents: usize,
     columns: ColumnPlaces,
     source: Source,
 }
 
-/// What was read of a sentence.
+/// The part of a sentence that has been read.
 #[derive(Default)]
 struct ConllSentence {
     words: Vec<String>,
@@ -268,9 +269,9 @@ impl ConllSentences {
     }
 }
 
-/// The columns of a line; none of a blank one.
+/// Splits a line into its columns; a blank line has none.
 fn cells(line: &str) -> Vec<&str> {
-    // Words may hold white space of other kinds, such as no-break spaces.
+    // Words may contain other kinds of white space, such as no-break spaces.
     if line.trim().is_empty() {
         Vec::new()
     } else if line.contains('\t') {
@@ -280,14 +281,14 @@ fn cells(line: &str) -> Vec<&str> {
     }
 }
 
-/// Makes the tags of a sentence IOB2, in which every entity starts with a `B-`.
+/// Converts the tags of a sentence to IOB2, in which every entity starts with `B-`.
 ///
-/// In IOB1 an entity starts with `I-`, and with `B-` only where the one before it has its type and ends right there. So
-/// an `I-X` that follows neither `B-X` nor `I-X` starts an entity, and becomes `B-X`. IOB2 has no such tag: what is IOB2
-/// already stays as it is, which is why nobody needs to know the scheme, or to see more than a sentence. (An `I-X` that
-/// starts an entity in a file meant as IOB2 is a slip of the annotator, and is read in the same way, as conlleval does.)
+/// In IOB1 an entity starts with `I-`, and with `B-` only if it directly follows an entity of the same type. So an
+/// `I-X` that follows neither `B-X` nor `I-X` starts an entity, and becomes `B-X`. IOB2 has no such tag, so tags that
+/// are already IOB2 stay unchanged, and neither the scheme nor the other sentences have to be known. (An `I-X` that
+/// starts an entity in a file meant as IOB2 is an error of the annotator, and is read in the same way as by conlleval.)
 ///
-/// A sentence with any tag but `O`, `B-X` and `I-X` stays as it is, be they parts of speech, IOBES, or several tags in
+/// A sentence with any tag other than `O`, `B-X` and `I-X` stays unchanged: parts of speech, IOBES, or several tags in
 /// one cell.
 fn to_iob2(tags: &mut [String]) {
     let is_iob = |tag: &String| tag == "O" || entity_type(tag).is_some();

@@ -1,4 +1,4 @@
-//! conllu: the treebanks of Universal Dependencies, as <https://universaldependencies.org/format.html> has them.
+//! conllu: the treebanks of Universal Dependencies, as defined at <https://universaldependencies.org/format.html>.
 
 use frostbert_cache::wording::{name_list, shorten};
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// The columns, by number.
+/// The names of the columns, in order.
 const COLUMNS: [&str; 10] =
     ["ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC"];
 const ID: usize = 0;
@@ -21,10 +21,10 @@ const UPOS: usize = 3;
 
 /// Streams the sentences of a file.
 ///
-/// The words are the syntactic ones: multi-word tokens (`3-4`) and empty nodes (`5.1`) are skipped, so that the tags
-/// and words of the columns belong together. Of the comments, `sent_id` is the example's id and `newdoc` its group;
-/// `text` is not the example's text, which is the words with one space between them. An example's line is that of the
-/// sentence's first comment.
+/// The words are the syntactic ones: multi-word tokens (`3-4`) and empty nodes (`5.1`) are skipped, so that words and
+/// tags correspond. Of the comments, `sent_id` is the record's id and `newdoc` its group; `text` is not used, because
+/// the record's text is the words joined by single spaces. A record's line is that of the sentence's first comment or
+/// word.
 pub(super) fn read(
     input: Text,
     source: &Source,
@@ -46,7 +46,7 @@ pub(super) fn read(
     Ok(kept_sentences(next, failed))
 }
 
-/// The column's number, whichever way it is given.
+/// Returns the number of a column that is given by name or by number.
 fn number(
     key: &str,
     column: &Option<ColumnName>,
@@ -73,20 +73,20 @@ fn number(
     })
 }
 
-/// The lines, gathered to sentences.
+/// Reads lines and groups them into sentences.
 struct ConlluSentences {
     input: Text,
-    /// The line that was read last, from 1.
+    /// The number of the last line read, from 1.
     line: u64,
     word: usize,
     tag: Option<usize>,
-    /// The document that the next sentence stands in.
+    /// The document that the next sentence belongs to.
     document: Option<String>,
     n_documents: usize,
     source: Source,
 }
 
-/// What was read of a sentence.
+/// The part of a sentence that has been read.
 #[derive(Default)]
 struct ConlluSentence {
     id: Option<String>,
@@ -94,7 +94,7 @@ struct ConlluSentence {
     tags: Vec<String>,
     /// The line of its first comment or word.
     line: Option<u64>,
-    /// Whether it has lines of words, even if none of them counts as one.
+    /// Whether it has lines of words, even if all of them are skipped.
     has_word_lines: bool,
     /// What is wrong with one of its lines.
     failure: Option<Error>,
@@ -206,8 +206,8 @@ impl ConlluSentences {
             ));
         }
         if let Some(tag) = self.tag {
-            // No treebank leaves out a part of speech, but for a test set whose answers are held back; `_` in other
-            // columns is a value, as in FEATS for a word without features.
+            // Every treebank has parts of speech, except for test sets whose answers are withheld; in other columns `_`
+            // is a value, as in FEATS for a word without features.
             if cells[tag].is_empty() || (tag == UPOS && cells[tag] == "_") {
                 return Err(self.error(
                     format!("a tag in {}", column(tag)),
@@ -231,7 +231,7 @@ impl ConlluSentences {
     }
 }
 
-/// Whether an ID is that of a multi-word token, `3-4`, or of an empty node, `5.1`.
+/// Whether an ID belongs to a multi-word token (`3-4`) or an empty node (`5.1`).
 fn is_no_word(id: &str) -> bool {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     id.split_once(['-', '.']).is_some_and(|(first, last)| is_number(first) && is_number(last))

@@ -20,17 +20,17 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Put after every file, so that its last record has a line end, as all others do, and lines can be counted.
+/// Appended to every file, so that its last record ends with a line end like all others, and lines can be counted.
 const TRAILER_PLAIN: &[u8] = b"\n";
 
-/// Put after every file with quotes: a line end and a record of one byte that no text can hold. Where it comes out as
-/// it went in, all quotes were closed; an open one swallows its line end.
+/// Appended to every file with quoting: a line end, and a quoted record of one byte that cannot occur in a text. If it
+/// is read back unchanged, all quotes were closed; an open quote swallows its line end.
 const TRAILER_QUOTED: &[u8] = b"\n\"\xFF";
 
-/// Streams the records of a file whose fields stand between `delimiter`s.
+/// Streams the records of a file whose fields are separated by `delimiter`.
 ///
-/// With a header every record must have as many fields as it. Without one nothing says how many there are, so that a
-/// record only has to reach the columns asked for (STS-B ends some records with two more).
+/// With a header, every record must have as many fields as the header. Without one, the number of fields is not known,
+/// so a record only has to reach the requested columns (STS-B ends some records with two more).
 pub(super) fn read(
     input: Text,
     delimiter: u8,
@@ -67,10 +67,10 @@ pub(super) fn read(
     }))
 }
 
-/// A file, and what is put after it.
+/// A file followed by its trailer.
 type WithTrailer = Chain<Box<dyn Read + Send>, &'static [u8]>;
 
-/// The records one by one.
+/// Reads the records one by one.
 struct DelimitedRecords {
     reader: csv::Reader<Limited<WithTrailer, Allowance>>,
     record: StringRecord,
@@ -86,13 +86,14 @@ impl DelimitedRecords {
             .has_headers(false)
             .flexible(true)
             .quoting(source.quoting)
-            // As CRLF, the csv crate would count a line feed only after the next record's position is taken.
+            // With CRLF as terminator, the csv crate would count a line feed only after taking the next record's
+            // position.
             .terminator(Terminator::Any(b'\n'))
             .from_reader(Limited::new(input, Allowance::new(), Some(delimiter)));
         DelimitedRecords { reader, record: StringRecord::new(), delimiter, source }
     }
 
-    /// The record that was read last, which starts on `line`.
+    /// Converts the last record read, which starts on `line`.
     fn example(&self, columns: &ColumnIndices, line: u64) -> Result<Record> {
         columns.check(&self.record, line, self.delimiter, &self.source)?;
         Ok(Record {
@@ -111,8 +112,8 @@ impl DelimitedRecords {
         })
     }
 
-    /// The last line of a record of a tsv file that has both tabs and line ends in a field: texts have no tabs, so the
-    /// lines are likely records of their own, after a quote that belongs to a text.
+    /// Returns the last line of a record of a tsv file if one of its fields has both tabs and line ends: texts have no
+    /// tabs, so these lines are probably records of their own, after a quote that is part of a text.
     fn swallowed_to(&self, line: u64) -> Option<u64> {
         let is_suspect = |field: &str| field.contains('\t') && field.contains('\n');
         let is_tsv = self.delimiter == b'\t';
@@ -124,7 +125,7 @@ impl DelimitedRecords {
         fields.map(|field| field.matches('\n').count() as u64).sum()
     }
 
-    /// Goes to the next record that is not a blank line and returns the line on which it starts.
+    /// Advances to the next record that is not a blank line, and returns the line on which it starts.
     fn advance(&mut self) -> Result<Option<u64>> {
         loop {
             let first_line = self.reader.position().line();
@@ -133,7 +134,7 @@ impl DelimitedRecords {
                 Ok(false) => return Ok(None),
                 Ok(true) if &self.record == ["\r"].as_slice() => {}
                 Ok(true) => {
-                    // Every record was read to its line end, the last one to that of the trailer.
+                    // Every record was read including its line end, the last one including that of the trailer.
                     return Ok(Some(self.reader.position().line() - 1 - self.n_line_feeds()));
                 }
                 Err(error) => return self.end(error, first_line),
@@ -141,7 +142,7 @@ impl DelimitedRecords {
         }
     }
 
-    /// Tells the trailer, which is no UTF-8 and so comes out as an error, from real errors.
+    /// Distinguishes the trailer, which is not UTF-8 and so is read as an error, from real errors.
     fn end(&self, error: csv::Error, first_line: u64) -> Result<Option<u64>> {
         match error.into_kind() {
             ErrorKind::Utf8 { err, .. } if (err.field(), err.valid_up_to()) == (0, 0) => Ok(None),
@@ -164,14 +165,14 @@ impl DelimitedRecords {
                 } else { "check that the file has line ends; a field counts 64 bytes in addition to its own" },
             )),
             ErrorKind::Io(error) => Err(read::failure(&self.source, error)),
-            // All other kinds are of seeking, of serde and of records that are not flexible.
+            // The other kinds only occur with seeking, with serde, or with a reader that is not flexible.
             other => Err(Error::io("read", &self.source.path)(io::Error::other(format!(
                 "{other:?}"
             )))),
         }
     }
 
-    /// A field that is there, without the carriage return of a CRLF line end.
+    /// Returns a field that exists, without the carriage return of a CRLF line end.
     fn field(&self, index: usize) -> &str {
         let field = &self.record[index];
         if index + 1 == self.record.len() {
@@ -186,14 +187,14 @@ impl DelimitedRecords {
     }
 }
 
-/// Where the wanted columns are.
+/// The indices of the requested columns.
 struct ColumnIndices {
     text: usize,
     text_pair: Option<usize>,
     label: Option<usize>,
     id: Option<usize>,
     label_columns: Vec<usize>,
-    /// How many fields the header has, where there is one.
+    /// Number of fields in the header, if there is one.
     n_fields: Option<usize>,
 }
 
@@ -238,7 +239,7 @@ impl ColumnIndices {
         })
     }
 
-    /// Fails where a record has not the number of fields it should have.
+    /// Returns an error if a record has the wrong number of fields.
     fn check(
         &self,
         record: &StringRecord,
@@ -288,15 +289,15 @@ impl ColumnIndices {
     }
 }
 
-/// The names of the columns, as they stand in the file.
+/// The names of the columns, as in the file.
 struct Header {
     names: Vec<String>,
     delimiter: u8,
 }
 
 impl Header {
-    /// The place of a column: of the only one with exactly its name, else of the only one with its name but for the blanks
-    /// around it.
+    /// Returns the index of a column: of the only one with exactly this name, or else of the only one with this name
+    /// but for surrounding blanks.
     fn index(&self, key: &str, column: &ColumnName, source: &Source) -> Result<usize> {
         let places: Vec<usize> = match column {
             ColumnName::Number(number) => (0..self.names.len()).filter(|n| n == number).collect(),
@@ -335,13 +336,13 @@ impl Header {
     }
 }
 
-/// A name of a header without blanks and byte order marks around it.
+/// Strips surrounding blanks and byte order marks from a name of a header.
 pub(super) fn plain_name(name: &str) -> &str {
     name.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
 
-/// What seems to stand between fields that were cut at `delimiter`: what would give the column that is wanted, or where
-/// there is one field only, what that holds.
+/// Guesses the actual delimiter of fields that were split at `delimiter`: one that would give the wanted column or, if
+/// there is only one field, one that this field contains.
 fn other_delimiter(fields: &[&str], delimiter: u8, wanted: Option<&str>) -> Option<char> {
     let whole = fields.join(&char::from(delimiter).to_string());
     let others = ['\t', ';', '|', ','].into_iter().filter(|other| *other != char::from(delimiter));

@@ -16,7 +16,7 @@ fn read_bytes(
     read_from(Cursor::new(content.to_vec()), source, want)?.collect()
 }
 
-/// Each sentence's line and, for each of its words, `word/tag`.
+/// Returns the line of each sentence and, for each of its words, `word/tag`.
 fn sentences(content: &str, source: &Source) -> Vec<(u64, String)> {
     let examples = read_bytes(content.as_bytes(), source, LABELLED).unwrap();
     let sentence = |example: Record| {
@@ -38,7 +38,7 @@ fn error(content: &str, source: &Source) -> (String, String) {
     (error.to_string(), error.hint().unwrap().to_owned())
 }
 
-/// The tags of one sentence, read and written with spaces between.
+/// Reads a sentence with these tags, separated by spaces, and returns its tags in the same form.
 fn tags(tags: &str) -> String {
     let lines: String = tags.split(' ').map(|tag| format!("w\t{tag}\n")).collect();
     let examples = read_bytes(lines.as_bytes(), &source(), LABELLED).unwrap();

@@ -4,7 +4,7 @@ use crate::data::{ColumnName, Record, Source, WantedFields, read_from};
 
 const LABELLED: WantedFields = WantedFields { label: true, text_pair: false };
 
-/// With a multi-word token, an empty node, a form with a space and a hash, and comments of all kinds.
+/// Sentences with a multi-word token, an empty node, a form with a space and a hash, and comments of all kinds.
 const TREES: &str = "\
 # newdoc id = notes
 # newpar
@@ -41,7 +41,7 @@ fn error(content: &str) -> String {
     read_str(content, &source(None, None), LABELLED).unwrap_err().to_string()
 }
 
-/// A word's line, but for its first four columns.
+/// Formats the line of a word whose other columns are `_`.
 fn word(id: &str, form: &str, upos: &str) -> String {
     format!("{id}\t{form}\t_\t{upos}\t_\t_\t_\t_\t_\t_\n")
 }

@@ -1,4 +1,4 @@
-//! Takes lines out of a csv file whose quote is never closed, before it takes in the lines after it.
+//! Removes lines of a csv file that open a quote which is never closed, before it swallows the lines after them.
 
 use std::{
     collections::VecDeque,
@@ -9,17 +9,18 @@ use crate::data::{
     bad_rows::FailedRows, read::Text, record_limit::MAX_RECORD_BYTES, source::Source,
 };
 
-/// Hands out the lines of a file as they are, but for an empty line in place of each that opens a quote that
-/// - nothing closes before the file ends, or the record is longer than one may be; or
-/// - a quote on a later line closes that more than a delimiter follows, and so most likely opened a field of its own.
+/// Passes the lines of a file through unchanged, but replaces a line with an empty one if it opens a quote that
+/// - is not closed before the end of the file or the size limit of a record; or
+/// - is closed by a quote on a later line that is followed by more than a delimiter, and so most likely opened a field
+///   of its own.
 pub(super) struct WithoutOpenQuotes {
     input: Text,
     source: Source,
     delimiter: u8,
     failed: FailedRows,
-    /// Lines that were looked at, and come again.
+    /// Lines that were read ahead and are yet to be processed.
     waiting: VecDeque<Vec<u8>>,
-    /// Lines that are handed out now, and how far that has come.
+    /// The lines that are being returned, of which `n_out` bytes have been.
     out: Vec<u8>,
     n_out: usize,
     /// The number of the next line.
@@ -40,7 +41,7 @@ impl WithoutOpenQuotes {
         }
     }
 
-    /// The next line with its end; empty after the last.
+    /// Reads the next line with its end; it is empty after the last one.
     fn next_line(&mut self) -> io::Result<Vec<u8>> {
         if let Some(line) = self.waiting.pop_front() {
             return Ok(line);
@@ -50,7 +51,7 @@ impl WithoutOpenQuotes {
         Ok(line)
     }
 
-    /// Fills `out` with the lines of the next record, or an empty one.
+    /// Fills `out` with the lines of the next record, or with an empty line.
     fn fill(&mut self) -> io::Result<()> {
         self.n_out = 0;
         self.out = self.next_line()?;
@@ -88,7 +89,7 @@ impl WithoutOpenQuotes {
         Ok(())
     }
 
-    /// Leaves an empty line in place of the one in `out`, so that those after it keep their numbers.
+    /// Reports the line in `out` and replaces it with an empty one, so that the lines after it keep their numbers.
     fn take_out(&mut self) -> io::Result<()> {
         let error = self.source.malformed(
             Some(self.line),
@@ -113,28 +114,28 @@ impl Read for WithoutOpenQuotes {
     }
 }
 
-/// Which quotes of a record are open.
+/// The state of the quotes in a record.
 struct Quotes {
     delimiter: u8,
     state: QuoteState,
-    /// Whether something stood between a closing quote and the end of its field.
+    /// Whether a closing quote was followed by anything other than the end of its field.
     is_stray: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum QuoteState {
-    /// Before a field.
+    /// At the start of a field.
     Start,
-    /// In a field without quotes.
+    /// In an unquoted field.
     Plain,
-    /// In quotes.
+    /// Inside quotes.
     Quoted,
-    /// After a quote that closes, or is the first of two.
+    /// After a quote that closes the field or is the first of two.
     AfterQuote,
 }
 
 impl Quotes {
-    /// Goes on by a line; where it ends outside quotes, the record does.
+    /// Processes a line. If it ends outside quotes, so does the record.
     fn read(&mut self, line: &[u8]) {
         for byte in line {
             self.state = match (self.state, *byte) {

@@ -1,4 +1,4 @@
-//! Small files in, records or messages out.
+//! Small files, and the records or messages that they result in.
 
 use crate::{
     data::{Record, Source, WantedFields, read},
@@ -20,7 +20,7 @@ fn read_str(content: &str, source: Source, want: WantedFields) -> Result<Vec<Rec
     })
 }
 
-/// Line, text and label of every record.
+/// Returns line, text and label of every record.
 fn rows(content: &str, source: Source) -> Vec<(u64, String, String)> {
     let examples = read_str(content, source, LABELLED).unwrap();
     examples
@@ -198,7 +198,7 @@ fn a_missing_column_lists_the_columns_that_are_there() {
 fn blanks_and_byte_order_marks_around_names_do_not_count() {
     let content = "\u{feff}\u{feff} text ,\tlabel\none,a\n";
     assert_eq!(rows(content, Source::new("a.csv")), [row(2, "one", "a")]);
-    // A name that is there exactly is that column.
+    // A column with exactly this name takes precedence.
     let content = "text, text,label\none,two,a\n";
     assert_eq!(rows(content, Source::new("a.csv")), [row(2, "one", "a")]);
 }
