@@ -1,6 +1,7 @@
 //! Columns of labels that heads learn from in place of the source's own: an annotator, a rule, a weak label.
 //!
-//! They hold labels of the same [`LabelMap`](super::LabelMap), and heads that learn from them are judged by the source's own label.
+//! They hold labels of the same [`LabelMap`](super::LabelMap), and heads that learn from them are evaluated on the
+//! source's own label.
 
 use frostbert_cache::wording::counted;
 
@@ -13,24 +14,25 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// A column of labels, row by row of a [`Dataset`].
+/// A column of labels, in the order of the rows of a [`Dataset`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelColumn {
     /// Its name or number.
     pub column: ColumnName,
-    /// What each row of the dataset is in it; none where its cell is empty, and where a row's file was not asked for it.
+    /// The target of each row in this column; `None` if its cell is empty, or if the column was not read from the row's
+    /// file.
     pub targets: Vec<Option<Target>>,
-    /// Rows whose file was asked for it.
+    /// Number of rows from whose file the column was read.
     pub n_asked: usize,
 }
 
 impl LabelColumn {
-    /// One without rows.
+    /// Creates a column without rows.
     pub(super) fn new(column: ColumnName) -> LabelColumn {
         LabelColumn { column, targets: Vec::new(), n_asked: 0 }
     }
 
-    /// Adds the row of an example of `source`, whose own target is `own`; `cell` is none where the file was not asked.
+    /// Adds the row of a record of `source` whose own target is `own`; `cell` is `None` if the column was not read.
     pub(super) fn push(
         &mut self,
         example: &Record,
@@ -44,7 +46,7 @@ impl LabelColumn {
         let target = match cell {
             None => None,
             Some(cell) if is_missing(cell) && labels.id(cell).is_none() => None,
-            // Its own column again: what it means may have a default.
+            // This is the source's own column, whose target may come from a default.
             Some(_) if source.label_column() == self.column => Some(own.clone()),
             Some(cell) => {
                 let example = Record {
@@ -60,12 +62,12 @@ impl LabelColumn {
         Ok(())
     }
 
-    /// Rows whose cell is empty.
+    /// Returns the number of rows whose cell is empty.
     pub fn n_empty(&self) -> usize {
         self.n_asked - self.targets.iter().flatten().count()
     }
 
-    /// That some rows teach nothing, in words.
+    /// Returns a warning if some rows are not learned from.
     pub(super) fn warning(&self) -> Option<String> {
         let n_empty = self.n_empty();
         (n_empty > 0).then(|| {
@@ -78,7 +80,7 @@ impl LabelColumn {
         })
     }
 
-    /// Fails where the rows so far are not of two labels.
+    /// Returns an error if the rows so far do not have at least two labels.
     pub(super) fn require_contrast(&self, labels: &LabelMap, source: &Source) -> Result<()> {
         let mut classes = self.targets.iter().flatten().filter_map(Target::class);
         let first = classes.next();
@@ -113,14 +115,14 @@ impl LabelColumn {
 }
 
 impl Dataset {
-    /// A column of labels that was read with the rows.
+    /// Returns a column of labels that was read with the rows.
     pub fn label_column(&self, column: Option<&ColumnName>) -> Option<&LabelColumn> {
         let mut read = self.label_columns.iter();
         read.find(|one| Some(&one.column) == column)
     }
 
-    /// The target of a row for a head that learns from `column`, or where that is none from the row's own label; none
-    /// where the row has no label in it.
+    /// Returns the target of a row for a head that learns from `column`, or from the row's own label if that is `None`.
+    /// There is none if the row has no label in the column.
     pub fn target_for(&self, row: u32, column: Option<&ColumnName>) -> Option<&Target> {
         match self.label_column(column) {
             Some(column) => column.targets[row as usize].as_ref(),

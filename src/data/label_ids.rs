@@ -1,24 +1,26 @@
-//! Labels that data spells by their ids: whether these count from 0 or from 1.
+//! Labels that are given by their ids: whether these count from 0 or from 1.
 
 use std::borrow::Cow;
 
 use super::{labels::LabelMap, source::Source};
 use crate::error::{Error, Result};
 
-/// A cell that is no label's name but a number, and where it stands.
+/// A cell with a number that is not the name of a label, and its place.
 struct IdCell<'a> {
     id: usize,
     source: &'a Source,
     line: Option<u64>,
 }
 
-/// The id of the first label, 0 or 1, by which all cells that hold ids can be read; `None` where no cell holds an id.
+/// Returns the id of the first label, 0 or 1, with which all cells that hold ids can be read; `None` if no cell holds
+/// an id.
 ///
-/// A cell holds an id where it is no label's name but a whole number, and no label's name is one. `cells` are those of all
-/// files that are read together: one way of counting has to fit them all.
+/// A cell holds an id if it is a whole number and not the name of a label, provided that no label has a number as its
+/// name. `cells` are those of all files that are read together: one way of counting must fit them all.
 ///
 /// # Errors
-/// When neither way of counting fits, or both do: then the numbers alone do not tell which label is meant.
+/// Returns an error if neither way of counting fits, or if both do, because the numbers then do not determine the
+/// labels.
 pub(super) fn first_id<'a>(
     labels: &LabelMap,
     cells: impl Iterator<Item = (Cow<'a, str>, &'a Source, Option<u64>)>,
@@ -44,7 +46,7 @@ pub(super) fn first_id<'a>(
     };
     let n = labels.len();
     if most.id > n {
-        // No label at all, however ids count.
+        // Not the id of a label, whichever way ids count.
         return Err(labels.unknown(&most.id.to_string(), &most.source.path, most.line));
     }
     match (least.id == 0, most.id == n) {

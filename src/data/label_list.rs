@@ -1,9 +1,9 @@
-//! Cells that hold a list, as Python, NumPy or JSON writes it.
+//! Cells that hold a list, as written by Python, NumPy or JSON.
 
 use std::str::Chars;
 
-/// The items of a list as Python writes it (`['a', "b"]`, `[1, 2]`, NumPy's `['a' 'b']`), or JSON, or a set or tuple;
-/// `None` where a cell is no such list.
+/// Returns the items of a list as written by Python (`['a', "b"]`, `[1, 2]`, NumPy's `['a' 'b']`) or in JSON, or of a
+/// set or tuple; `None` if the cell is not such a list.
 pub(super) fn list_items(cell: &str) -> Option<Vec<String>> {
     let cell = cell.trim();
     let inner = ["[]", "()", "{}"].iter().find_map(|pair| {
@@ -21,7 +21,7 @@ pub(super) fn list_items(cell: &str) -> Option<Vec<String>> {
             _ => {
                 let end = rest.find(|c: char| c == ',' || c.is_whitespace());
                 let (item, after) = rest.split_at(end.unwrap_or(rest.len()));
-                // Without quotes only numbers and truth values are items: `[very] good` is a label.
+                // Without quotes, only numbers and booleans are items: `[very] good` is a label.
                 let is_truth = ["True", "False", "true", "false"].contains(&item);
                 if !is_truth && item.parse::<f64>().is_err() {
                     return None;
@@ -36,7 +36,7 @@ pub(super) fn list_items(cell: &str) -> Option<Vec<String>> {
     Some(items)
 }
 
-/// The item that begins with a quote, and what stands after the quote that closes it.
+/// Returns the item that starts with a quote, and the text after its closing quote.
 fn quoted_item(text: &str, quote: char) -> Option<(String, &str)> {
     let mut item = String::new();
     let mut characters = text[1..].chars();
@@ -49,7 +49,7 @@ fn quoted_item(text: &str, quote: char) -> Option<(String, &str)> {
     }
 }
 
-/// The character that a backslash and what follows it stand for.
+/// Returns the character that an escape sequence stands for; its backslash has been read.
 fn escaped(characters: &mut Chars<'_>) -> Option<char> {
     let n_digits = match characters.next()? {
         'n' => return Some('\n'),
@@ -83,7 +83,7 @@ mod tests {
             ("[\"caf\\u00e9\", \"\\ud83d\\ude00\"]", &["caf\u{e9}", "\u{1f600}"]),
             ("['\\xe9\\r', 'a\\\\b']", &["\u{e9}", "a\\b"]),
             ("[True, False]", &["True", "False"]),
-            // No lists: labels that only look so.
+            // Labels that only look like lists.
             ("[very] good, bad", &["[very] good", "bad"]),
             ("[a, b]", &["[a", "b]"]),
             ("['a, b", &["['a", "b"]),

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// The names of the classes, by id. Serialised as the plain list of names.
+/// The names of the classes, by id. Serialised as a plain list of the names.
 ///
 /// ```
 /// let labels = frostbert::internals::data::LabelMap::from_train(["spam", "ham", "spam"]);
@@ -31,8 +31,8 @@ pub struct LabelMap {
 }
 
 impl LabelMap {
-    /// The distinct labels of the training rows: in numeric order where all are integers, in the order of their bytes
-    /// where not. An empty label is not a class, nor is `NaN` (or `nan`), which stands for a missing one, so that
+    /// Collects the distinct labels of the training rows, sorted as numbers if all are integers, and otherwise by their
+    /// bytes. An empty label is not a class, nor is `NaN` (or `nan`), which stands for a missing label;
     /// [`LabelMap::id_at`] fails on the rows that have it.
     pub fn from_train(labels: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         let mut ids: HashMap<String, usize> = HashMap::new();
@@ -51,9 +51,9 @@ impl LabelMap {
         Self::index(labels)
     }
 
-    /// The labels of the list `data.labels` of the pipeline file `pipeline`, in id order.
+    /// Takes the labels of the list `data.labels` of the pipeline file `pipeline`, in id order.
     ///
-    /// Fails where the list is empty, or where a name is empty or stands there twice.
+    /// Fails if the list is empty, or if a name is empty or occurs twice.
     pub fn from_list(labels: Vec<String>, pipeline: &Path) -> Result<Self> {
         let checked = if labels.is_empty() {
             Err("expected at least one label, got an empty list".to_owned())
@@ -70,10 +70,10 @@ impl LabelMap {
         })
     }
 
-    /// The labels of a file, with the blake3 of its bytes: one name a line, in id order, without the white space around
-    /// it. Blank lines are skipped.
+    /// Reads the labels of a file, and the BLAKE3 hash of its bytes. The file has one name per line, in id order;
+    /// surrounding white space and blank lines are ignored.
     ///
-    /// Fails where the file cannot be read as UTF-8, names nothing, or names a label twice.
+    /// Fails if the file cannot be read as UTF-8, names no label, or names one twice.
     pub fn from_file(path: &Path) -> Result<(Self, Digest)> {
         let source = Source::new(path);
         let mut file = OpenFile::open(path)?;
@@ -120,12 +120,12 @@ impl LabelMap {
         Ok((Self::index(labels), blake3))
     }
 
-    /// The id of `label`, from 0.
+    /// Returns the id of `label`, from 0.
     pub fn id(&self, label: &str) -> Option<usize> {
         self.ids.get(label).copied()
     }
 
-    /// The id of a label that data spells by its name or, where no name is an integer, by a number that counts from
+    /// Returns the id of a label that is given by its name or, if no name is an integer, by a number that counts from
     /// `first_id`: with the labels `["neg", "pos"]` and ids from 0, `1` is `pos`.
     ///
     /// ```
@@ -144,7 +144,7 @@ impl LabelMap {
         self.id(label).or_else(by_number)
     }
 
-    /// Adds a label that is not there yet, with the next id.
+    /// Adds a label with the next id, unless it is there already.
     pub(super) fn push(&mut self, label: String) {
         if !self.ids.contains_key(&label) {
             self.ids.insert(label.clone(), self.len());
@@ -152,12 +152,12 @@ impl LabelMap {
         }
     }
 
-    /// The id of `label`, which stands on `line` of the data file `path`; fails where it is none of the known ones.
+    /// Returns the id of `label`, which is on `line` of the data file `path`; fails if there is no such label.
     pub fn id_at(&self, label: &str, path: &Path, line: Option<u64>) -> Result<usize> {
         self.id(label).ok_or_else(|| self.unknown(label, path, line))
     }
 
-    /// The error for a label of none of these names.
+    /// The error for a label that is not one of these.
     pub(super) fn unknown(&self, label: &str, path: &Path, line: Option<u64>) -> Error {
         Error::Record {
             path: path.to_path_buf(),
@@ -176,22 +176,22 @@ impl LabelMap {
         }
     }
 
-    /// The name of the label with this id.
+    /// Returns the name of the label with this id.
     pub fn name(&self, id: usize) -> Option<&str> {
         self.labels.get(id).map(String::as_str)
     }
 
-    /// All names, in id order.
+    /// Returns all names, in id order.
     pub fn names(&self) -> &[String] {
         &self.labels
     }
 
-    /// How many labels there are.
+    /// Returns the number of labels.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Whether there is no label.
+    /// Whether there are no labels.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
@@ -202,7 +202,7 @@ impl LabelMap {
     }
 }
 
-/// Whether a cell says that there is no label: nothing stands in it, or what tables of numbers write for nothing.
+/// Whether a cell stands for a missing label: it is empty, or what tables of numbers have for a missing value.
 pub(super) fn is_missing(label: &str) -> bool {
     matches!(label, "" | "NaN" | "nan")
 }

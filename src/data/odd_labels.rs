@@ -7,11 +7,11 @@ use frostbert_cache::wording::counted;
 use super::{clean::CleanOptions, labels::LabelMap, record::Record, source::Source};
 use crate::error::Result;
 
-/// Records without a label, of several files.
+/// Counts the records without a label, over several files.
 #[derive(Default)]
 pub(super) struct Unlabelled {
     count: usize,
-    /// The source and the line of the first.
+    /// The source and the line of the first such record.
     first: Option<(usize, Option<u64>)>,
 }
 
@@ -21,7 +21,7 @@ impl Unlabelled {
         self.first.get_or_insert((example.source, example.line));
     }
 
-    /// A warning where they were left out, else an error.
+    /// Returns a warning if they were dropped, and an error otherwise; `None` if there are none.
     pub(super) fn settle(
         self,
         sources: &[Source],
@@ -52,7 +52,8 @@ impl Unlabelled {
     }
 }
 
-/// What looks odd in the names of labels: those that may stand for nothing, and those that differ only in spelling.
+/// Returns warnings about odd names of labels: those that may stand for a missing label, and those that differ only in
+/// spelling.
 pub(super) fn label_warnings(labels: &LabelMap) -> Vec<String> {
     const NOTHING: [&str; 8] = ["null", "none", "n/a", "na", "nil", "-", "?", "#n/a"];
     let names = labels.names();
@@ -67,7 +68,7 @@ pub(super) fn label_warnings(labels: &LabelMap) -> Vec<String> {
         ));
     }
     let plain = |name: &str| -> String {
-        // -1 and 1 are numbers, and not two spellings of one.
+        // -1 and 1 are different numbers, not two spellings of one name.
         if !name.chars().any(char::is_alphabetic) {
             return name.to_owned();
         }

@@ -11,7 +11,7 @@ fn source(folder: &tempfile::TempDir, name: &str, content: &str) -> Source {
     Source::new(path)
 }
 
-/// All rows of one file, as train.
+/// Loads all rows of some files as train.
 fn load(sources: &[Source], columns: &[ColumnName]) -> Result<Dataset, String> {
     let loaded = Dataset::load(&DatasetSettings {
         task: DataTask::Classification,
