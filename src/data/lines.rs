@@ -1,4 +1,4 @@
-//! lines: one text a line, the whole of it or what a pattern finds in it.
+//! lines: one text per line, either the whole line or what a pattern matches in it.
 
 use std::{iter, path::Path};
 
@@ -16,9 +16,9 @@ use crate::error::{Error, Result};
 
 /// Streams the lines of a file.
 ///
-/// Without a pattern the line is the text. With one, the whole line has to match it, and its groups `text`, `label`,
-/// `text_pair` and `id` are what they are called. A label that the source names is the label of all lines, but where
-/// the pattern has a group for it. A blank line is an empty text, which cleaning drops.
+/// Without a pattern, the line is the text, and a blank line is an empty text, which cleaning drops. With a pattern,
+/// the whole line must match it, its groups `text`, `label`, `text_pair` and `id` are these fields, and blank lines are
+/// skipped. A label that the source names is the label of all lines for which the pattern matches none.
 pub(super) fn read(
     input: Text,
     source: &Source,
@@ -46,7 +46,7 @@ pub(super) fn read(
                 None => return labels.as_mut()?.require_end(line).err().map(Err),
             };
             let content = match content {
-                // A blank line holds nothing that a pattern could find.
+                // There is nothing to match in a blank line.
                 Ok(content) if pattern.is_some() && content.trim().is_empty() => continue,
                 Ok(content) => content,
                 Err(error) => return Some(Err(error)),
@@ -86,7 +86,7 @@ impl LabelLines {
         Ok(LabelLines { input, source, texts: texts.path.display().to_string() })
     }
 
-    /// The label of the text on a line.
+    /// Returns the label of the text on a line.
     fn next_label(&mut self, line: u64) -> Result<String> {
         match next_line(&mut self.input, &self.source, line)? {
             Some(label) => Ok(label.trim().to_owned()),
@@ -98,7 +98,7 @@ impl LabelLines {
         }
     }
 
-    /// Fails where there are labels left after the last text.
+    /// Returns an error if there are labels after that of the last text.
     fn require_end(&mut self, line: u64) -> Result<()> {
         match next_line(&mut self.input, &self.source, line)? {
             None => Ok(()),
@@ -116,9 +116,9 @@ impl LabelLines {
     }
 }
 
-/// The pattern, bound to the whole line.
+/// Compiles the pattern so that it must match the whole line.
 fn compile(pattern: &str, source: &Source) -> Result<Regex> {
-    // Compiled alone first, so that the message shows the pattern as it was written.
+    // Compiled on its own first, so that the message shows the pattern as it was written.
     Regex::new(pattern)
         .and_then(|_| Regex::new(&format!(r"\A(?:{pattern})\z")))
         .map_err(|error| {
@@ -395,7 +395,7 @@ mod tests {
             let error = read_bytes(texts.as_bytes(), &with_labels, LABELLED).unwrap_err();
             assert!(error.to_string().ends_with(message), "{error}");
         }
-        // Who wants no labels does not need the file.
+        // Without labels, the file is not needed.
         std::fs::remove_file(&path).unwrap();
         let texts = read_bytes(b"one\ntwo\n", &with_labels, WantedFields::default()).unwrap();
         assert!(texts.len() == 2 && texts[0].label.is_none());

@@ -1,4 +1,4 @@
-//! parquet: columns of strings; labels and ids also of numbers and booleans. The one data reader that knows Parquet.
+//! parquet: columns of strings; labels and ids may also be numbers and booleans. The only data reader for Parquet.
 
 use std::{fs::File, iter, sync::Arc};
 
@@ -30,13 +30,13 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Most rows that are decoded at once.
+/// Maximum number of rows that are decoded at a time.
 const N_BATCH_ROWS: usize = 1024;
 
-/// Bytes that the rows decoded at once have about.
+/// Approximate number of bytes of the rows that are decoded at a time.
 const N_BATCH_BYTES: u64 = 64 << 20;
 
-/// Fails where the name says that the file is gzipped.
+/// Returns an error if the name says that the file is gzipped.
 pub(super) fn check_name(source: &Source) -> Result<()> {
     if !source.is_gzip() {
         Ok(())
@@ -50,7 +50,7 @@ pub(super) fn check_name(source: &Source) -> Result<()> {
     }
 }
 
-/// Streams the rows of a file, batch by batch, and reads no column but the wanted ones.
+/// Streams the rows of a file, batch by batch, and reads only the requested columns.
 ///
 /// A null text is an empty one, which cleaning drops; a null label is none. A value that is too long is an error of its row.
 pub(super) fn read(
@@ -98,7 +98,7 @@ pub(super) fn read(
     }))
 }
 
-/// Opens a file so that its strings are views of its pages: one that stands in many rows is in memory once.
+/// Opens a file so that its strings are views of its pages: a string that occurs in many rows is in memory once.
 pub(super) fn open(file: File) -> Result<ParquetRecordBatchReaderBuilder<File>, ParquetError> {
     let found = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())?;
     let fields = found.schema().fields().iter().map(|field| match field.data_type() {
@@ -114,7 +114,7 @@ pub(super) fn open(file: File) -> Result<ParquetRecordBatchReaderBuilder<File>, 
     Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata))
 }
 
-/// How many rows are decoded at once, by the row group whose rows are longest on average.
+/// Returns the number of rows to decode at a time, which depends on the row group with the longest rows on average.
 pub(super) fn n_batch_rows(metadata: &ParquetMetaData) -> usize {
     let groups = metadata.row_groups().iter();
     let mean = groups.map(|group| {
@@ -125,7 +125,7 @@ pub(super) fn n_batch_rows(metadata: &ParquetMetaData) -> usize {
     (N_BATCH_BYTES / longest).clamp(1, N_BATCH_ROWS as u64) as usize
 }
 
-/// Something for each wanted column: its place, or its values in a batch.
+/// A value for each requested column: its index, or its strings in a batch.
 struct Columns<T> {
     text: T,
     text_pair: Option<T>,
@@ -246,7 +246,7 @@ impl RowReader {
         })
     }
 
-    /// The strings of a column, as views of what was read: a dictionary's are not copied row by row.
+    /// Returns the strings of a column as views of what was read; those of a dictionary are not copied row by row.
     fn strings(&self, batch: &RecordBatch, place: usize) -> Result<StringViewArray> {
         let column = batch.column(place);
         let as_type = |array: &dyn Array, data_type: &DataType| {

@@ -1,8 +1,8 @@
 //! The page headers of a Parquet file, checked before its pages are decoded: the decoder reserves what they claim, and
 //! unpacks gzip and brotli to their end, whatever they claim.
 //!
-//! A header is a struct in Thrift's compact protocol (`PageHeader` in the format's `parquet.thrift`). Of its fields only
-//! sizes and counts are looked at; all others are skipped.
+//! A header is a struct in Thrift's compact protocol (`PageHeader` in the format's `parquet.thrift`). Only its sizes
+//! and counts are read; all other fields are skipped.
 
 use std::{
     fs::File,
@@ -18,7 +18,7 @@ use parquet::{
     file::metadata::{ColumnChunkMetaData, ParquetMetaData},
 };
 
-/// Most bytes of a page, decompressed. Writers make pages of about one MiB; a longer one holds long values.
+/// Maximum size of a page in bytes, decompressed. Writers make pages of about 1 MiB; a larger one holds long values.
 const MOST_PAGE_BYTES: i64 = 512 << 20;
 
 /// How many times larger than packed no gzip data is.
@@ -27,10 +27,10 @@ const MOST_GZIP_GROWTH: i64 = 1032;
 /// Most bytes of a header: the statistics in it may hold two values.
 const MOST_HEADER_BYTES: usize = 1 << 20;
 
-/// How deep structs and lists of a header may lie in each other; those of the format do not go beyond four.
+/// Maximum nesting depth of structs and lists in a header; those of the format nest at most four levels deep.
 const MOST_DEPTH: usize = 16;
 
-/// Checks the headers of all pages of some columns.
+/// Checks the headers of all pages of the wanted columns.
 ///
 /// # Errors
 /// When a header cannot be read, or claims more than a page can hold; or a page holds more than its header claims.
@@ -131,7 +131,7 @@ fn least_width(chunk: &ColumnChunkMetaData) -> i64 {
         Type::INT64 | Type::DOUBLE => 8,
         Type::INT96 => 12,
         Type::FIXED_LEN_BYTE_ARRAY => i64::from(chunk.column_descr().type_length()).max(1),
-        // Byte arrays begin with their length.
+        // Byte arrays start with their length.
         Type::BOOLEAN | Type::INT32 | Type::FLOAT | Type::BYTE_ARRAY => 4,
     }
 }
@@ -140,12 +140,12 @@ fn damage(got: String) -> ParquetError {
     ParquetError::General(format!("a page header claims {got}"))
 }
 
-/// What a header says of its page.
+/// What a header claims about its page.
 #[derive(Debug, Default, PartialEq)]
 struct PageClaims {
     uncompressed_bytes: i64,
     compressed_bytes: i64,
-    /// Values of a dictionary page.
+    /// Number of values in a dictionary page.
     dictionary_values: i64,
     /// Bytes that stand uncompressed before the values of a page of version 2.
     level_bytes: i64,
@@ -153,7 +153,7 @@ struct PageClaims {
     is_stored: bool,
 }
 
-/// The header at a place of the file, and its length.
+/// Reads the header at an offset in the file, and returns it with its length.
 fn read_header(file: &File, at: u64, end: u64) -> Result<(PageClaims, u64), ParquetError> {
     let mut most = 1 << 10;
     loop {
@@ -163,14 +163,14 @@ fn read_header(file: &File, at: u64, end: u64) -> Result<(PageClaims, u64), Parq
         let mut reader = Compact { bytes: &bytes, at: 0 };
         match reader.page_header() {
             Some(header) => return Ok((header, reader.at as u64)),
-            // It may go on beyond what was read.
+            // The header may continue after the bytes that were read.
             None if length == most && most < MOST_HEADER_BYTES => most *= 4,
             None => return Err(ParquetError::General("a page header that is damaged".into())),
         }
     }
 }
 
-/// Reads Thrift's compact protocol; every method is `None` where the bytes end or are none.
+/// Reads Thrift's compact protocol. Every method returns `None` if the bytes end or are invalid.
 struct Compact<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -194,7 +194,7 @@ impl Compact<'_> {
         Some(claims)
     }
 
-    /// The field 1 of a struct, and what follows is skipped.
+    /// Reads the integer in field 1 of a struct, and skips its other fields.
     fn first_integer(&mut self) -> Option<i64> {
         let (mut id, mut first) = (0, 0);
         while let Some(kind) = self.field(&mut id)? {
@@ -229,7 +229,7 @@ impl Compact<'_> {
             return Some(None);
         }
         *id = match byte >> 4 {
-            // Numbers of fields have 16 bits, and the decoder cuts them to these.
+            // Field numbers have 16 bits, and the decoder truncates them to these.
             0 => i64::from(self.integer()? as i16),
             delta => id.checked_add(i64::from(delta))?,
         };
@@ -270,7 +270,7 @@ impl Compact<'_> {
                     self.skip(kind, depth + 1)?;
                 }
             }
-            // Maps stand in no page header.
+            // Page headers contain no maps.
             _ => return None,
         }
         Some(())
@@ -287,7 +287,7 @@ impl Compact<'_> {
         Some(())
     }
 
-    /// A number in groups of seven bits, the lowest first.
+    /// Reads an unsigned number in groups of seven bits, the lowest first.
     fn unsigned(&mut self) -> Option<u64> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
@@ -300,7 +300,7 @@ impl Compact<'_> {
         None
     }
 
-    /// A signed number: 0, -1, 1, -2 ... are written as 0, 1, 2, 3 ...
+    /// Reads a signed number in zigzag encoding: 0, -1, 1, -2 ... are written as 0, 1, 2, 3 ...
     fn integer(&mut self) -> Option<i64> {
         let value = self.unsigned()?;
         Some((value >> 1) as i64 ^ -((value & 1) as i64))
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_header_is_read_with_what_it_does_not_know() {
-        // type = 2 (dictionary), 4096 bytes, 100 compressed, a struct 7 of 300 values with an encoding, a list, the end.
+        // Type 2 (dictionary), 4096 bytes, 100 compressed, a struct 7 of 300 values with an encoding, a list, the end.
         let header = [
             0x15, 4, 0x15, 0x80, 0x40, 0x15, 0xc8, 1, 0x4c, 0x15, 0xd8, 4, 0x15, 4, 0, 0x29, 0x23,
             1, 1, 0,
@@ -391,7 +391,7 @@ mod tests {
     fn a_size_of_another_type_or_under_a_longer_number_is_not_passed_over() {
         assert_eq!(read(&[0x26, 0x80, 0x40, 0]), None, "field 2 as a number of 64 bits");
         assert_eq!(read(&[0x7c, 0x16, 0x80, 0x40, 0, 0]), None, "values of a dictionary alike");
-        // Field 65,538, which is 2 in 16 bits: 131,076 in the form of signed numbers.
+        // Field 65,538, which is 2 in 16 bits, is 131,076 in zigzag encoding.
         let header = read(&[0x05, 0x84, 0x80, 0x08, 0x80, 0x40, 0]).unwrap();
         assert_eq!(header.uncompressed_bytes, 4096);
     }

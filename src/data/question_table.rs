@@ -1,5 +1,5 @@
-//! Questions in a table: columns `question`, `context`, `answer` and `answer_start`; and answers that are moved to where
-//! they stand.
+//! Questions in a table, with columns `question`, `context`, `answer` and `answer_start`; and answers that are moved to
+//! where they occur.
 
 use frostbert_cache::wording::shorten;
 
@@ -91,8 +91,8 @@ fn start_of(cell: &str, record: &Record, source: &Source) -> Result<usize> {
     })
 }
 
-/// Moves the answers of records that do not stand where they say to the nearest place where they do, and counts them:
-/// see [`Record::moved_answers`].
+/// Moves misplaced answers to the nearest place where they occur in their context, and counts them: see
+/// [`Record::moved_answers`].
 pub(super) fn with_moved_answers(records: Records) -> Records {
     Box::new(records.map(|record| {
         let mut record = record?;
@@ -109,8 +109,8 @@ pub(super) fn with_moved_answers(records: Records) -> Records {
     }))
 }
 
-/// Where an answer stands in a context, in characters: of several places the nearest to its start, of two as near the
-/// first.
+/// Returns the position of an answer in a context, in characters: the one nearest to its start, or the first of two
+/// that are equally near.
 fn nearest(answer: &Answer, context: &str) -> Option<usize> {
     if answer.text.is_empty() {
         return None;

@@ -5,7 +5,8 @@ use super::split::Part;
 /// One record of a data file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
-    /// Its id, if the source has an `id` column; for conllu the sentence's `sent_id`, for squad the question's id.
+    /// Its id, if the source has an `id` column; for conllu the sentence's `sent_id`, for squad the question's id, for
+    /// folders the path in the folder.
     pub id: Option<String>,
     /// Its text, exactly as in the file; for conll and conllu all [`Record::words`] joined by single spaces, for squad
     /// the question.

@@ -1,5 +1,5 @@
-//! How long a record may be. Everything that is read into memory is read under this limit: a gzip file of some megabytes
-//! can hold a line of many gigabytes.
+//! The size limit of a record. Everything that is read into memory is subject to it: a gzip file of some megabytes can
+//! hold a line of many gigabytes.
 
 use std::{
     cell::Cell,
@@ -9,13 +9,15 @@ use std::{
 use super::source::Source;
 use crate::error::Error;
 
-/// Bytes of one record once it is decompressed and decoded: many times the longest text of any corpus, and little memory.
+/// Maximum size of a record in bytes, decompressed and decoded: many times the longest text of any corpus, but little
+/// memory.
 pub(super) const MAX_RECORD_BYTES: usize = 64 << 20;
 
-/// What a field, a word or another small part of a record counts as beside its own bytes: what it takes in memory.
+/// Number of bytes that a field, a word or another small part of a record counts in addition to its own, for its
+/// overhead in memory.
 pub(super) const PART_BYTES: usize = 64;
 
-/// The error for a record that is longer. `unit` is what it is, `hint` the cure.
+/// The error for a record above the limit. `unit` says what is too long, and `hint` what to do.
 pub(super) fn too_long(source: &Source, line: Option<u64>, unit: &str, hint: &str) -> Error {
     source.malformed(
         line,
@@ -25,7 +27,7 @@ pub(super) fn too_long(source: &Source, line: Option<u64>, unit: &str, hint: &st
     )
 }
 
-/// Whether reading failed because [`Limited`] had handed out all that it may.
+/// Whether reading failed because [`Limited`] reached its limit.
 pub(super) fn is_too_long(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<TooLong>())
 }
@@ -34,7 +36,7 @@ pub(super) fn is_too_long(error: &io::Error) -> bool {
 #[error("a record longer than it may be")]
 struct TooLong;
 
-/// What may still be read of a record, and the line that has been reached.
+/// The number of bytes that may still be read of a record, and the current line.
 #[derive(Debug)]
 pub(super) struct Allowance {
     left: Cell<usize>,
@@ -46,22 +48,22 @@ impl Allowance {
         Allowance { left: Cell::new(MAX_RECORD_BYTES), line: Cell::new(1) }
     }
 
-    /// Another record begins.
+    /// Starts another record.
     pub(super) fn renew(&self) {
         self.left.set(MAX_RECORD_BYTES);
     }
 
-    /// The line, from 1, that has been reached.
+    /// Returns the current line, from 1.
     pub(super) fn line(&self) -> u64 {
         self.line.get()
     }
 }
 
-/// Input that fails where more of it is read than the allowance has left.
+/// A reader that fails if more is read than the allowance has left.
 pub(super) struct Limited<R, A> {
     input: R,
     allowance: A,
-    /// A byte that ends a part of a record.
+    /// A byte that occurs once for each part of a record; see [`PART_BYTES`].
     delimiter: Option<u8>,
 }
 

@@ -18,15 +18,15 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Hexadecimal digits of a context's hash in the name of its group.
+/// Number of hexadecimal digits of a context's hash that identify its group.
 const N_GROUP_DIGITS: usize = 32;
 
-/// Reads a file and hands out its questions one by one.
+/// Streams the questions of a file.
 ///
-/// Its paragraphs are read one after the other on a thread of their own, each under the limit of a record, so that the
-/// file is never held whole. Texts are as they stand, white space around them included, since offsets count it. All
-/// questions about one context have one group, whichever article it stands in. Keys that are not needed, such as
-/// `plausible_answers`, are skipped.
+/// Its paragraphs are parsed one after the other on a separate thread, each under the size limit of a record, so that
+/// the file is never held in memory as a whole. Texts are unchanged, including surrounding white space, because offsets
+/// count it. All questions about the same context have the same group, whichever article it is in. Keys that are not
+/// needed, such as `plausible_answers`, are skipped.
 ///
 /// Where `want` asks for labels every question has answers, or `is_impossible: true` and none. An answer that is not
 /// where it says stays: see [`Answer::matches`].
@@ -49,7 +49,7 @@ pub(super) fn read(
     }))
 }
 
-/// A paragraph with its place in words.
+/// A paragraph, and its place in words.
 struct PlacedParagraph {
     paragraph: Paragraph,
     place: String,
@@ -64,7 +64,7 @@ struct Paragraph {
     qas: Vec<Box<RawValue>>,
 }
 
-/// A question. What may be missing is checked by hand, so that the message can name the question.
+/// A question. Missing fields are checked by hand, so that the message can name the question.
 #[derive(Deserialize)]
 struct Question {
     id: Option<Box<RawValue>>,
@@ -79,7 +79,7 @@ struct GivenAnswer {
     answer_start: Option<i64>,
 }
 
-/// The questions of a paragraph, or what was found in its place.
+/// The questions of a paragraph, or the error in its place.
 enum QuestionList<Q> {
     Of(Q),
     None(Box<iter::Once<Result<Record>>>),
@@ -144,7 +144,7 @@ fn examples(
     lacks_context.map(Err).into_iter().chain(examples)
 }
 
-/// Where a question stands.
+/// The place of a question.
 struct QuestionPosition<'a> {
     place: String,
     source: &'a Source,
@@ -209,7 +209,7 @@ impl QuestionPosition<'_> {
     ) -> Result<Vec<Answer>> {
         let is_impossible = is_impossible.unwrap_or(false);
         let answers = answers.unwrap_or_default();
-        // A file whose answers are held back must not pass for one of questions without answers.
+        // A file whose answers are withheld must not be mistaken for one of unanswerable questions.
         match (is_impossible, answers.is_empty()) {
             (false, true) => Err(self.error(
                 "an answer, or `is_impossible: true`",

@@ -1,19 +1,19 @@
-//! Quotes of a tsv file that took in the lines after them.
+//! Quotes of a tsv file that swallowed the lines after them.
 
 use frostbert_cache::wording::counted;
 
 use super::record::Record;
 
-/// Records of one file that likely took in the lines after them: see [`Record::swallowed_to`].
+/// Counts the records of one file that probably swallowed the lines after them: see [`Record::swallowed_to`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SwallowedLines {
     n_records: u64,
-    /// First and last line of the first of them.
+    /// The first and the last line of the first such record.
     lines: Option<(u64, u64)>,
 }
 
 impl SwallowedLines {
-    /// Looks at one more record.
+    /// Counts a record if it swallowed lines.
     pub fn count(&mut self, example: &Record) {
         if let Some(last) = example.swallowed_to {
             self.n_records += 1;
@@ -21,7 +21,7 @@ impl SwallowedLines {
         }
     }
 
-    /// What happened and what to do about it; none where nothing did.
+    /// Returns a warning with a remedy; `None` if there are no such records.
     pub fn in_words(&self) -> Option<String> {
         let (first, last) = self.lines?;
         Some(format!(

@@ -1,4 +1,4 @@
-//! folder: a folder of files for each label, `<label>/<name>.txt`, whose whole content is one text.
+//! folder: a folder for each label, with one text per file: `<label>/<name>.txt`.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// The files of a folder, as they were when it was looked at.
+/// The files of a folder, as they were when it was listed.
 #[derive(Clone, Debug)]
 pub(super) struct TextFolder {
     root: PathBuf,
@@ -34,7 +34,7 @@ struct TextFile {
 }
 
 impl TextFolder {
-    /// Lists the files, in the order of their labels and names. Hidden ones, and whatever else lies there, are no texts.
+    /// Lists the files, in the order of their labels and names. Hidden files and files of other kinds are ignored.
     pub(super) fn list(root: &Path) -> Result<TextFolder> {
         let mut files = Vec::new();
         for folder in names_in(root)? {
@@ -57,7 +57,7 @@ impl TextFolder {
         Ok(TextFolder { root: root.to_path_buf(), files })
     }
 
-    /// blake3 over the name and the blake3 of each file.
+    /// Computes the BLAKE3 hash of the names and the BLAKE3 hashes of all files.
     pub(super) fn blake3(&self) -> Result<Digest> {
         let mut hasher = blake3::Hasher::new();
         for file in &self.files {
@@ -69,7 +69,7 @@ impl TextFolder {
         Ok(hasher.finalize().into())
     }
 
-    /// Reads the texts, each when its turn comes. The id is the file's path in the folder.
+    /// Reads the texts one by one. The id is the file's path in the folder.
     pub(super) fn read(
         self,
         source: &Source,
@@ -139,7 +139,7 @@ fn whole(input: Text, source: &Source) -> Result<String> {
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }
 
-/// What lies in a folder, sorted, without what is hidden.
+/// Lists the names in a folder, sorted, without hidden ones.
 fn names_in(folder: &Path) -> Result<Vec<String>> {
     let failed = || Error::io("read", folder);
     let mut names = Vec::new();
@@ -190,7 +190,7 @@ mod tests {
             .collect();
         assert_eq!(rows, [("neg/a.txt", "neg", "bad,\nvery"), ("pos/b.txt", "pos", "good")]);
 
-        // The digest is that of names and contents.
+        // The digest covers names and contents.
         let digest = || hash_of_path(root).unwrap();
         let before = digest();
         fs::write(root.join("urls.txt"), "else").unwrap();

@@ -247,7 +247,7 @@ fn a_parquet_value_has_a_limit_and_a_value_of_many_rows_is_in_memory_once() {
     let source = Source::new(folder.path().join("a.parquet"));
     let write = |column: ArrayRef| {
         let batch = RecordBatch::try_from_iter([("text", column)]).unwrap();
-        // Room for what is to be written once.
+        // Large enough for a dictionary page, so that each value is written once.
         let properties =
             WriterProperties::builder().set_dictionary_page_size_limit(16 << 20).build();
         let file = File::create(&source.path).unwrap();
@@ -266,7 +266,7 @@ fn a_parquet_value_has_a_limit_and_a_value_of_many_rows_is_in_memory_once() {
         error.ends_with("a.parquet:2: expected a value of at most 64 MiB, got a longer one"),
         "{error}"
     );
-    // 300 rows of 8 MiB, which are one value: copied row by row they would be more than a column of strings can hold.
+    // 300 rows of 8 MiB that hold the same value: copied row by row, they would be too large for a column of strings.
     let values = StringArray::from(vec![&long[..8 << 20]]);
     let keys = arrow::array::Int32Array::from(vec![0; 300]);
     write(Arc::new(DictionaryArray::<Int32Type>::new(keys, Arc::new(values))));

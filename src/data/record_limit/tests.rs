@@ -3,7 +3,7 @@ use std::io::{self, Read};
 use super::*;
 use crate::data::{Format, Record, WantedFields, read_from};
 
-/// `start`, so many times `unit`, and `end`.
+/// Returns `start`, `unit` repeated `times` times, and `end`.
 fn text(start: &str, unit: &'static str, times: usize, end: &'static str) -> impl Read + Send {
     let units = Repeated { unit: unit.as_bytes(), left: unit.len() * times };
     io::Cursor::new(start.to_owned()).chain(units).chain(end.as_bytes())
@@ -60,7 +60,7 @@ fn a_record_has_64_mib_and_not_more() {
             [Some(&example.text), example.text_pair.as_ref()].into_iter().flatten().map(String::len)
         });
         assert_eq!(lengths.max(), Some(allowed), "{format}");
-        // Readers look some kilobytes ahead.
+        // Readers read some kilobytes ahead.
         let error = read(most + 100_000).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -99,7 +99,7 @@ fn a_squad_file_of_any_size_is_read_paragraph_by_paragraph() {
         n += 1;
     }
     assert_eq!((n, last.as_str()), (3 * times + 1, "last"));
-    // Whoever goes away early leaves no thread that waits for ever.
+    // If the consumer stops early, no thread is left that waits forever.
     let large = text("{\"data\": [{\"paragraphs\": [", PARAGRAPH, usize::MAX / 1000, end);
     let first = read_from(large, &source, WantedFields::default()).unwrap().next();
     assert_eq!(first.unwrap().unwrap().text, "q");

@@ -1,4 +1,4 @@
-//! The paragraphs of a SQuAD file one by one: its one JSON object is read on a thread, which waits for whoever takes them.
+//! Streams the paragraphs of a SQuAD file: its single JSON object is parsed on a thread, which waits for the consumer.
 
 use std::{
     fmt::{self, Formatter},
@@ -26,7 +26,7 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Paragraphs that wait to be taken.
+/// Number of paragraphs that may wait for the consumer.
 const N_WAITING: usize = 16;
 
 /// Starts to read; an error is the last thing that comes.
@@ -58,7 +58,7 @@ impl Iterator for Paragraphs {
         if let Ok(paragraph) = self.receiver.recv() {
             return Some(paragraph);
         }
-        // A thread that panicked must not pass for the end of the file.
+        // A panic of the thread must not be mistaken for the end of the file.
         if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
             std::panic::resume_unwind(panic);
         }
@@ -73,7 +73,7 @@ fn send_all(
     sender: &SyncSender<Result<PlacedParagraph>>,
 ) -> Result<()> {
     let allowance = Rc::new(Allowance::new());
-    // Each object takes more memory than `{}` in the file.
+    // An object takes more memory than the `{}` in the file.
     let input = Limited::new(input, Rc::clone(&allowance), Some(b'{'));
     let mut json = serde_json::Deserializer::from_reader(input);
     let feed = Feed { sender, allowance: &allowance, failed };
@@ -81,14 +81,14 @@ fn send_all(
     read.map_err(|error| unreadable(source, error, allowance.line()))
 }
 
-/// Where paragraphs go.
+/// The destination of the paragraphs.
 struct Feed<'a> {
     sender: &'a SyncSender<Result<PlacedParagraph>>,
     allowance: &'a Allowance,
     failed: &'a FailedRows,
 }
 
-/// The object that a file is.
+/// The object that makes up a file.
 struct File<'a>(&'a Feed<'a>);
 
 impl<'de> Visitor<'de> for File<'_> {
@@ -233,7 +233,7 @@ impl<'de> Visitor<'de> for ParagraphList<'_> {
     }
 }
 
-/// The error for a file that is not JSON, not of this shape, or could not be read; `line` is the one that was reached.
+/// The error for a file that is not JSON, is not of this structure, or could not be read; `line` is the current line.
 fn unreadable(source: &Source, error: serde_json::Error, line: u64) -> Error {
     if error.is_io() {
         let error = io::Error::from(error);

@@ -6,7 +6,7 @@ use crate::data::{Answer, Record, Source, WantedFields, read, read_from};
 
 const LABELLED: WantedFields = WantedFields { label: true, text_pair: false };
 
-/// Two articles: the second has no title, and a context of the first again.
+/// Two articles: the second has no title, and repeats a context of the first.
 fn two_articles() -> Value {
     json!({"version": "v2.0", "data": [
         {"title": "Coffee", "paragraphs": [
@@ -26,7 +26,7 @@ fn read_str(content: &str, want: WantedFields) -> crate::error::Result<Vec<Recor
     read_from(Cursor::new(content.to_owned()), &Source::new("a.json"), want)?.collect()
 }
 
-/// The message for a file of one good article and one with this paragraph.
+/// Returns the message for a file of a valid article and one with this paragraph.
 fn error(paragraph: Value) -> String {
     let mut file = two_articles();
     file["data"][1] =
