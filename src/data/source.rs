@@ -1,4 +1,4 @@
-//! What the `[data]` section of a pipeline says about one file.
+//! The settings of a source in the `[data]` section of a pipeline.
 
 use std::{
     borrow::Cow,
@@ -11,45 +11,44 @@ use serde::{Deserialize, Serialize};
 use super::{label_list::list_items, record::WantedFields};
 use crate::error::{Error, Result};
 
-/// One data file and how to read it: a source table of the pipeline.
+/// A data file and how to read it: a source table of the pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// The file; a name that ends in `.gz` is decompressed on the way.
+    /// The file or folder. A file whose name ends in `.gz` is decompressed on the fly.
     pub path: PathBuf,
-    /// How records are written; by the file's extension where absent, see [`Source::resolve_format`].
+    /// The format; determined by the file's extension if absent, see [`Source::resolve_format`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
-    /// The column of the text, `"text"` where absent: see [`Source::text_column`].
+    /// The column of the text, `"text"` if absent: see [`Source::text_column`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<ColumnName>,
     /// The column of the second text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_pair: Option<ColumnName>,
-    /// The column of the label, `"label"` where absent; for `lines`, one label for all lines. See
-    /// [`Source::label_column`].
+    /// The column of the label, `"label"` if absent; for `lines`, the label of all lines. See [`Source::label_column`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<ColumnName>,
-    /// The column of the records' names.
+    /// The column of the records' ids.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<ColumnName>,
     /// Whether the first record of a csv or tsv file names the columns.
     #[serde(default = "yes")]
     pub header: bool,
-    /// What stands between the fields of a csv or tsv file; a comma or a tab where absent.
+    /// The delimiter between the fields of a csv or tsv file; a comma or a tab if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<char>,
-    /// Whether quotes in csv and tsv files enclose fields; without it they are characters like any other.
+    /// Whether quotes in csv and tsv files enclose fields; if not, they are ordinary characters.
     #[serde(default = "yes")]
     pub quoting: bool,
-    /// The encoding of a text file, by any name of the WHATWG Encoding Standard. As there, `latin1` means windows-1252.
+    /// The encoding of a text file: any name of the WHATWG Encoding Standard, in which `latin1` means windows-1252.
     #[serde(default = "default_encoding")]
     pub encoding: String,
-    /// For `lines`: a regular expression that a whole line has to match, with a group `text` and, at will, `label`,
+    /// For `lines`: a regular expression that must match every whole line, with a group `text` and optionally `label`,
     /// `text_pair` and `id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,
-    /// What stands between the labels of one multi-label cell.
+    /// The separator between the labels of a multi-label cell.
     #[serde(default = "default_label_separator")]
     pub label_separator: String,
     /// The column of the words, for conll and conllu; see [`Record::words`](super::Record::words).
@@ -58,26 +57,26 @@ pub struct Source {
     /// The column of the words' tags, for conll and conllu; see [`Record::tags`](super::Record::tags).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<ColumnName>,
-    /// For `lines`: a file of labels, of which each line is that of the same line of texts.
+    /// For `lines`: a file of labels, each on the same line as its text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_path: Option<PathBuf>,
-    /// For questions in a table: the column of the questions, `"question"` where absent.
+    /// For questions in a table: the column of the questions, `"question"` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub question: Option<ColumnName>,
-    /// That of their contexts, `"context"` where absent.
+    /// The column of their contexts, `"context"` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<ColumnName>,
-    /// That of their answers, `"answer"` where absent; an empty cell where the context gives none.
+    /// The column of their answers, `"answer"` if absent; a cell is empty if the context has no answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<ColumnName>,
-    /// That of the number of characters before the answer in the context, `"answer_start"` where absent.
+    /// The column of the number of characters before the answer in the context, `"answer_start"` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer_start: Option<ColumnName>,
-    /// The column that says which part a row of train is for; see [`Record::part`](super::Record::part).
+    /// The column that assigns each row of train to a split; see [`Record::part`](super::Record::part).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split_column: Option<ColumnName>,
-    /// Columns of labels beside `label`, that heads may learn from. No file says this of a source: it is filled in for
-    /// those who ask for them, see [`LabelColumn`](super::LabelColumn).
+    /// Columns of labels besides `label` that heads may learn from. This is not a key of a source, but set if such
+    /// columns are requested: see [`LabelColumn`](super::LabelColumn).
     #[serde(skip)]
     pub label_columns: Vec<ColumnName>,
     /// Whether records that cannot be read are left out and listed. As above, no file says this of a source:
@@ -90,40 +89,40 @@ pub struct Source {
     /// Whether its records are questions in a table: see [`Source::as_questions`].
     #[serde(skip)]
     pub holds_questions: bool,
-    /// Whether answers are moved to where they stand: `data.misplaced`.
+    /// Whether misplaced answers are moved to where they occur: `data.misplaced`.
     #[serde(skip)]
     pub moves_answers: bool,
 }
 
-/// A column, by its name or by its place from 0.
+/// A column, given by its name or by its index.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged, expecting = "expected a column's name, or its number from 0")]
 pub enum ColumnName {
-    /// As the header, the JSON key or the Parquet schema calls it.
+    /// Its name in the header, the JSON keys or the Parquet schema.
     Name(String),
-    /// Its place, from 0.
+    /// Its index, from 0.
     Number(usize),
 }
 
-/// How the records of a file are written.
+/// The format of a data file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// Comma-separated values, as RFC 4180 describes them.
+    /// Comma-separated values, as described in RFC 4180.
     Csv,
     /// Like csv, with tabs.
     Tsv,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Jsonl,
     /// One JSON array of objects.
     Json,
     /// Apache Parquet.
     Parquet,
-    /// One text a line.
+    /// One text per line.
     Lines,
-    /// One word a line with its tags, as in the CoNLL shared tasks.
+    /// One word per line with its tags, as in the CoNLL shared tasks.
     Conll,
-    /// Universal Dependencies.
+    /// The CoNLL-U format of Universal Dependencies.
     Conllu,
     /// The JSON of the Stanford Question Answering Dataset.
     Squad,
@@ -134,7 +133,7 @@ pub enum Format {
 impl std::str::FromStr for ColumnName {
     type Err = std::convert::Infallible;
 
-    /// A number is the column's place, anything else its name.
+    /// Parses a number as the column's index, and anything else as its name.
     fn from_str(column: &str) -> Result<ColumnName, Self::Err> {
         Ok(match column.parse() {
             Ok(number) => ColumnName::Number(number),
@@ -144,7 +143,7 @@ impl std::str::FromStr for ColumnName {
 }
 
 impl Source {
-    /// The source of `path` with everything else at its default.
+    /// Creates the source of `path` with defaults for everything else.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Source {
             path: path.into(),
@@ -175,8 +174,8 @@ impl Source {
         }
     }
 
-    /// The source as one of questions: of a table, question and context are read as the two texts, and answers as labels.
-    /// Other formats stay as they are.
+    /// Returns the source as one of questions: in a table, question and context are read as the two texts, and the
+    /// answer as the label. A source of another format is returned unchanged.
     pub fn as_questions(&self) -> Source {
         if !self.resolve_format().is_ok_and(Format::has_columns) {
             return self.clone();
@@ -193,12 +192,12 @@ impl Source {
         }
     }
 
-    /// The column of where answers start: the one given, or `"answer_start"`.
+    /// Returns the column of the positions of answers: the one given, or `"answer_start"`.
     pub(super) fn answer_start_column(&self) -> ColumnName {
         self.answer_start.clone().unwrap_or_else(|| ColumnName::from("answer_start"))
     }
 
-    /// The key by which a pipeline names the column of a text, a second text or a label.
+    /// Returns the key that names the column of a text, a second text or a label in a pipeline.
     pub(super) fn key(&self, role: &'static str) -> &'static str {
         match role {
             "text" if self.holds_questions => "question",
@@ -208,21 +207,21 @@ impl Source {
         }
     }
 
-    /// The column of the text: the one given, or `"text"`.
+    /// Returns the column of the text: the one given, or `"text"`.
     pub fn text_column(&self) -> ColumnName {
         self.text.clone().unwrap_or_else(|| ColumnName::from("text"))
     }
 
-    /// The column of the label: the one given, or `"label"`.
+    /// Returns the column of the label: the one given, or `"label"`.
     pub fn label_column(&self) -> ColumnName {
         self.label.clone().unwrap_or_else(|| ColumnName::Name("label".to_owned()))
     }
 
-    /// The format given, or the one that the extension (before `.gz`) stands for: `.csv`, `.tsv`, `.jsonl`, `.ndjson`,
-    /// `.parquet`, `.txt`, `.lines`, `.conll`, `.conllu`, and `.json` for squad (or, where the file holds an array, for
-    /// json). A folder is one of text files.
+    /// Returns the format given, or the one that the extension (before `.gz`) stands for: `.csv`, `.tsv`, `.jsonl`,
+    /// `.ndjson`, `.parquet`, `.txt`, `.lines`, `.conll`, `.conllu`, and `.json` for squad (which is read as json if
+    /// the file turns out to hold records). A folder is a folder of text files.
     ///
-    /// Fails on any other extension.
+    /// Fails for any other extension.
     pub fn resolve_format(&self) -> Result<Format> {
         if let Some(format) = self.format {
             return Ok(format);
@@ -246,7 +245,7 @@ impl Source {
         }
     }
 
-    /// The extension of the file's name, before `.gz`, in lower case.
+    /// Returns the extension of the file's name, before `.gz`, in lower case.
     pub fn extension(&self) -> Option<String> {
         if self.is_gzip() {
             lower_extension(&self.path.with_extension(""))
@@ -255,10 +254,10 @@ impl Source {
         }
     }
 
-    /// The labels of one multi-label cell, in the cell's order, without white space around them and without empty ones.
+    /// Splits a multi-label cell into its labels, in order, without surrounding white space and without empty labels.
     ///
-    /// A cell that is a list, as Python or JSON writes it, holds the items of the list; in any other the labels stand
-    /// between `label_separator`s. An empty `label_separator` leaves the cell whole.
+    /// If the cell is a list as written by Python or JSON, the labels are its items; any other cell is split at
+    /// `label_separator`. If `label_separator` is empty, the whole cell is one label.
     ///
     /// ```
     /// let source = frostbert::internals::data::Source::new("goemotions.tsv");
@@ -306,7 +305,7 @@ impl Source {
         })
     }
 
-    /// Fails where the source names a delimiter, or a file of labels, and its format has none.
+    /// Returns an error if the source names a delimiter or a file of labels that its format cannot have.
     pub(super) fn check_delimiter(&self, format: Format) -> Result<()> {
         let has_lines = format == Format::Lines && self.pattern.is_none() && self.label.is_none();
         if self.label_path.is_some() && !has_lines {
@@ -328,7 +327,7 @@ impl Source {
         }
     }
 
-    /// The second text's column, where `want` asks for it; fails where the source names none.
+    /// Returns the column of the second text if `want` asks for it; fails if the source does not name one.
     pub(super) fn wanted_pair(&self, want: WantedFields) -> Result<Option<&ColumnName>> {
         match (&self.text_pair, want.text_pair) {
             (_, false) => Ok(None),
@@ -342,7 +341,7 @@ impl Source {
         }
     }
 
-    /// Where each of the [`Source::label_columns`] is, found as the format finds columns.
+    /// Finds each of the [`Source::label_columns`], with the function `find` of the format.
     pub(super) fn find_label_columns<T>(
         &self,
         find: impl Fn(&str, &ColumnName) -> Result<T>,
@@ -366,7 +365,7 @@ impl Source {
         found.collect()
     }
 
-    /// The error for a record, or a file of records, that is not what this source says it is.
+    /// Returns the error for a record, or a file of records, that does not fit this source.
     pub(super) fn malformed(
         &self,
         line: Option<u64>,
@@ -385,7 +384,7 @@ impl Source {
 }
 
 impl Format {
-    /// All formats, by their names in a pipeline.
+    /// All formats.
     pub const ALL: [Format; 10] = [
         Format::Csv,
         Format::Tsv,

@@ -1,4 +1,4 @@
-//! Sources as pipelines name them.
+//! Sources as pipelines write them.
 
 use super::*;
 
