@@ -6,28 +6,28 @@ use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-/// How far the fractions' sum may be from 1.
+/// Maximum difference between the sum of the fractions and 1.
 const SUM_TOLERANCE: f64 = 1e-6;
 
-/// What a row is for.
+/// One of the splits of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Part {
-    /// Heads are fitted on it.
+    /// Heads are trained on it.
     Train,
     /// Settings are chosen and training is stopped by it.
     Validation,
-    /// Looked at once, at the end.
+    /// Only used once, at the end.
     Test,
 }
 
 impl Part {
-    /// All parts, in their order.
+    /// All splits, in order.
     pub const ALL: [Part; 3] = [Part::Train, Part::Validation, Part::Test];
 }
 
-/// The share of each part: `data.split` of a pipeline. What is read through serde is checked: no share below 0, and
-/// together 1 (within 1e-6).
+/// The share of each split: `data.split` of a pipeline. Deserialisation checks that no share is below 0 and that they
+/// add up to 1 (within 1e-6).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked")]
 pub struct SplitFractions {
@@ -39,7 +39,7 @@ pub struct SplitFractions {
     pub test: f64,
 }
 
-/// The fractions as they stand in a pipeline file.
+/// The fractions of a pipeline file before they are checked.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Unchecked {
@@ -49,7 +49,7 @@ struct Unchecked {
 }
 
 impl SplitFractions {
-    /// Says what is wrong with the fractions, where something is.
+    /// Returns a description of the problem if the fractions are not valid.
     pub fn check(&self) -> Result<(), String> {
         let SplitFractions { train, validation, test } = *self;
         let given = format!("train {train}, validation {validation} and test {test}");
@@ -96,8 +96,8 @@ impl TryFrom<Unchecked> for SplitFractions {
     }
 }
 
-/// How to split the rows of `train` where other sources already give some parts: a given part gets 0, and the others
-/// share what is left in their old proportion. Where nothing is left to share, all goes to train.
+/// Returns how to split the rows of train if other sources provide some of the splits: a given split gets 0, and the
+/// others share the rest in their original proportion. If there is nothing to share, everything goes to train.
 ///
 /// ```
 /// use frostbert::internals::data::{SplitFractions, split_plan};
@@ -116,19 +116,20 @@ pub fn split_plan(
     SplitFractions { train, validation, test }
 }
 
-/// Sends each row to a part, so that every class is spread as `fractions` say. `labels` holds the class of each row,
-/// the result its part, in the same order.
+/// Assigns each row to a split, so that every class is distributed according to `fractions`. `labels` holds the class
+/// of each row, and the result its split, in the same order.
 ///
 /// The method: the rows of each class are shuffled by ChaCha8, seeded with `seed` and with the class as its stream, and
-/// cut into train, validation and test. How many rows of a class go where is its share, rounded by largest remainder
-/// (on a tie, first train, then validation), with
-/// - at least one row in each part of a share above 0, for a class with as many rows as there are such parts; a smaller
-///   class has at least one in train;
-/// - then, one row of a class at a time, where that takes the class least far from its share, rows are moved until the
-///   parts' totals are those of all rows rounded by largest remainder, or until no class can spare one.
+/// divided into train, validation and test. The number of rows of a class in each split is its share, rounded by
+/// largest remainder (on a tie, first train, then validation), with
+/// - at least one row in each split with a share above 0, for a class with at least as many rows as there are such
+///   splits; a smaller class has at least one in train;
+/// - then, rows are moved one per class at a time, starting with the classes that this takes least far from their
+///   shares, until the totals of the splits are those of all rows rounded by largest remainder, or until no class can
+///   spare a row.
 ///
-/// The same labels, fractions and seed give the same parts on every machine. Fractions that do not add up to 1 are
-/// scaled until they do; see [`SplitFractions::check`].
+/// The same labels, fractions and seed give the same split on every machine. Fractions that do not add up to 1 are
+/// scaled so that they do; see [`SplitFractions::check`].
 ///
 /// ```
 /// use frostbert::internals::data::{Part, SplitFractions, stratified_split};
@@ -163,12 +164,12 @@ pub fn stratified_split(labels: &[usize], fractions: SplitFractions, seed: u64) 
     parts
 }
 
-/// How many rows of each class go to each part.
+/// Returns the number of rows of each class in each split.
 fn counts_by_class(sizes: &[usize], shares: [f64; 3]) -> Vec<[usize; 3]> {
     let mut counts: Vec<[usize; 3]> =
         sizes.iter().map(|&size| counts_of_class(size, shares)).collect();
     let totals = largest_remainder(sizes.iter().sum(), shares);
-    // Each move takes a row from a part with too many to one with too few, so that this ends.
+    // Each move takes a row from a split with too many to one with too few, so the loop ends.
     while let Some(moves) = next_moves(&counts, sizes, totals, shares) {
         for (class, from, to) in moves {
             counts[class][from] -= 1;
@@ -178,8 +179,8 @@ fn counts_by_class(sizes: &[usize], shares: [f64; 3]) -> Vec<[usize; 3]> {
     counts
 }
 
-/// The moves of one row each, in different classes, that bring a part with too many rows and one with too few nearer to
-/// their totals; `None` where there are none.
+/// Returns moves of one row each, in different classes, that bring a split with too many rows and one with too few
+/// closer to their totals; `None` if there are none.
 fn next_moves(
     counts: &[[usize; 3]],
     sizes: &[usize],
@@ -208,13 +209,13 @@ fn next_moves(
     None
 }
 
-/// The parts' counts of a class alone: largest remainder, then the minimum.
+/// Returns the counts of a class on its own: by largest remainder, then with the minimum.
 fn counts_of_class(size: usize, shares: [f64; 3]) -> [usize; 3] {
     let mut counts = largest_remainder(size, shares);
     let minimum = minimum_of_class(size, shares);
     for part in 0..3 {
         while counts[part] < minimum[part] {
-            // The minima together are at most `size`, so that some part holds more than its own.
+            // The minima add up to at most `size`, so some split has more than its minimum.
             let donor = (0..3)
                 .rev()
                 .max_by_key(|&donor| counts[donor].saturating_sub(minimum[donor]))
@@ -226,7 +227,7 @@ fn counts_of_class(size: usize, shares: [f64; 3]) -> [usize; 3] {
     counts
 }
 
-/// What each part must hold of a class of this size.
+/// Returns the minimum number of rows of a class of this size in each split.
 fn minimum_of_class(size: usize, shares: [f64; 3]) -> [usize; 3] {
     let n_wanted = shares.iter().filter(|share| **share > 0.0).count();
     if size >= n_wanted {
@@ -236,7 +237,7 @@ fn minimum_of_class(size: usize, shares: [f64; 3]) -> [usize; 3] {
     }
 }
 
-/// `n` rows by `shares`, rounded so that they stay `n`: the floors, then one more where most was cut off.
+/// Divides `n` rows by `shares`, rounded without changing their sum: down, then up where the remainder is largest.
 fn largest_remainder(n: usize, shares: [f64; 3]) -> [usize; 3] {
     let quotas = shares.map(|share| share * n as f64);
     let mut counts = quotas.map(|quota| quota as usize);
@@ -249,7 +250,7 @@ fn largest_remainder(n: usize, shares: [f64; 3]) -> [usize; 3] {
     counts
 }
 
-/// The shares over their sum; all to the first where there is none.
+/// Divides the shares by their sum; if they are all 0, everything goes to the first.
 pub(super) fn normalised(shares: [f64; 3]) -> [f64; 3] {
     let shares = shares.map(|share| share.max(0.0));
     let sum: f64 = shares.iter().sum();

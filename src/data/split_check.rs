@@ -1,4 +1,4 @@
-//! How a split came out beside what was asked for.
+//! Compares the split that was made with the one that was requested.
 
 use std::collections::HashMap;
 
@@ -11,36 +11,36 @@ use crate::data::{
     target::DataTask,
 };
 
-/// How far the share of a part may be from what was asked for before a user is told.
+/// Difference between the actual and the requested share of a split above which the user is warned.
 const FAR_FROM_SHARE: f64 = 0.05;
 
-/// How the rows of train were split into the parts that no file gives.
+/// How the rows of train were divided among the splits that no file gives.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SplitCheck {
-    /// The share of each part that was asked for; 0 of one that a file gives.
+    /// The requested share of each split; 0 if a file gives it.
     pub asked: SplitFractions,
-    /// The share that each part got.
+    /// The actual share of each split.
     pub real: SplitFractions,
-    /// Rows of train, validation and test.
+    /// Number of rows of train, validation and test.
     pub rows: [usize; 3],
-    /// The groups that were not torn apart, where rows have groups.
+    /// The groups that were kept together, if rows have groups.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub groups: Option<SplitGroups>,
 }
 
-/// Groups of rows that a split does not tear apart.
+/// Groups of rows that a split does not separate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitGroups {
-    /// What a row is, and what a group: `sentence` and `document`, or `question` and `context`.
+    /// The nouns for a row and for a group: `sentence` and `document`, or `question` and `context`.
     pub nouns: [String; 2],
-    /// How many groups there are; a row of no group is one of its own.
+    /// Number of groups; a row without a group is one of its own.
     pub count: usize,
-    /// The rows of the largest.
+    /// Number of rows of the largest group.
     pub largest: usize,
 }
 
 impl SplitCheck {
-    /// A split of train, whose rows have been sent to parts.
+    /// Checks a split of train, whose rows have been assigned to splits.
     pub(super) fn of(task: DataTask, rows: &[Example], asked: SplitFractions) -> SplitCheck {
         let count = |part| rows.iter().filter(|row| row.part == part).count();
         let counts = Part::ALL.map(count);
@@ -66,7 +66,7 @@ impl SplitCheck {
         }
     }
 
-    /// A line for each part that got nothing, and one where parts are far from their shares.
+    /// Returns a warning if some split got nothing, or else if some are far from their shares.
     pub(super) fn warnings(&self) -> Vec<String> {
         let shares = || Part::ALL.into_iter().zip(self.asked.shares()).zip(self.real.shares());
         let n_rows: usize = self.rows.iter().sum();

@@ -1,4 +1,5 @@
-//! How rows of each task are sent to parts: spread by class, by rarest label or by value, or kept together in groups.
+//! How the rows of each task are assigned to splits: distributed by class, by rarest label or by value, or kept
+//! together in groups.
 
 use std::{
     cmp::Reverse,
@@ -13,14 +14,15 @@ use super::{
     target::Target,
 };
 
-/// Equal shares of the values of a regression, each spread over all parts.
+/// Number of quantiles of the values of a regression, each of which is distributed over all splits.
 const N_QUANTILES: usize = 10;
 
-/// Sends each row to a part, by what it is to be learned as and by what it belongs to.
+/// Assigns each row to a split, by its target and its group.
 ///
-/// - Rows with a class are spread by class; rows with several by the rarest of them, counted over all rows, and rows with
-///   none as a class of their own; rows with a value by tenths of the sorted values: see [`stratified_split`].
-/// - Rows of words and of questions stay with their group: see [`grouped_split`]. A row of no group is one of its own.
+/// - Rows with a class are distributed by class; rows with several labels by the rarest of these, counted over all
+///   rows, and rows without labels as a class of their own; rows with a value by tenths of the sorted values: see
+///   [`stratified_split`].
+/// - Sentences and questions stay with their group: see [`grouped_split`]. A row without a group is one of its own.
 pub(super) fn split_rows(
     targets: &[&Target],
     groups: &[Option<u64>],
@@ -39,20 +41,20 @@ pub(super) fn split_rows(
     stratified_split(&strata, fractions, seed)
 }
 
-/// Sends rows to parts so that no group is torn apart. `groups` holds the group of each row, the result its part, in the
-/// same order.
+/// Assigns rows to splits without separating the rows of a group. `groups` holds the group of each row, and the result
+/// its split, in the same order.
 ///
-/// The method: at most ten groups are placed as near to the shares as can be (by the sum of squares of the parts' distances
-/// to them), drawn by ChaCha8, seeded with `seed`, where several ways are as good. More groups are shuffled, and placed from
-/// the largest to the smallest. A group that fits into parts (they lack at least as many rows to their share of all rows)
-/// goes to one of these, drawn by what they lack, so that large groups are spread as `fractions` say; one that fits nowhere
-/// goes to the part that lacks most (of equal ones, the first), and so does each where all groups have one size. Then, while
-/// the sum of squares gets smaller by it, one group is moved to another part, or two of different parts are exchanged: the
-/// move or exchange that helps most. Where there are as many groups as parts of a share above 0, each of these gets one; where
-/// there are fewer, the first parts do.
+/// The method: up to ten groups are placed as close to the shares as possible (by the sum of squares of the splits'
+/// differences from them); if several placements are equally good, one is drawn by ChaCha8, seeded with `seed`. More
+/// groups are shuffled, and placed from the largest to the smallest. If a group fits into some splits (those that lack
+/// at least as many rows to their share of all rows), it goes into one of these, drawn by what they lack, so that large
+/// groups are distributed according to `fractions`. A group that fits nowhere goes into the split that lacks most (the
+/// first on a tie), and so does every group if all have the same size. Then a group is moved to another split, or two
+/// of different splits are exchanged, whichever reduces the sum of squares most, until nothing reduces it. If there are
+/// at least as many groups as splits with a share above 0, each of these gets a group; otherwise the first ones do.
 ///
-/// The same groups, fractions and seed give the same parts on every machine; what numbers the groups have does not
-/// matter.
+/// The same groups, fractions and seed give the same split on every machine; it does not depend on the numbers that
+/// identify the groups.
 ///
 /// ```
 /// use frostbert::internals::data::{Part, SplitFractions, grouped_split};
@@ -84,7 +86,7 @@ pub fn grouped_split(groups: &[u64], fractions: SplitFractions, seed: u64) -> Ve
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut order: Vec<usize> = (0..sizes.len()).collect();
     order.shuffle(&mut random);
-    // Stable, so that groups of one size stay in the order that was drawn.
+    // Stable, so that groups of the same size stay in the order that was drawn.
     order.sort_by_key(|group| Reverse(sizes[*group]));
     let mut placed = PlacedGroups {
         lacking: shares.map(|share| share * groups.len() as f64),
@@ -120,10 +122,10 @@ pub fn grouped_split(groups: &[u64], fractions: SplitFractions, seed: u64) -> Ve
     numbers.into_iter().map(part).collect()
 }
 
-/// Groups of which every way to place them is tried.
+/// Maximum number of groups for which every placement is tried.
 const MOST_TRIED: usize = 10;
 
-/// The part of each of a few groups, as near to the rows that parts lack as can be.
+/// Returns the split of each of a few groups, as close as possible to the rows that the splits lack.
 fn nearest(
     sizes: &[usize],
     lacking: [f64; 3],
@@ -155,13 +157,13 @@ fn nearest(
     best.into_iter().nth(chosen).unwrap_or_default()
 }
 
-/// Groups in parts.
+/// The placement of groups in splits.
 struct PlacedGroups {
-    /// Rows that each part lacks to its share; below 0 where it has more.
+    /// Number of rows that each split lacks to its share; below 0 if it has more.
     lacking: [f64; 3],
-    /// The part of each group.
+    /// The split of each group.
     part_of: Vec<usize>,
-    /// Groups of each part.
+    /// Number of groups in each split.
     n_groups: [usize; 3],
 }
 
@@ -178,7 +180,7 @@ impl PlacedGroups {
         self.lacking[part] += size as f64;
     }
 
-    /// The part of `open` for a group of this size.
+    /// Chooses the split of `open` for a group of this size.
     fn choose(&self, open: &[usize], size: usize, random: &mut ChaCha8Rng) -> usize {
         let fits = |part: &usize| self.lacking[*part] >= size as f64;
         let fitting: Vec<usize> = open.iter().copied().filter(fits).collect();
@@ -199,9 +201,9 @@ impl PlacedGroups {
         self.most_lacking(open)
     }
 
-    /// The part of `open` that lacks most rows, the first of equal ones.
+    /// Returns the split of `open` that lacks most rows; the first on a tie.
     fn most_lacking(&self, open: &[usize]) -> usize {
-        // The last of equal ones is taken.
+        // Reversed, because `max_by` returns the last of equal elements.
         let most = open
             .iter()
             .rev()
@@ -209,15 +211,15 @@ impl PlacedGroups {
         most.copied().unwrap_or(0)
     }
 
-    /// The move of a group, or the exchange of two, that brings the parts nearest to their shares; none where none
-    /// brings them nearer. No part loses its last group.
+    /// Returns the move of a group, or the exchange of two, that brings the splits closest to their shares; `None` if
+    /// none brings them closer. No split loses its last group.
     fn best_change(
         &self,
         order: &[usize],
         sizes: &[usize],
         shares: [f64; 3],
     ) -> Option<Vec<(usize, usize)>> {
-        // A group of each size in each part: others of that size would do the same.
+        // One group of each size in each split: others of the same size would have the same effect.
         let mut of_size: [BTreeMap<usize, usize>; 3] = Default::default();
         for group in order {
             of_size[self.part_of[*group]].entry(sizes[*group]).or_insert(*group);
@@ -250,14 +252,15 @@ impl PlacedGroups {
     }
 }
 
-/// The groups, and a new one for each row that has none.
+/// Returns the groups, with a new one for each row that has none.
 fn own_groups(groups: &[Option<u64>]) -> Vec<u64> {
     let first_free = groups.iter().flatten().max().map_or(0, |largest| largest + 1);
     let numbered = groups.iter().zip(first_free..);
     numbered.map(|(group, own)| group.unwrap_or(own)).collect()
 }
 
-/// The label of each row that fewest rows have (of equal ones, the first); one more than the largest for a row of none.
+/// Returns for each row the label of its own that fewest rows have (the first on a tie); for a row without labels, one
+/// more than the largest label.
 fn rarest_labels(targets: &[&Target]) -> Vec<usize> {
     let mut n_rows: Vec<usize> = Vec::new();
     for id in targets.iter().flat_map(|target| target.label_ids()) {
@@ -271,7 +274,7 @@ fn rarest_labels(targets: &[&Target]) -> Vec<usize> {
     targets.iter().map(rarest).collect()
 }
 
-/// The tenth of the sorted values in which each value first stands; equal values are in one tenth.
+/// Returns for each value the tenth of the sorted values in which it first occurs; equal values are in the same tenth.
 fn quantiles(targets: &[&Target]) -> Vec<usize> {
     let values: Vec<f64> = targets.iter().filter_map(|target| target.value()).collect();
     let mut sorted = values.clone();

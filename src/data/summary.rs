@@ -1,4 +1,4 @@
-//! What the parts hold: rows of each class, the range of values, questions and their contexts.
+//! The contents of the splits: rows of each class, the range of values, questions and their contexts.
 
 use std::collections::HashSet;
 
@@ -6,36 +6,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{example::Example, labels::LabelMap, split::Part};
 
-/// The rows of each class in each part, in id order.
+/// The number of rows of each class in each split, in id order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassDistribution {
-    /// One entry for each label of the map, also for one without rows.
+    /// One entry for each label of the map, including those without rows.
     pub classes: Vec<ClassCount>,
 }
 
-/// The rows of one class.
+/// The number of rows of one class.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassCount {
-    /// The label's name.
+    /// The name of the label.
     pub label: String,
-    /// Its rows in [`Part::Train`].
+    /// Number of its rows in [`Part::Train`].
     pub train: usize,
-    /// Its rows in [`Part::Validation`].
+    /// Number of its rows in [`Part::Validation`].
     pub validation: usize,
-    /// Its rows in [`Part::Test`].
+    /// Number of its rows in [`Part::Test`].
     pub test: usize,
 }
 
 impl ClassCount {
-    /// The rows of the class in all parts.
+    /// Returns the number of rows of the class in all splits.
     pub fn total(&self) -> usize {
         self.train + self.validation + self.test
     }
 }
 
-/// Counts `rows`, each the id of a label and a part; a row with several labels comes once for each.
+/// Counts `rows`, each given as the id of a label and a split; a row with several labels occurs once for each.
 ///
-/// Ids that `labels` does not have are not counted.
+/// Ids that are not in `labels` are ignored.
 ///
 /// ```
 /// use frostbert::internals::data::{LabelMap, Part, class_distribution};
@@ -67,25 +67,25 @@ pub fn class_distribution(
     ClassDistribution { classes }
 }
 
-/// How even the classes are in train.
+/// How balanced the classes are in train.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassBalance {
-    /// Classes in all.
+    /// Number of classes.
     pub classes: usize,
-    /// Those without a row (for tags, a word) in train.
+    /// The classes without a row (for tags, a word) in train.
     pub absent: Vec<String>,
-    /// The class with fewest of the others.
+    /// The class with the fewest rows, apart from these.
     pub rarest: String,
-    /// Its rows.
+    /// Number of its rows.
     pub rarest_rows: usize,
-    /// The class with most.
+    /// The class with the most rows.
     pub most_frequent: String,
-    /// Its rows.
+    /// Number of its rows.
     pub most_frequent_rows: usize,
 }
 
 impl ClassDistribution {
-    /// How even the classes are in train; `None` where none has a row there.
+    /// Returns how balanced the classes are in train; `None` if no class has a row there.
     ///
     /// ```
     /// use frostbert::internals::data::{LabelMap, Part, class_distribution};
@@ -99,7 +99,7 @@ impl ClassDistribution {
     pub fn balance(&self) -> Option<ClassBalance> {
         let present = || self.classes.iter().filter(|class| class.train > 0);
         let rarest = present().min_by_key(|class| class.train)?;
-        // The first of equal ones, as for the rarest.
+        // The first one on a tie, as for the rarest class.
         let most_frequent = present().rev().max_by_key(|class| class.train)?;
         let absent = self.classes.iter().filter(|class| class.train == 0);
         Some(ClassBalance {
@@ -113,35 +113,35 @@ impl ClassDistribution {
     }
 }
 
-/// The values of one part.
+/// The values in one split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ValueSummary {
-    /// The part.
+    /// The split.
     pub part: Part,
-    /// Its rows.
+    /// Number of its rows.
     pub rows: usize,
-    /// The least value.
+    /// The smallest value.
     pub min: f64,
-    /// Their mean.
+    /// The mean value.
     pub mean: f64,
-    /// The greatest.
+    /// The largest value.
     pub max: f64,
 }
 
-/// The questions of one part.
+/// The questions in one split.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuestionSummary {
-    /// The part.
+    /// The split.
     pub part: Part,
-    /// Its questions.
+    /// Number of its questions.
     pub questions: usize,
-    /// Those that their context does not answer.
+    /// Number of questions that their context does not answer.
     pub impossible: usize,
-    /// Distinct contexts.
+    /// Number of distinct contexts.
     pub contexts: usize,
 }
 
-/// The values of each part that has rows; empty where rows have no values.
+/// Summarises the values of each split that has rows; empty if rows have no values.
 pub(super) fn value_summaries(rows: &[Example]) -> Vec<ValueSummary> {
     let summary = |part| {
         let values = || values_of(rows, part);
@@ -162,7 +162,7 @@ fn values_of(rows: &[Example], part: Part) -> impl Iterator<Item = f64> {
     of_part.filter_map(|row| row.target.value())
 }
 
-/// The questions of each part that has rows, for rows that are questions.
+/// Summarises the questions of each split that has rows; all rows must be questions.
 pub(super) fn question_summaries(rows: &[Example]) -> Vec<QuestionSummary> {
     let summary = |part| {
         let questions = || rows.iter().filter(move |row| row.part == part);

@@ -1,4 +1,4 @@
-//! What a row is to be learned as: a class, several of them, a number, a tag for each word, or answers.
+//! The target of a row: a class, several classes, a number, a tag for each word, or answers.
 
 use std::{borrow::Cow, collections::BTreeSet};
 
@@ -13,35 +13,35 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// What labels of data mean.
+/// The meaning of the labels in the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DataTask {
-    /// One label of each text or pair.
+    /// One label for each text or pair.
     Classification,
-    /// Any number of labels, none included: the cell is cut by [`Source::label_separator`].
+    /// Any number of labels, including none; a cell is split at [`Source::label_separator`].
     Multilabel,
     /// A number.
     Regression,
-    /// A tag for each word, of conll and conllu files.
+    /// A tag for each word, from conll and conllu files.
     Tokens,
-    /// Answers in a context, of squad files.
+    /// Answers in a context, from squad files or tables of questions.
     Qa,
 }
 
-/// What a row is to be learned as.
+/// The target of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Target {
     /// The id of its label.
     Class(usize),
-    /// The ids of its labels, sorted, each once; there may be none.
+    /// The ids of its labels, sorted and distinct; may be empty.
     Classes(Vec<usize>),
-    /// Its number, finite.
+    /// Its number, which is finite.
     Value(f64),
     /// The id of each word's tag.
     Tags(Vec<usize>),
-    /// Its right answers as the file gives them; none where the context does not answer the question. Those that do not
-    /// stand where they say are texts to score against, not to learn from: see [`Example::spans`](crate::data::example::Example::spans).
+    /// Its correct answers, as in the file; empty if the context does not answer the question. Misplaced answers count
+    /// in scores, but are not learned from: see [`Example::spans`](crate::data::example::Example::spans).
     Answers(Vec<Answer>),
 }
 
@@ -54,7 +54,7 @@ impl DataTask {
         }
     }
 
-    /// Fails where the format of `source` cannot hold what the task learns from.
+    /// Returns an error if the format of `source` cannot have the targets of the task.
     pub(super) fn check_format(self, source: &Source) -> Result<()> {
         let (fits, expected, hint): (fn(Format) -> bool, _, _) = match self {
             DataTask::Tokens => (
@@ -80,7 +80,7 @@ impl DataTask {
 }
 
 impl Target {
-    /// The id of the one label.
+    /// Returns the id of the single label.
     pub fn class(&self) -> Option<usize> {
         match self {
             Target::Class(class) => Some(*class),
@@ -88,7 +88,7 @@ impl Target {
         }
     }
 
-    /// The number.
+    /// Returns the number.
     pub fn value(&self) -> Option<f64> {
         match self {
             Target::Value(value) => Some(*value),
@@ -96,7 +96,7 @@ impl Target {
         }
     }
 
-    /// All ids of labels: the one, those of the text, or those of the words; none for numbers and answers.
+    /// Returns all ids of labels: of the single label, of the labels, or of the tags; empty for numbers and answers.
     pub fn label_ids(&self) -> &[usize] {
         match self {
             Target::Class(class) => std::slice::from_ref(class),
@@ -105,7 +105,7 @@ impl Target {
         }
     }
 
-    /// The right answers; none for other targets.
+    /// Returns the correct answers; empty for other targets.
     pub fn answers(&self) -> &[Answer] {
         match self {
             Target::Answers(answers) => answers,
@@ -113,7 +113,8 @@ impl Target {
         }
     }
 
-    /// The target as bytes to hash: no two targets of one task have the same. A class is its id in 8 bytes.
+    /// Encodes the target as bytes to hash; different targets of one task have different bytes. A class is its id in 8
+    /// bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let number = |number: usize| (number as u64).to_le_bytes();
         match self {
@@ -136,15 +137,16 @@ impl Target {
     }
 }
 
-/// How targets are read from examples.
+/// Reads targets from records.
 pub(super) struct TargetReader<'a> {
     pub(super) task: DataTask,
-    /// Of the examples, by [`Record::source`].
+    /// The sources of the records, by [`Record::source`].
     pub(super) sources: &'a [Source],
 }
 
 impl TargetReader<'_> {
-    /// Targets of one task are the same where they are spelt the same here; also for what is no target at all.
+    /// Formats the target of a record, even if it is not valid; equal targets of one task are formatted in the same
+    /// way.
     pub(super) fn spell(&self, example: &Record) -> Option<String> {
         let source = &self.sources[example.source];
         match self.task {
@@ -167,7 +169,7 @@ impl TargetReader<'_> {
         }
     }
 
-    /// Whether a text has no label, where it needs one. What `labels` names is one.
+    /// Whether a text lacks the label that it needs. A cell that stands for a missing label is one if `labels` has it.
     pub(super) fn lacks_label(&self, example: &Record, labels: &LabelMap) -> bool {
         if example.is_empty() {
             return false;
@@ -178,8 +180,8 @@ impl TargetReader<'_> {
             (DataTask::Classification | DataTask::Regression, Some(label), _) => {
                 is_missing(label) && labels.id(label).is_none()
             }
-            // No label is not the same as an empty list of them.
             (DataTask::Tokens | DataTask::Qa, ..) => false,
+            // A missing label is not the same as an empty list of labels.
             (_, None, None) => has_nulls,
             _ => false,
         }
@@ -236,9 +238,9 @@ impl TargetReader<'_> {
         }
     }
 
-    /// Adds every `I-x` that examples have and `labels` lack, where they know `B-x`.
+    /// Adds every `I-x` that the records have and `labels` lacks, if it has `B-x`.
     ///
-    /// Whether an entity of a known type goes on for a second word in train is chance, and no mistake of test.
+    /// Whether an entity of a known type has a second word in train is a matter of chance, and not an error in test.
     pub(super) fn add_continuations(&self, examples: &[Record], labels: &mut LabelMap) {
         let tags = examples.iter().flat_map(|example| self.labels_in(example));
         let continues_known = |tag: &Cow<'_, str>| {
@@ -249,7 +251,8 @@ impl TargetReader<'_> {
         found.into_iter().for_each(|tag| labels.push(tag));
     }
 
-    /// The target of an example. With a `first_id`, labels may be spelt by their ids: see [`LabelMap::id_or_number`].
+    /// Reads the target of a record. With a `first_id`, labels may be given by their ids: see
+    /// [`LabelMap::id_or_number`].
     pub(super) fn read(
         &self,
         example: &Record,
@@ -298,7 +301,7 @@ impl TargetReader<'_> {
     }
 }
 
-/// The labels of an example of several: those of a list, or of a cell.
+/// Returns the labels of a record with several labels: those of a list, or of a cell.
 fn labels_of<'e>(example: &'e Record, source: &Source) -> Option<Vec<Cow<'e, str>>> {
     match (&example.labels, &example.label) {
         (Some(labels), _) => {
@@ -316,7 +319,7 @@ fn label_cell<'e>(example: &'e Record, source: &Source) -> Result<&'e str> {
     }
 }
 
-/// The error for an example that has no label, or a list where one is needed.
+/// The error for a record that has no label, or a list of labels where one is needed.
 fn no_label(example: &Record, source: &Source) -> Result<Error> {
     if let Some(labels) = &example.labels {
         return Ok(source.malformed(
@@ -353,13 +356,13 @@ fn value(cell: &str, source: &Source, line: Option<u64>) -> Result<Target> {
     })
 }
 
-/// All of so many: `the 1 row`, `all 20 rows`.
+/// Refers to all items of a kind: `the 1 row`, `all 20 rows`.
 fn all(count: usize, noun: &str) -> String {
     let counted = counted(count, noun);
     if count == 1 { format!("the {counted}") } else { format!("all {counted}") }
 }
 
-/// Names the word whose tag is at fault: a sentence has many lines, and errors the first of them.
+/// Adds the word whose tag is wrong: a sentence has many lines, and errors give the first of them.
 fn at_word(mut error: Error, word: &str) -> Error {
     if let Error::Record { got, .. } = &mut error {
         got.push_str(&format!(" for the word `{}`", shorten(word, 40)));
@@ -367,7 +370,7 @@ fn at_word(mut error: Error, word: &str) -> Error {
     error
 }
 
-/// Fails where the rows to learn from are all alike.
+/// Returns an error if there is nothing to learn because all rows of train are alike.
 pub(super) fn require_contrast(
     task: DataTask,
     targets: &[&Target],

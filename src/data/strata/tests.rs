@@ -57,7 +57,7 @@ fn groups_of_uneven_size_are_split_as_near_to_the_shares_as_they_allow() {
             assert!(expected.contains(&counts), "{sizes:?}, seed {seed}: {counts:?}");
         }
     }
-    // Documents of very different sizes: within a row of the best that can be.
+    // Documents of very different sizes: the split is within a row of the best possible one.
     let sizes: Vec<usize> = (1..=40).map(|n| n * n / 10 + 1).collect();
     let groups = rows(&sizes);
     let n_rows = groups.len() as f64;
@@ -71,7 +71,7 @@ fn groups_of_uneven_size_are_split_as_near_to_the_shares_as_they_allow() {
 
 #[test]
 fn large_groups_are_spread_over_the_parts_and_not_all_of_train() {
-    // Thirty large and three hundred small ones: test gets large ones in its share.
+    // Thirty large groups and three hundred small ones: test gets its share of the large ones.
     let sizes = (0..330).map(|group| if group < 30 { 20 } else { 2 });
     let groups: Vec<u64> = sizes.zip(0..).flat_map(|(size, group)| vec![group; size]).collect();
     let n_large_in_test: usize = (0..20)
@@ -81,7 +81,7 @@ fn large_groups_are_spread_over_the_parts_and_not_all_of_train() {
             large.count()
         })
         .sum();
-    // 4.5 each.
+    // The expected number is 4.5 for each seed.
     assert!((60..=120).contains(&n_large_in_test), "{n_large_in_test}");
 }
 
@@ -149,10 +149,10 @@ fn rows_of_several_labels_are_spread_by_the_rarest() {
         classes(&[2, 5]),
     ];
     let few: Vec<&Target> = few.iter().collect();
-    // Rows of each label: 3, 2, 3, 0, 0, 1; of equally rare ones the first counts.
+    // Rows of each label: 3, 2, 3, 0, 0, 1; of equally rare labels, the first counts.
     assert_eq!(rarest_labels(&few), [0, 0, 1, 1, 6, 5]);
 
-    // Every row has label 0, a tenth also 1: both are spread, which classes of sets would do no better.
+    // Every row has label 0, and a tenth also label 1: both are distributed, no worse than by sets of labels.
     let many: Vec<Target> =
         (0..200).map(|row| if row % 10 == 0 { classes(&[0, 1]) } else { classes(&[0]) }).collect();
     let parts = split(&many, &[None; 200]);
