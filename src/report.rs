@@ -1,4 +1,4 @@
-//! What a run leaves for people and for other programs.
+//! The files and tables in which a run reports its results, for people and for other programs.
 
 pub(crate) mod leaderboard;
 pub(crate) mod model_card;

@@ -1,4 +1,4 @@
-//! The files of a leaderboard. No times are in them: equal leaderboards give equal bytes.
+//! The files of a leaderboard. They contain no times, so that equal leaderboards give equal bytes.
 
 use std::path::Path;
 
@@ -21,10 +21,10 @@ use crate::{
     },
 };
 
-/// The leaderboard, a line for each setting.
+/// The leaderboard as CSV, one line for each setting.
 pub(crate) const LEADERBOARD_CSV: &str = "leaderboard.csv";
 
-/// The same as Parquet.
+/// The leaderboard as Parquet.
 pub(crate) const LEADERBOARD_PARQUET: &str = "leaderboard.parquet";
 
 /// The first heads compared with one another, a line for each pair.
@@ -33,28 +33,28 @@ pub(crate) const PAIRS_FILE: &str = "pairs.csv";
 /// The effect of each setting, a line for each of its values.
 pub(crate) const EFFECTS_FILE: &str = "effects.csv";
 
-/// The best score to expect, a line for each number of trials.
+/// The expected best score, one line for each number of trials.
 pub(crate) const EXPECTED_BEST_FILE: &str = "expected_best.csv";
 
 /// The learning curve, a line for each share of the training rows; of several kinds of head, for each of these too.
 pub(crate) const LEARNING_CURVE_FILE: &str = "learning_curve.csv";
 
-/// The best score by layer, a line for each.
+/// The best score by layer, one line for each layer.
 pub(crate) const LAYER_PROFILE_FILE: &str = "layer_profile.csv";
 
-/// The best score by layer.
+/// The plot of the best score by layer.
 pub(crate) const LAYER_PROFILE_PLOT: &str = "layer_profile.svg";
 
-/// The best score by number of trials.
+/// The plot of the expected best score by the number of trials.
 pub(crate) const EXPECTED_BEST_PLOT: &str = "expected_best.svg";
 
-/// The best score by share of the training rows.
+/// The plot of the best score by the share of the training rows.
 pub(crate) const LEARNING_CURVE_PLOT: &str = "learning_curve.svg";
 
-/// Best and mean score by layer and pooling, a line for each pair.
+/// The best and the mean score by layer and pooling, one line for each pair.
 pub(crate) const HEAT_MAP_FILE: &str = "heat_map.csv";
 
-/// The best score by layer and pooling.
+/// The plot of the best score by layer and pooling.
 pub(crate) const HEAT_MAP_PLOT: &str = "heat_map.svg";
 
 /// Writes the leaderboard and what was found in it to a run folder: the tables, and a picture of each curve. What was
@@ -62,7 +62,7 @@ pub(crate) const HEAT_MAP_PLOT: &str = "heat_map.svg";
 /// the same row, and its score corrected for the choice.
 ///
 /// # Errors
-/// When the disk refuses.
+/// Returns an error if a file cannot be written.
 pub(crate) fn write(
     run: &Path,
     findings: &SweepFindings,
@@ -177,7 +177,7 @@ fn push_spread(
     sheet.numbers(&format!("{name}_max"), of(|spread| spread.max));
 }
 
-/// Numbers as numbers, where all values of the setting are.
+/// Returns the values of a setting as integers, flags or numbers if all of them are, and otherwise as strings.
 fn setting_column(board: &Leaderboard, key: &str) -> SheetColumn {
     let values: Vec<Option<&Value>> = board.rows.iter().map(|row| row.setting(key)).collect();
     let all = |is: fn(&Value) -> bool| values.iter().flatten().all(|value| is(value));

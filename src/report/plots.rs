@@ -55,15 +55,15 @@ const MOST_CHARACTERS: usize = 24;
 /// Numbers that find room along an axis.
 const MOST_TICKS: usize = 26;
 
-/// A line of a chart, and what is known of the luck of its points.
+/// A line of a chart, with the uncertainty of its points.
 struct Curve {
     /// What the legend says; nothing where the axis says it.
     name: String,
     color: RGBColor,
     points: Vec<(f64, f64)>,
-    /// From low to high at each point, under the line; none where there is no interval.
+    /// The interval of each point, as a band under the line; empty if there are no intervals.
     band: Vec<(f64, [f64; 2])>,
-    /// From low to high at each point, as bars.
+    /// The interval of each point, as bars.
     bars: Vec<(f64, [f64; 2])>,
     has_dots: bool,
 }
@@ -87,12 +87,12 @@ struct Chart<'a> {
     legend: Option<SeriesLabelPosition>,
 }
 
-/// The axis along the bottom.
+/// The horizontal axis.
 #[derive(Clone)]
 struct Axis {
     range: Range<f64>,
     is_logarithmic: bool,
-    /// Where numbers are written.
+    /// The positions of the tick labels.
     ticks: Vec<f64>,
 }
 
@@ -115,7 +115,7 @@ impl Ranged for Axis {
     }
 }
 
-/// The best and the mean score of each layer, the best one with its interval.
+/// Plots the best and the mean score of each layer, with an interval for the best one.
 pub(crate) fn layer_profile(layers: &[LayerScore], metric: Metric) -> String {
     let points = |score: fn(&LayerScore) -> f64| {
         let layers = layers.iter();
@@ -130,7 +130,7 @@ pub(crate) fn layer_profile(layers: &[LayerScore], metric: Metric) -> String {
     let ends = layers.iter().map(|layer| layer.layer as f64);
     let lowest = ends.clone().fold(f64::INFINITY, f64::min);
     let highest = ends.fold(f64::NEG_INFINITY, f64::max);
-    // A mean of one head each would hide the line of the best.
+    // If no layer has more than one head, the line of the means would hide that of the best.
     let has_means = layers.iter().any(|layer| layer.heads > 1);
     draw_chart(&Chart {
         title: "Layer profile",
@@ -151,7 +151,7 @@ pub(crate) fn layer_profile(layers: &[LayerScore], metric: Metric) -> String {
     })
 }
 
-/// The best score to expect, by the number of trials.
+/// Plots the expected best score by the number of trials.
 pub(crate) fn expected_best(expected: &[f64], metric: Metric) -> String {
     let points = expected.iter().enumerate();
     let points = points.map(|(index, score)| ((index + 1) as f64, *score));
@@ -324,7 +324,7 @@ fn y_range_with_legend(curves: &[Curve]) -> Range<f64> {
     }
 }
 
-/// Everything that is drawn, with a little air.
+/// Returns the range of everything that is drawn, with a margin.
 fn y_range(curves: &[Curve]) -> Range<f64> {
     let ends = curves.iter().flat_map(|curve| {
         let intervals = curve.band.iter().chain(&curve.bars);

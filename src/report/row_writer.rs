@@ -1,4 +1,4 @@
-//! Files of rows that are written a batch at a time: CSV, JSON lines, Parquet, Arrow.
+//! Writes files of rows batch by batch: CSV, JSON lines, Parquet, Arrow.
 
 use std::{
     fs::File,
@@ -22,14 +22,14 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-/// Rows of a row group of Parquet: what is held until it is written.
+/// Number of rows in a row group of Parquet, which are held in memory until they are written.
 const GROUP_ROWS: usize = 16_384;
 
-/// Writes a file that a user has named: aside, under a name that nothing has, and then in its place; so what stood there
-/// stands until the new file is whole.
+/// Writes a file that the user has named. It is written to a temporary file that then replaces `path`, so that a
+/// previous file stays until the new one is complete.
 ///
 /// # Errors
-/// When the folder cannot be written, and those of `write`.
+/// Returns an error if the folder cannot be written, and the errors of `write`.
 pub(crate) fn write_output<T>(
     path: &Path,
     write: impl FnOnce(&mut File) -> Result<T>,
@@ -40,7 +40,7 @@ pub(crate) fn write_output<T>(
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // As any new file; the system takes away what the user's mask says.
+        // The permissions of any new file, before the system applies the user's umask.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     let mut aside = builder.tempfile_in(folder).map_err(Error::io("write", path))?;
@@ -50,7 +50,7 @@ pub(crate) fn write_output<T>(
     Ok(written)
 }
 
-/// The folder of a file that is to be written.
+/// Returns the folder of a file that is to be written.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -58,10 +58,10 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Fails where a file that is to be written is one of those that are read.
+/// Checks that a file that is to be written is not one of those that are read.
 ///
 /// # Errors
-/// [`Error::Argument`], which names it.
+/// Returns [`Error::Argument`], which names the file.
 pub fn require_other_file<'p>(
     out: &Path,
     inputs: impl IntoIterator<Item = &'p Path>,
@@ -78,7 +78,7 @@ pub fn require_other_file<'p>(
     Ok(())
 }
 
-/// How a file of rows is written.
+/// The format of a file of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowFormat {
     Csv,
@@ -88,7 +88,7 @@ pub(crate) enum RowFormat {
 }
 
 impl RowFormat {
-    /// The format that the extension of a file's name stands for.
+    /// Returns the format that the extension of a file's name stands for.
     pub(crate) fn of(path: &Path) -> Option<RowFormat> {
         let extension = path.extension()?.to_string_lossy().to_lowercase();
         match extension.as_str() {
@@ -101,7 +101,7 @@ impl RowFormat {
     }
 }
 
-/// Writes rows to a file. Columns are texts, numbers, and lists of texts; Parquet and Arrow take any.
+/// Writes rows to a file. Columns are strings, numbers, and lists of strings; Parquet and Arrow take any type.
 pub(crate) enum RowWriter<'f> {
     Csv(Box<csv::Writer<BufWriter<&'f mut File>>>),
     Jsonl(BufWriter<&'f mut File>),
@@ -138,7 +138,7 @@ impl<'f> RowWriter<'f> {
         })
     }
 
-    /// Writes rows of the schema.
+    /// Writes the rows of a batch with the schema of the file.
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> io::Result<()> {
         match self {
             RowWriter::Csv(writer) => {
@@ -165,7 +165,7 @@ impl<'f> RowWriter<'f> {
         }
     }
 
-    /// Ends the file.
+    /// Completes the file.
     pub(crate) fn finish(self) -> io::Result<()> {
         match self {
             RowWriter::Csv(mut writer) => writer.flush(),
@@ -176,7 +176,7 @@ impl<'f> RowWriter<'f> {
     }
 }
 
-/// The system's own error, where there is one: that the disk is full, say.
+/// Converts an error of the csv crate, keeping the error of the system if there is one, such as a full disk.
 fn io_of_csv(error: csv::Error) -> io::Error {
     match error.into_kind() {
         csv::ErrorKind::Io(error) => error,
@@ -191,7 +191,7 @@ fn io_of_arrow(error: ArrowError) -> io::Error {
     }
 }
 
-/// A value of a column as JSON; null where it is missing or no number.
+/// Converts a value of a column to JSON; null if it is missing or not a finite number.
 fn value(column: &ArrayRef, row: usize) -> Value {
     if column.is_null(row) {
         return Value::Null;
@@ -200,7 +200,7 @@ fn value(column: &ArrayRef, row: usize) -> Value {
         DataType::Utf8 => column.as_string::<i32>().value(row).into(),
         DataType::Float32 => {
             let value = column.as_primitive::<Float32Type>().value(row);
-            // With the few digits that tell it apart, and not with all those of the double that it is.
+            // With the shortest digits that identify the f32, not those of the f64 that it converts to.
             value.to_string().parse::<f64>().map_or(Value::Null, Value::from)
         }
         DataType::Float64 => column.as_primitive::<Float64Type>().value(row).into(),
@@ -213,7 +213,7 @@ fn value(column: &ArrayRef, row: usize) -> Value {
     }
 }
 
-/// A value of a column as a cell: nothing where it is missing, lists as JSON.
+/// Formats a value of a column as a cell: empty if it is missing, and a list as JSON.
 fn cell(column: &ArrayRef, row: usize) -> String {
     match value(column, row) {
         Value::Null => String::new(),

@@ -1,4 +1,4 @@
-//! A table that is written twice: as CSV to be looked at, and as Parquet to be computed with.
+//! A table that is written twice: as CSV for people, and as Parquet for programs.
 
 use std::path::Path;
 
@@ -7,22 +7,22 @@ use frostbert_cache::durable::write_file;
 use super::tables::Table;
 use crate::error::{Error, Result};
 
-/// Columns of equal length.
+/// A table of columns of equal length.
 #[derive(Debug, Default)]
 pub(crate) struct Sheet {
     columns: Vec<(String, SheetColumn)>,
 }
 
-/// The cells of one column; those without a value are empty in CSV and null in Parquet.
+/// The cells of one column; missing values are empty in CSV and null in Parquet.
 #[derive(Debug)]
 pub(crate) enum SheetColumn {
-    /// Whole numbers.
+    /// Integers.
     Integers(Vec<Option<i64>>),
-    /// Numbers in double precision, written with as many digits as tell them from all others.
+    /// Numbers in double precision, written with as many digits as identify them.
     Numbers(Vec<Option<f64>>),
     /// `true` and `false`.
     Flags(Vec<Option<bool>>),
-    /// Texts.
+    /// Strings.
     Texts(Vec<Option<String>>),
 }
 
@@ -32,7 +32,7 @@ impl Sheet {
         self.columns.push((name.into(), column));
     }
 
-    /// Adds a column of whole numbers.
+    /// Adds a column of integers.
     pub(crate) fn integers(&mut self, name: &str, values: impl Iterator<Item = Option<usize>>) {
         let values = values.map(|value| value.map(|value| value as i64));
         self.push(name, SheetColumn::Integers(values.collect()));
@@ -43,15 +43,15 @@ impl Sheet {
         self.push(name, SheetColumn::Numbers(values.collect()));
     }
 
-    /// Adds a column of texts.
+    /// Adds a column of strings.
     pub(crate) fn texts(&mut self, name: &str, values: impl Iterator<Item = String>) {
         self.push(name, SheetColumn::Texts(values.map(Some).collect()));
     }
 
-    /// Writes the table as CSV, with a line of names.
+    /// Writes the table as CSV, with a header line.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// Returns an error if the file cannot be written.
     pub(crate) fn write_csv(&self, path: &Path) -> Result<()> {
         let failed = |error: csv::Error| Error::io("write", path)(error.into());
         let mut writer = csv::Writer::from_writer(Vec::new());
@@ -69,7 +69,7 @@ impl Sheet {
     /// Writes the table as Parquet.
     ///
     /// # Errors
-    /// When the disk refuses, or columns differ in length.
+    /// Returns an error if the file cannot be written, or if columns differ in length.
     pub(crate) fn write_parquet(&self, path: &Path) -> Result<()> {
         let mut table = Table::default();
         for (name, column) in &self.columns {

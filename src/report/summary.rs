@@ -1,4 +1,4 @@
-//! A leaderboard in lines of cells, for a terminal.
+//! Summarises a leaderboard as lines of cells, for a terminal.
 
 use toml::Value;
 
@@ -11,32 +11,32 @@ use crate::{
     },
 };
 
-/// Rows of the leaderboard that are listed.
+/// Maximum number of rows of the leaderboard that are listed.
 pub(crate) const LISTED_ROWS: usize = 10;
 
-/// Values of settings that are listed; what many values do is better seen in the file.
+/// Maximum number of values of settings that are listed; the effects of many values are easier to see in the file.
 const LISTED_VALUES: usize = 30;
 
-/// The number of trials that the line on the expected best speaks of, where there were more.
+/// The number of trials that the line on the expected best score mentions, if there were enough.
 const FEW_TRIALS: usize = 10;
 
-/// Doubling the trials is likely to help where the last doubling raised the expected best by more than this share of half the
-/// interval of the best head.
+/// Doubling the number of trials is likely to help if the last doubling raised the expected best score by more than
+/// this share of half the interval of the best head.
 const WORTHWHILE: f64 = 0.25;
 
-/// A table under a title.
+/// A table with a title.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SummaryTable {
-    /// What stands beside its first line.
+    /// The title, which is shown next to the first line.
     pub title: &'static str,
-    /// Lines of cells, columns to be aligned; a line of one cell is a sentence.
+    /// Lines of cells, whose columns are to be aligned; a line of one cell is a sentence.
     pub lines: Vec<Vec<String>>,
-    /// The numbers of lines that stand out: those of the best heads.
+    /// The indices of the lines to highlight: those of the best heads.
     pub best: Vec<usize>,
 }
 
-/// The leaderboard's first rows, the effects of settings, the layer profile, the learning curve, and the expected best, as far as
-/// there are such.
+/// Returns the first rows of the leaderboard, the effects of settings, the layer profile, the learning curve, and the
+/// expected best score, as far as they exist.
 pub fn summary(findings: &SweepFindings) -> Vec<SummaryTable> {
     let board = &findings.leaderboard;
     let plain = |title, lines| SummaryTable { title, lines, best: Vec::new() };
@@ -64,7 +64,7 @@ fn board_lines(findings: &SweepFindings) -> Vec<Vec<String>> {
     if of_some.len() == 1 {
         keys.append(&mut of_some);
     }
-    // What has one value wherever it is follows from the rest of the row.
+    // A key that has the same value wherever it is set says nothing that the rest of the row does not.
     of_some.retain(|key| {
         let mut values = board.rows.iter().filter_map(|row| row.setting(key));
         let first = values.next();
@@ -108,7 +108,7 @@ fn board_lines(findings: &SweepFindings) -> Vec<Vec<String>> {
     lines
 }
 
-/// Numbers to four digits, all else as it is.
+/// Formats numbers to four digits, and everything else unchanged.
 fn short(value: &Value) -> String {
     match value {
         Value::Float(number) => {
@@ -148,8 +148,8 @@ fn board_notes(findings: &SweepFindings) -> Vec<Vec<String>> {
     notes
 }
 
-/// Settings in the order of what they do, the most first; without those that a table of their own shows, or the leaderboard
-/// alone.
+/// Returns the settings in descending order of their effect, without those that have a table of their own, or that the
+/// leaderboard alone shows well enough.
 fn effect_lines(findings: &SweepFindings) -> Vec<Vec<String>> {
     let board = &findings.leaderboard;
     if board.varied().len() == 1 && board.rows.len() <= LISTED_ROWS {
@@ -233,13 +233,13 @@ fn learning_lines(findings: &SweepFindings) -> Vec<Vec<String>> {
     std::iter::once(header).chain(lines).collect()
 }
 
-/// What fewer trials would have found, and whether more of them are likely to find better.
+/// Returns what fewer trials would have found, and whether more trials are likely to find a better head.
 fn expected_line(findings: &SweepFindings) -> Option<Vec<String>> {
     let expected = &findings.expected_best;
     let n = expected.len();
     let last = *expected.last()?;
     let few = FEW_TRIALS.min(n.div_ceil(2));
-    // Half of two trials is one, and says nothing of a third.
+    // Half of two trials is one, which says nothing about a third.
     if n < 4 {
         return None;
     }

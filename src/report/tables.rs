@@ -1,4 +1,4 @@
-//! Tables of a run folder: Parquet from columns in memory, and history.csv. No times are in them.
+//! Tables of a run folder: Parquet files from columns in memory, and history.csv. They contain no times.
 
 mod read;
 
@@ -30,10 +30,10 @@ use crate::{
     metrics::metric::Metric,
 };
 
-/// The file of predictions.
+/// The file name of the predictions.
 pub(crate) const PREDICTIONS_FILE: &str = "predictions.parquet";
 
-/// The file of the training's history.
+/// The file name of the training history.
 pub(crate) const HISTORY_FILE: &str = "history.csv";
 
 /// A table in memory, column by column.
@@ -44,20 +44,20 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Adds a column of keys, 32 bytes each.
+    /// Adds a column of keys of 32 bytes each.
     pub(crate) fn keys(&mut self, name: &str, keys: impl Iterator<Item = Key>) {
         let bytes: Vec<u8> = keys.flat_map(|key| key.0).collect();
         let column = FixedSizeBinaryArray::new(32, Buffer::from_vec(bytes), None);
         self.push(name, DataType::FixedSizeBinary(32), false, Arc::new(column));
     }
 
-    /// Adds a column of texts.
+    /// Adds a column of strings.
     pub(crate) fn texts<'a>(&mut self, name: &str, texts: impl Iterator<Item = &'a str>) {
         let column = StringArray::from_iter_values(texts);
         self.push(name, DataType::Utf8, false, Arc::new(column));
     }
 
-    /// Adds a column of texts, some of which are missing.
+    /// Adds a column of strings, some of which are missing.
     pub(crate) fn optional_texts<'a>(
         &mut self,
         name: &str,
@@ -67,7 +67,7 @@ impl Table {
         self.push(name, DataType::Utf8, true, Arc::new(column));
     }
 
-    /// Adds a column of numbers.
+    /// Adds a column of numbers in single precision.
     pub(crate) fn floats(&mut self, name: &str, values: impl Iterator<Item = f32>) {
         let column = Float32Array::from_iter_values(values);
         self.push(name, DataType::Float32, false, Arc::new(column));
@@ -89,13 +89,13 @@ impl Table {
         self.push(name, DataType::Float64, true, Arc::new(column));
     }
 
-    /// Adds a column of what is true or false or missing.
+    /// Adds a column of booleans, some of which are missing.
     pub(crate) fn flags(&mut self, name: &str, values: impl Iterator<Item = Option<bool>>) {
         let column = BooleanArray::from_iter(values);
         self.push(name, DataType::Boolean, true, Arc::new(column));
     }
 
-    /// Adds a column of whole numbers of either sign, some of which are missing.
+    /// Adds a column of signed integers, some of which are missing.
     pub(crate) fn signed_integers(
         &mut self,
         name: &str,
@@ -105,7 +105,7 @@ impl Table {
         self.push(name, DataType::Int64, true, Arc::new(column));
     }
 
-    /// Adds a column of whole numbers, some of which are missing.
+    /// Adds a column of unsigned integers, some of which are missing.
     pub(crate) fn optional_integers(
         &mut self,
         name: &str,
@@ -115,13 +115,13 @@ impl Table {
         self.push(name, DataType::UInt64, true, Arc::new(column));
     }
 
-    /// Adds a column of lists of texts.
+    /// Adds a column of lists of strings.
     pub(crate) fn lists<'a>(&mut self, name: &str, lists: impl Iterator<Item = Vec<&'a str>>) {
         let lists = lists.map(Vec::into_iter);
         self.push_lists(name, DataType::Utf8, StringBuilder::new(), lists);
     }
 
-    /// Adds a column of lists of numbers.
+    /// Adds a column of lists of numbers in single precision.
     pub(crate) fn float_lists(
         &mut self,
         name: &str,
@@ -154,7 +154,7 @@ impl Table {
     /// Writes the table as Parquet.
     ///
     /// # Errors
-    /// When the disk refuses, or columns differ in length.
+    /// Returns an error if the file cannot be written, or if columns differ in length.
     pub(crate) fn write(self, path: &Path) -> Result<()> {
         let schema = Arc::new(Schema::new(self.fields));
         let failed = |error: ParquetError| Error::io("write", path)(as_io(error));
@@ -171,21 +171,22 @@ impl Table {
     }
 }
 
-/// What a table of predictions says of a row's text.
+/// The columns of a table of predictions that identify a row's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TextOfRow {
-    /// The key of its (first) document.
+    /// The key of its document, or of the first of two.
     pub key: Key,
-    /// The name of its part.
+    /// The name of its split.
     pub part: String,
-    /// Its second text, where that was asked for and is there.
+    /// Its second text, if it was requested and exists.
     pub second: Option<String>,
 }
 
-/// Reads which texts a table of predictions is of, from the bytes of `path`; `second` is the column of second texts, where it is wanted.
+/// Reads the texts that a table of predictions belongs to from the bytes of `path`; `second` names the column of second
+/// texts, if they are needed.
 ///
 /// # Errors
-/// When the bytes are no such table.
+/// Returns an error if the bytes are not such a table.
 pub(crate) fn read_texts_of_rows(
     path: &Path,
     bytes: Vec<u8>,
@@ -227,7 +228,7 @@ pub(crate) fn read_texts_of_rows(
 /// the task follows. Cells without a value are empty.
 ///
 /// # Errors
-/// When the disk refuses.
+/// Returns an error if the file cannot be written.
 pub(crate) fn write_history(folder: &Path, history: &[EpochRecord]) -> Result<()> {
     let path = folder.join(HISTORY_FILE);
     let mut metrics: Vec<Metric> = Vec::new();

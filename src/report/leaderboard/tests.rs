@@ -13,7 +13,7 @@ use crate::{
     selection::leaderboard::{Candidate, SeedResult, tests::rank},
 };
 
-/// A sweep as it might be: heads of some settings that are right as often as `accuracy` says, on 400 rows, two seeds.
+/// Simulates a sweep: for each setting, heads of two seeds that are right on 400 rows as often as `accuracy` says.
 pub(crate) fn findings(
     settings: &[Vec<(&str, Value)>],
     continuous: &[String],
@@ -57,7 +57,7 @@ pub(crate) fn findings(
     SweepFindings::new(rank(&candidates, Metric::MacroF1, draws), continuous)
 }
 
-/// All layers, three poolings, two rates: better in the upper middle, and with the mean.
+/// All layers, three poolings and two learning rates: better in the upper middle, and with the mean.
 pub(crate) fn layers_and_poolings() -> SweepFindings {
     let mut settings = Vec::new();
     for layer in 0..13 {
@@ -334,7 +334,7 @@ fn pictures_say_what_they_show() {
     let shown = |name: &str, wanted: &[&str]| {
         let svg = text(&files, name);
         assert!(svg.trim_end().ends_with("</svg>"));
-        // Every text stands on a line of its own.
+        // Every text is on a line of its own.
         let lines: Vec<&str> = svg.lines().map(str::trim).collect();
         for wanted in wanted {
             assert!(lines.contains(wanted), "{name} lacks `{wanted}`");
