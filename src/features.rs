@@ -1,8 +1,8 @@
-//! The only door between the two stages: stored states as rows of numbers that heads can be trained on.
+//! The only interface between the two stages: provides stored states as rows of numbers to train heads on.
 //!
-//! A *sample* is what a head predicts for: a document, a pair of them, a sentence of words, a window of a question and its
-//! context. It has one row or several. A [`FeatureView`] says where the rows of every sample lie ([`pieces`]) and hands
-//! them out as [`Tile`]s of f32, from memory or shard by shard from disk ([`FeatureView::loads`]).
+//! A *sample* is the unit that a head predicts for: a document, a pair of documents, a sentence of words, or a window
+//! of a question and its context. It has one or more rows. A [`FeatureView`] knows where the rows of every sample are
+//! ([`pieces`]) and returns them as [`Tile`]s of f32, from memory or shard by shard from disk ([`FeatureView::loads`]).
 
 pub(crate) mod linfa;
 mod load;
@@ -25,73 +25,75 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 
-/// Bytes of states that a view keeps in memory by default; what is more is read again in every pass.
+/// The default maximum size in bytes of the states that a view keeps in memory; larger views are read again in every
+/// pass.
 pub(crate) const MEMORY_BYTES: u64 = 2 << 30;
 
-/// Rows of a tile at most: of the widest features, those of the matching head over several layers, some tens of megabytes.
+/// The maximum number of rows in a tile: some tens of megabytes for the widest features, those of the matching head
+/// over several layers.
 const TILE_ROWS: usize = 4096;
 
-/// Samples that one thread decodes at a time.
+/// The number of samples that one thread decodes at a time.
 const SAMPLES_AT_A_TIME: usize = 32;
 
-/// A row's number is its sample's times this, plus its place in the sample.
+/// The id of a row is its sample times this number, plus the row's index in the sample.
 const ROWS_OF_SAMPLE: u64 = 1 << 24;
 
-/// How the stored rows of a sample become those that a head reads.
+/// Maps the stored rows of a sample to the rows that a head reads.
 pub trait RowMap: Send + Sync {
-    /// Rows of a sample after the mapping.
+    /// Returns the number of rows of a sample after mapping.
     fn n_rows(&self, sample: u32, n_stored: usize) -> usize;
 
-    /// Values of a row after the mapping, where a stored one has `n_stored`.
+    /// Returns the number of values in a row after mapping, for stored rows of `n_stored` values.
     fn n_features(&self, n_stored: usize) -> usize;
 
     /// Writes the mapped rows of a sample to `out`.
     fn map(&self, sample: u32, stored: ArrayView2<'_, f32>, out: ArrayViewMut2<'_, f32>);
 }
 
-/// Where stored bytes come from when they are needed.
+/// Where the stored bytes are read from when they are needed.
 enum StateSource<'c> {
     Cache(&'c CacheReader),
-    /// The states of one shard in memory, a buffer for each state of the view.
+    /// The states of one shard in memory, one buffer for each state of the view.
     Shard(Vec<StateRows>),
 }
 
-/// Some states of some samples: what a head sees, `[rows, n_features]`. Several states (of several layers) stand side by
-/// side in a row. Of pooled states a sample is one row.
+/// The states of samples as a head reads them, `[rows, n_features]`. Several states (of several layers) are
+/// concatenated in a row. With pooled states, a sample is one row.
 pub struct FeatureView<'c> {
-    /// Which states.
+    /// The states of the view.
     pub states: Vec<StateId>,
     hidden: usize,
     dtype: Dtype,
     pieces: Pieces,
-    /// First piece of each sample, and the number of pieces.
+    /// The first piece of each sample, followed by the number of pieces.
     sample_start: Vec<u32>,
     source: StateSource<'c>,
     map: Option<Box<dyn RowMap>>,
-    /// First mapped row of each sample, and the number of rows.
+    /// The first mapped row of each sample, followed by the number of rows.
     row_start: Vec<usize>,
     memory_bytes: u64,
-    /// Every sample, where all fit into `memory_bytes`.
+    /// The states of all samples, if they fit into `memory_bytes`.
     resident: Option<LoadedStates>,
 }
 
-/// Rows of some samples as a head reads them, before they are scaled.
+/// The rows of several samples as a head reads them, before scaling.
 pub struct Tile {
     /// `[rows, n_features]`.
     pub rows: Array2<f32>,
-    /// First row of each sample, and the number of rows.
+    /// The first row of each sample, followed by the number of rows.
     pub starts: Vec<usize>,
-    /// A number for each row that stands for it in every tile.
+    /// The id of each row, which is the same in every tile.
     pub row_ids: Vec<u64>,
 }
 
 impl<'c> FeatureView<'c> {
-    /// A view over a cache: sample `i` consists of the pieces `sample_start[i]..sample_start[i + 1]`.
+    /// Creates a view over a cache; sample `i` consists of the pieces `sample_start[i]..sample_start[i + 1]`.
     ///
-    /// States of at most `memory_bytes` together are read at once and stay in memory.
+    /// States of at most `memory_bytes` in total are read immediately and stay in memory.
     ///
     /// # Errors
-    /// [`frostbert_cache::Error::Damage`] when a file is not what the manifest says.
+    /// Returns [`frostbert_cache::Error::Damage`] if a file does not match the manifest.
     pub fn new(
         cache: &'c CacheReader,
         states: &[StateId],
@@ -104,19 +106,19 @@ impl<'c> FeatureView<'c> {
         FeatureView::of(states, hidden, dtype, pieces, sample_start, source, memory_bytes)
     }
 
-    /// A view over one state of documents that have a row each; a key may stand there more than once.
+    /// Creates a view over one state of documents with one row each; a key may occur more than once.
     ///
     /// # Errors
-    /// [`frostbert_cache::Error::Miss`] when the cache lacks rows (it says how many),
-    /// [`frostbert_cache::Error::Damage`] when a file is damaged.
+    /// Returns [`frostbert_cache::Error::Miss`] if the cache lacks rows (it says how many), and
+    /// [`frostbert_cache::Error::Damage`] if a file is damaged.
     pub fn read(cache: &'c CacheReader, state: StateId, keys: &[Key]) -> Result<FeatureView<'c>> {
         let pieces = pieces::locate(cache, &[state], keys, |_, _, _| {})?;
         let sample_start = (0..=keys.len() as u32).collect();
         FeatureView::new(cache, &[state], pieces, sample_start, MEMORY_BYTES)
     }
 
-    /// A view over states that were just computed and are in no cache, in the order of `layout`'s documents; `hidden`
-    /// values of a `dtype` in a row of each state. What is in memory is read without an error.
+    /// Creates a view over states that were just computed and are in no cache, in the order of `layout`'s documents. A
+    /// row of each state has `hidden` values of type `dtype`. Reading from memory cannot fail.
     pub fn from_shard(
         layout: &ShardLayout,
         states: Vec<StateRows>,
@@ -134,10 +136,10 @@ impl<'c> FeatureView<'c> {
         FeatureView::of(&ids, hidden, dtype, pieces, sample_start, source, u64::MAX)
     }
 
-    /// A view over rows that are in memory, a row of `n_features` values a sample.
+    /// Creates a view over rows in memory, with one row of `n_features` values per sample.
     ///
     /// # Panics
-    /// When `bytes` is no whole number of rows.
+    /// Panics if `bytes` is not a whole number of rows.
     pub fn from_bytes(
         state: StateId,
         n_features: usize,
@@ -183,7 +185,7 @@ impl<'c> FeatureView<'c> {
         Ok(view)
     }
 
-    /// The same rows, as many of them a sample as asked for.
+    /// Groups the same rows into samples of `rows_of_sample` rows.
     #[cfg(test)]
     pub(crate) fn grouped(mut self, rows_of_sample: u32) -> FeatureView<'c> {
         let n_samples = self.n_rows() as u32 / rows_of_sample;
@@ -194,7 +196,7 @@ impl<'c> FeatureView<'c> {
         self
     }
 
-    /// The same samples, each with its rows mapped.
+    /// Returns the same samples with their rows mapped by `map`.
     pub fn mapped(mut self, map: Box<dyn RowMap>) -> FeatureView<'c> {
         self.map = Some(map);
         self.count_rows();
@@ -214,29 +216,29 @@ impl<'c> FeatureView<'c> {
         self.row_start = row_start;
     }
 
-    /// Number of samples.
+    /// Returns the number of samples.
     pub fn n_samples(&self) -> usize {
         self.sample_start.len() - 1
     }
 
-    /// Rows of all samples.
+    /// Returns the number of rows of all samples.
     pub fn n_rows(&self) -> usize {
         *self.row_start.last().expect("a start for every sample")
     }
 
-    /// The rows of a sample, counted through the view.
+    /// Returns the range of a sample's rows among all rows of the view.
     pub fn rows_of(&self, sample: u32) -> Range<usize> {
         self.row_start[sample as usize]..self.row_start[sample as usize + 1]
     }
 
-    /// Values of a row.
+    /// Returns the number of values in a row.
     pub fn n_features(&self) -> usize {
         let n_stored = self.states.len() * self.hidden;
         let map = self.map.as_ref();
         map.map_or(n_stored, |map| map.n_features(n_stored))
     }
 
-    /// Whether all states are in memory.
+    /// Returns whether all states are in memory.
     pub fn is_resident(&self) -> bool {
         self.resident.is_some()
     }
@@ -260,10 +262,10 @@ impl<'c> FeatureView<'c> {
         rows as u64 * self.row_bytes() as u64
     }
 
-    /// The order of some samples in an epoch (from 1), for batches of `batch` samples.
+    /// Returns the order of samples in an epoch (counted from 1), for batches of `batch` samples.
     ///
-    /// In memory a shuffle, a function of the seed and the epoch alone; streamed one that also knows which samples share a
-    /// shard, see [`order`].
+    /// In memory, this is a shuffle that depends only on the seed and the epoch. If the states are streamed, it also
+    /// depends on which samples share a shard, see [`order`].
     pub fn epoch_order(&self, samples: &[u32], seed: u64, epoch: usize, batch: usize) -> Vec<u32> {
         if self.is_resident() {
             return order::shuffled(samples, seed, epoch);
@@ -273,7 +275,7 @@ impl<'c> FeatureView<'c> {
         order::by_shard(&shards, window, seed, epoch)
     }
 
-    /// Some samples in the order in which they lie on disk; as they are where all are in memory.
+    /// Returns samples in the order in which they are stored on disk, or unchanged if all are in memory.
     pub fn storage_order(&self, samples: &[u32]) -> Vec<u32> {
         if self.is_resident() {
             return samples.to_vec();
@@ -294,28 +296,27 @@ impl<'c> FeatureView<'c> {
             .collect()
     }
 
-    /// Samples whose states are in memory at a time while an epoch streams: whole batches that together stay, on
-    /// average, below a quarter of `memory_bytes`.
+    /// Returns the number of samples whose states are in memory at a time while an epoch is streamed: a whole number of
+    /// batches, at least one, that take on average at most a quarter of `memory_bytes`.
     fn samples_at_a_time(&self, samples: &[u32], batch: usize) -> usize {
         let mean_bytes = self.stored_bytes(samples) / samples.len().max(1) as u64;
         let most = (self.memory_bytes / 4 / mean_bytes.max(1)) as usize;
         (most / batch * batch).max(batch)
     }
 
-    /// Decodes the rows of some loaded samples to f32 and maps them, on all threads: `[rows, n_features]`, sample after
-    /// sample.
+    /// Decodes the rows of loaded samples to f32 and maps them, on all threads: `[rows, n_features]`, sample by sample.
     ///
     /// # Panics
-    /// When a sample is not loaded.
+    /// Panics if a sample is not loaded.
     pub fn tile(&self, loaded: &LoadedStates, samples: &[u32]) -> Tile {
         self.tile_in(Vec::new(), loaded, samples, |_, _| {})
     }
 
-    /// As [`FeatureView::tile`], in the memory of an earlier tile ([`Tile::into_buffer`]), with something done to every
-    /// row while it is at hand; `each` gets the row and its number.
+    /// Does the same as [`FeatureView::tile`] in the memory of an earlier tile ([`Tile::into_buffer`]), and calls
+    /// `each` with every row and its id while the row is in the processor's cache.
     ///
     /// # Panics
-    /// When a sample is not loaded.
+    /// Panics if a sample is not loaded.
     pub fn tile_in(
         &self,
         buffer: Vec<f32>,
@@ -323,7 +324,7 @@ impl<'c> FeatureView<'c> {
         samples: &[u32],
         each: impl Fn(&mut [f32], u64) + Sync,
     ) -> Tile {
-        // While one thread is at this the others wait, so it is done without a detour.
+        // The other threads wait while one does this, so it is kept short.
         let mut starts = Vec::with_capacity(samples.len() + 1);
         let mut row_ids = Vec::with_capacity(samples.len());
         starts.push(0);
@@ -382,11 +383,11 @@ impl<'c> FeatureView<'c> {
         }
     }
 
-    /// Shows tiles of at most `n_samples` samples and 4096 rows each (or of one sample that has more), in storage
-    /// order, one after the other.
+    /// Visits samples in storage order, in tiles of at most `n_samples` samples and 4096 rows each (or of a single
+    /// sample that has more rows).
     ///
     /// # Errors
-    /// When a file of the cache is not what the manifest says.
+    /// Returns an error if a file of the cache does not match the manifest.
     pub fn for_each_tile(
         &self,
         samples: &[u32],
@@ -398,10 +399,10 @@ impl<'c> FeatureView<'c> {
         })
     }
 
-    /// Shows the samples of one tile of [`FeatureView::for_each_tile`] after the other, loaded but not decoded.
+    /// Visits the samples of one tile of [`FeatureView::for_each_tile`] after another, loaded but not decoded.
     ///
     /// # Errors
-    /// When a file of the cache is not what the manifest says.
+    /// Returns an error if a file of the cache does not match the manifest.
     pub fn for_each_part(
         &self,
         samples: &[u32],
@@ -421,7 +422,7 @@ impl<'c> FeatureView<'c> {
         Ok(())
     }
 
-    /// How many of some samples a tile takes.
+    /// Returns how many of the samples fit into one tile, at least 1.
     fn n_in_tile(&self, samples: &[u32], most: usize) -> usize {
         let mut n_rows = 0;
         let fitting = samples.iter().take(most).take_while(|sample| {
@@ -431,10 +432,10 @@ impl<'c> FeatureView<'c> {
         fitting.count().max(1)
     }
 
-    /// The rows of some samples, `[rows, n_features]`, one after the other; for views that are in memory.
+    /// Returns the rows of samples, `[rows, n_features]`, in order. The view must be in memory.
     ///
     /// # Panics
-    /// When the view is not in memory or a sample is out of range.
+    /// Panics if the view is not in memory or a sample is out of range.
     pub fn decode_all(&self, samples: &[u32]) -> Array2<f32> {
         let loaded = self.resident.as_ref().expect("a view in memory");
         self.tile(loaded, samples).rows
@@ -442,17 +443,17 @@ impl<'c> FeatureView<'c> {
 }
 
 impl Tile {
-    /// The tile's memory, for another.
+    /// Returns the tile's memory, so that another tile can use it.
     pub fn into_buffer(self) -> Vec<f32> {
         self.rows.into_raw_vec_and_offset().0
     }
 
-    /// Number of samples.
+    /// Returns the number of samples.
     pub fn n_samples(&self) -> usize {
         self.starts.len() - 1
     }
 
-    /// The rows of some of its samples.
+    /// Returns the rows of a range of the tile's samples.
     pub fn rows_of(&self, samples: Range<usize>) -> ArrayView2<'_, f32> {
         self.rows.slice(s![self.starts[samples.start]..self.starts[samples.end], ..])
     }

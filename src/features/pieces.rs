@@ -133,12 +133,12 @@ pub(crate) fn locate(
 /// Checks that a cache has these states of all documents.
 ///
 /// # Errors
-/// [`frostbert_cache::Error::Miss`] when it lacks rows.
+/// Returns [`frostbert_cache::Error::Miss`] if it lacks rows.
 pub(crate) fn require_rows(cache: &CacheReader, states: &[StateId], keys: &[Key]) -> Result<()> {
     states.iter().try_for_each(|state| locations(cache, *state, keys).map(drop))
 }
 
-/// Where a state of each document lies.
+/// Returns the location of a state for each document.
 fn locations(cache: &CacheReader, state: StateId, keys: &[Key]) -> Result<Vec<Location>> {
     let locations: Vec<Location> = keys.iter().filter_map(|key| cache.locate(key, state)).collect();
     if locations.len() < keys.len() {
