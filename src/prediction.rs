@@ -1,5 +1,5 @@
-//! What saved runs are used for: predictions of new records, evaluation on other files; and similarity of texts, for
-//! which nothing is trained.
+//! Applications of saved runs, prediction for new records and evaluation on other files, and the similarity of texts,
+//! which needs no training.
 
 pub(crate) mod cached_states;
 pub(crate) mod evaluation;

@@ -1,4 +1,4 @@
-//! States that a run's cache has already, so that they need not be computed for a prediction.
+//! Reads states that are already in a run's cache, so that they need not be computed for a prediction.
 
 use std::collections::{HashMap, hash_map::Entry};
 
@@ -15,35 +15,35 @@ use frostbert_cache::{
 
 use crate::{error::Result, extraction::embedder::EncodedTexts, prediction::saved_run::SavedRun};
 
-/// Documents of a cache at most: reading where they all lie takes 40 bytes and some 100 ns for each of them.
+/// The maximum number of documents in a cache that is read: loading its index takes 40 bytes and about 100 ns for each.
 const MOST_DOCUMENTS: u64 = 10_000_000;
 
-/// Shards at most, of states that have a row for each word or token: where these lie is kept in memory, a few megabytes for
-/// a shard.
+/// The maximum number of shards for states that have one row per word or token: the layouts of these shards are kept in
+/// memory, at a few megabytes each.
 const MOST_ALIGNED_SHARDS: usize = 64;
 
-/// The states of a run's cache that its head reads.
+/// The states in a run's cache that its head reads.
 pub(crate) struct CachedStates {
     cache: CacheReader,
     states: Vec<StateId>,
-    /// The files that were opened, by shard and state.
+    /// The open files, by shard and state.
     files: HashMap<(u32, StateId), StateFile>,
-    /// Where words and tokens lie in the shards that were read.
+    /// The positions of words and tokens in the shards that were read.
     layouts: HashMap<u32, ShardLayout>,
-    /// Documents so far that were read.
+    /// The number of documents read so far.
     pub(crate) reused: u64,
-    /// Those of which the end was cut off.
+    /// The number of those that were truncated.
     pub(crate) truncated: u64,
 }
 
-/// Where each of the states of a document lies.
+/// The location of each state of a document.
 type StatePlaces = Vec<Location>;
 
 impl CachedStates {
-    /// Opens the cache of a run; `None` where it is not there any more, or too large to be worth it.
+    /// Opens the cache of a run. Returns `None` if it no longer exists or is too large to be worth reading.
     ///
     /// # Errors
-    /// When it is damaged, or not of these inputs.
+    /// Returns an error if the cache is damaged or was not made from these inputs.
     pub(crate) fn open(run: &SavedRun, inputs: &FingerprintInputs) -> Result<Option<CachedStates>> {
         let folder = run.pipeline.extraction.cache_dir.join(inputs.fingerprint());
         let states = run.description.states.clone();
@@ -71,16 +71,16 @@ impl CachedStates {
         }))
     }
 
-    /// Where the states of a document lie; `None` where the cache lacks one of them.
+    /// Returns the locations of a document's states, or `None` if the cache lacks one of them.
     pub(crate) fn locate(&self, key: &Key) -> Option<StatePlaces> {
         self.states.iter().map(|state| self.cache.locate(key, *state)).collect()
     }
 
-    /// The states of documents in their order: of those that have a place those of the cache, of the others the next of
-    /// what was just encoded.
+    /// Returns the states of documents in order. Documents with a place are read from the cache; the others are taken,
+    /// one after another, from what was just encoded.
     ///
     /// # Errors
-    /// When a file of the cache is not what its manifest says.
+    /// Returns an error if a file of the cache does not match the manifest.
     pub(crate) fn join(
         &mut self,
         keys: &[Key],
@@ -113,7 +113,7 @@ impl CachedStates {
         Ok(EncodedTexts { layout, states, hidden })
     }
 
-    /// Opens what is read of some documents: each file once, for all that is predicted.
+    /// Opens the files that documents are read from, each only once for all predictions.
     fn open_files(&mut self, places: &[Option<StatePlaces>]) -> Result<()> {
         let is_aligned = self.is_aligned();
         for places in places.iter().flatten() {
@@ -129,7 +129,7 @@ impl CachedStates {
         Ok(())
     }
 
-    /// Whether the states have a row for each word or token.
+    /// Returns whether the states have one row per word or token.
     fn is_aligned(&self) -> bool {
         self.states.iter().any(|state| !matches!(state.kind, StateKind::Pooled(_)))
     }
@@ -145,7 +145,7 @@ impl CachedStates {
         let (shard, document) = places[0];
         match self.layouts.get(&shard) {
             Some(stored) => push(layout, stored, document as usize, &self.states),
-            // A pooled state is one row, whatever its windows were.
+            // A pooled state is a single row, however many windows the document had.
             None => layout.push(key, truncated, &[0], std::iter::empty(), &[]),
         }
         for (own, (shard, document)) in states.iter_mut().zip(places) {
@@ -161,7 +161,7 @@ impl CachedStates {
     }
 }
 
-/// Adds a document of another layout, with what these states need of its alignment and its words.
+/// Appends a document of another layout, with as much of its alignment and words as these states need.
 fn push(layout: &mut ShardLayout, other: &ShardLayout, document: usize, states: &[StateId]) {
     let needs = |kind: StateKind| states.iter().any(|state| state.kind == kind);
     let lengths: Vec<u32> = other.documents.lengths(document).collect();

@@ -1,4 +1,4 @@
-//! A saved run measured on another labelled file.
+//! Evaluates a saved run on another labelled file.
 
 use std::path::Path;
 
@@ -13,11 +13,12 @@ use crate::{
     tasks::{CalibrationRows, TaskMetrics, TaskRows, similarity},
 };
 
-/// Metrics of a run's head on a labelled file, read as [`SavedRun::source`] says. States go through the cache. Rows that
-/// the run was trained on are warned of.
+/// Returns the metrics of a run's head on a labelled file, which is read with the settings of [`SavedRun::source`].
+/// States are read from the cache, after those that it lacks were added. Warns about rows that the run was trained on.
 ///
 /// # Errors
-/// When the file is not what the source's settings say, holds a label that the head does not know, or stage 1 fails.
+/// Returns an error if the file does not match the settings of the source, contains a label that the head does not
+/// know, or if stage 1 fails.
 pub fn evaluate(
     run: &SavedRun,
     data: &Path,

@@ -1,4 +1,4 @@
-//! Rows of a file to evaluate on that a run has seen before.
+//! Finds rows of an evaluation file that a run has seen before.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,20 +17,20 @@ use crate::{
     report::tables::{PREDICTIONS_FILE, read_texts_of_rows},
 };
 
-/// Says how many rows of `dataset`, read from `data`, stand among those that the run learned from or was chosen by, a line
-/// each. Its own test rows are none of them.
+/// Returns a warning for the rows of `dataset` (read from `data`) that the run was trained on, and one for those that
+/// were in its validation set. The run's own test rows do not count.
 ///
 /// # Errors
-/// When the run's table of predictions, which names its rows, is damaged.
+/// Returns an error if the run's table of predictions, which holds the keys of its rows, is damaged.
 pub(crate) fn warnings(run: &SavedRun, data: &Path, dataset: &Dataset) -> Result<Vec<String>> {
-    // A cosine learns from nothing.
+    // A cosine is not trained.
     if run.head.is_none() {
         return Ok(Vec::new());
     }
     let path = run.folder.join(PREDICTIONS_FILE);
     let bytes = match run.read_output(PREDICTIONS_FILE) {
         Ok(bytes) => bytes,
-        // It is needed for a warning only.
+        // Not an error, because the table is needed only for a warning.
         Err(error) => {
             let why = if path.is_file() {
                 error.to_string()
@@ -50,7 +50,7 @@ pub(crate) fn warnings(run: &SavedRun, data: &Path, dataset: &Dataset) -> Result
         let second = row.second.as_ref().map(|text| Key::of(Mode::Text, &[text]));
         let keys = std::iter::once(row.key).chain(second).collect();
         let part = part_of.entry(keys).or_insert(&row.part);
-        // A text that stands in train too was learned from.
+        // A text that is also in the training set was trained on.
         if row.part == part_name(Part::Train) {
             *part = &row.part;
         }

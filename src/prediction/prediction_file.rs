@@ -1,4 +1,4 @@
-//! Predictions for many records in one file, a row for each.
+//! Writes predictions for many records to a file, one row per record.
 
 use std::{path::Path, sync::Arc, time::Instant};
 
@@ -21,16 +21,16 @@ use crate::{
     tasks::prediction::Prediction,
 };
 
-/// What is written of each record.
+/// The columns to write for each record.
 #[derive(Clone, Debug, Default)]
 pub struct PredictionColumns {
-    /// The name of the column of ids, where they are carried along.
+    /// The name of the column of ids, if they are copied to the output.
     pub id: Option<String>,
-    /// Whether the texts are.
+    /// Whether the texts are written.
     pub texts: bool,
     /// Whether the probability of each label is written, as `p_<label>`.
     pub probabilities: bool,
-    /// Predictions that are less certain have no label.
+    /// The minimum confidence of a class; the label of a less certain prediction is left empty.
     pub min_confidence: f32,
 }
 
@@ -41,25 +41,26 @@ pub struct PredictionReport {
     /// The file, or the folder of parts.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub out: std::path::PathBuf,
-    /// Its rows: one for each record.
+    /// The number of rows, one for each record.
     pub rows: u64,
-    /// Records without a text, of which nothing is predicted.
+    /// The number of records without a text, which have no prediction.
     pub skipped: u64,
-    /// Documents whose states were in the run's cache.
+    /// The number of documents whose states were in the run's cache.
     pub reused: u64,
-    /// Wall time, from the first record.
+    /// Wall time in seconds, from the first record.
     pub seconds: f64,
 }
 
-/// Rows of a part, where a folder of parts is written.
+/// The number of rows in a part, if a folder of parts is written.
 const PART_RECORDS: usize = 100_000;
 
-/// Predicts for records and writes a row for each, in their order: to a file, whole or not at all, or to a folder, whose name
-/// ends in `/`, in parts. With several runs the columns of each stand under its name and a dot.
+/// Predicts for records and writes one row for each, in order: to a file, which is written completely or not at all,
+/// or, if `out` ends in `/`, to the parts of a folder. With several runs, the columns of each run are prefixed with its
+/// name and a dot.
 ///
 /// # Errors
-/// [`Error::Argument`] if the name of the file says no format, or the folder is not empty; those of the records; and as
-/// [`Predictor::predict`](crate::Predictor::predict).
+/// Returns [`Error::Argument`] if the file name does not imply a format or the folder is not empty, the errors of the
+/// records, and those of [`Predictor::predict`](crate::Predictor::predict).
 pub fn predict_to_file(
     predictors: &mut [NamedPredictor],
     records: impl Iterator<Item = Result<Record>>,
@@ -116,7 +117,7 @@ pub fn predict_to_file(
     };
     progress.finish();
     if written.is_err() && is_folder {
-        // Parts without the rest would look like all of them; the first error is the one that is told.
+        // Some of the parts would look like all of them. Errors here are ignored, because the first error is reported.
         let parts = (0..).map(|number| out.join(part_name(number)));
         parts.take_while(|part| part.exists()).for_each(|part| drop(std::fs::remove_file(part)));
     }
@@ -130,7 +131,7 @@ fn part_name(number: usize) -> String {
     format!("part-{number:05}.parquet")
 }
 
-/// The columns of one run or of several, side by side: what is said of a record first, then what each run predicts.
+/// The columns of one or more runs side by side: first those of the record, then the predictions of each run.
 struct RunTables {
     tables: Vec<(Option<String>, PredictionTable)>,
 }
@@ -140,7 +141,7 @@ impl RunTables {
         let several = predictors.len() > 1;
         let tables =
             predictors.iter().enumerate().map(|(number, NamedPredictor { name, predictor })| {
-                // What is said of a record is said once.
+                // The columns of the record are written only once.
                 let columns = match number {
                     0 => columns.clone(),
                     _ => PredictionColumns { id: None, texts: false, ..columns.clone() },
@@ -173,7 +174,7 @@ impl RunTables {
         Arc::new(Schema::new(fields))
     }
 
-    /// The rows of each run, of the same records.
+    /// Joins the rows of all runs, which are for the same records.
     fn batch(&self, schema: &SchemaRef, rows: &[Vec<Row>]) -> RecordBatch {
         let tables = self.tables.iter().zip(rows);
         let columns = tables.flat_map(|((_, table), rows)| table.columns(rows));
@@ -191,8 +192,8 @@ fn format_of(out: &Path) -> Result<RowFormat> {
     })
 }
 
-/// Makes a folder of parts. One that holds something already stays as it is: parts of two calls would look like those of
-/// one.
+/// Creates a folder for parts. A folder that is not empty is refused, because the parts of two calls would look like
+/// those of one.
 fn make_folder(out: &Path) -> Result<()> {
     std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
     let mut entries = std::fs::read_dir(out).map_err(Error::io("list", out))?;
@@ -254,7 +255,7 @@ impl PredictionTable {
         Arc::new(Schema::new(fields))
     }
 
-    /// Columns that tell which record it is: they are the first.
+    /// Returns the number of columns that identify the record; they come first.
     fn n_columns_of_record(&self) -> usize {
         let n_texts = if self.columns.texts { 1 + usize::from(self.reads_pairs) } else { 0 };
         usize::from(self.columns.id.is_some()) + n_texts
@@ -293,7 +294,7 @@ impl PredictionTable {
         match self.task {
             Task::Classification => {
                 columns.push(texts(rows, |(_, prediction)| match prediction {
-                    // An empty label is one that is withheld.
+                    // An empty label means that the label was withheld.
                     Some(Prediction::Class { label, .. }) if !label.is_empty() => {
                         Some(label.clone())
                     }
@@ -358,7 +359,7 @@ impl PredictionTable {
     }
 }
 
-/// Fails where the column of ids has the name of a column of predictions.
+/// Returns an error if the column of ids has the same name as a column of predictions.
 fn require_own_id_column(columns: &PredictionColumns, schema: &SchemaRef) -> Result<()> {
     let Some(id) = &columns.id else { return Ok(()) };
     let n_named = schema.fields().iter().filter(|field| field.name() == id).count();

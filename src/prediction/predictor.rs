@@ -1,4 +1,4 @@
-//! What a trained head says of new texts.
+//! Applies a trained head to new texts.
 
 use std::path::Path;
 
@@ -27,35 +27,35 @@ const POOLED_CHUNK_RECORDS: usize = 2048;
 /// About how many probabilities are computed at a time.
 const CHUNK_PROBABILITIES: usize = CHUNK_RECORDS * 1000;
 
-/// A head with its encoder, ready for new texts.
+/// A trained head with its encoder, which predicts for new texts.
 pub struct Predictor {
     run: SavedRun,
     checkpoint: Checkpoint,
     machine: Machine,
-    /// Opened when the first document needs it.
+    /// Loaded when the first document needs it.
     encoder: Option<TextEncoder>,
     /// States that need not be computed.
     cached: Option<CachedStates>,
-    /// Why the run's cache is not read, where it is damaged.
+    /// Why the run's cache is not used, if it is damaged.
     cache_problem: Option<String>,
 }
 
 impl Predictor {
-    /// Loads a run's encoder, on the device of its pipeline.
+    /// Creates a predictor and loads the run's encoder on the device of its pipeline.
     ///
     /// # Errors
-    /// When the model is not the one that the head was trained on, or cannot run.
+    /// Returns an error if the model is not the one that the head was trained on, or if it cannot run.
     pub fn open(run: SavedRun, machine: &Machine) -> Result<Predictor> {
         let mut predictor = Predictor::without_encoder(run, machine)?;
         predictor.encoder()?;
         Ok(predictor)
     }
 
-    /// As [`Predictor::open`], for many documents: those whose states the run's cache holds are not encoded again, and the
-    /// encoder is loaded when one has to be.
+    /// Creates a predictor for many documents: states that are in the run's cache are not computed again, and the
+    /// encoder is loaded only when a document needs it.
     ///
     /// # Errors
-    /// When the model is not the one that the head was trained on.
+    /// Returns an error if the model is not the one that the head was trained on.
     #[doc(hidden)]
     pub fn open_with_cache(run: SavedRun, machine: &Machine) -> Result<Predictor> {
         let mut predictor = Predictor::without_encoder(run, machine)?;
@@ -79,7 +79,7 @@ impl Predictor {
         })
     }
 
-    /// The encoder, loaded where it is not.
+    /// Returns the encoder, which is loaded on the first call.
     fn encoder(&mut self) -> Result<&mut TextEncoder> {
         if self.encoder.is_none() {
             let settings = self.run.pipeline.extraction.of_sources(Vec::new());
@@ -90,25 +90,25 @@ impl Predictor {
         Ok(self.encoder.as_mut().expect("just opened"))
     }
 
-    /// Predictions need no cache: what is wrong with it is told, and everything is encoded.
+    /// Stops using the cache and remembers why. Predictions do not need it: all texts are encoded instead.
     fn give_up_cache(&mut self, error: &Error) {
         self.cache_problem = Some(format!("{error}: texts are encoded again"));
         self.cached = None;
     }
 
-    /// Why the run's cache is not read, where it is damaged.
+    /// Why the run's cache is not used, if it is damaged.
     #[doc(hidden)]
     pub fn cache_problem(&self) -> Option<&str> {
         self.cache_problem.as_deref()
     }
 
-    /// Documents so far whose states were read from the run's cache.
+    /// Returns the number of documents so far whose states were read from the run's cache.
     #[doc(hidden)]
     pub fn reused(&self) -> u64 {
         self.cached.as_ref().map_or(0, |cached| cached.reused)
     }
 
-    /// The states of some documents, in their order.
+    /// Returns the states of documents, in order.
     fn states_of(&mut self, inputs: &[Document<'_>]) -> Result<EncodedTexts> {
         let Some(cached) = &self.cached else {
             return self.encoder()?.encode(inputs);
@@ -151,28 +151,28 @@ impl Predictor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Run`] if there is no finished run, one of its files is damaged, or the model is not the one that the head
-    /// was trained on, [`Error::Runtime`] or [`Error::Device`] if the
-    /// model cannot run.
+    /// Returns [`Error::Run`] if there is no finished run, one of its files is damaged, or the model is not the one
+    /// that the head was trained on, and [`Error::Runtime`] or [`Error::Device`] if the model cannot run.
     pub fn open_run(run: impl AsRef<Path>, machine: &Machine) -> Result<Predictor> {
         Predictor::open(SavedRun::open(run.as_ref())?, machine)
     }
 
-    /// The predictions of the head for some texts, in their order. A tagger finds the words of a text itself.
+    /// Predicts for texts and returns one prediction for each, in order. A tagger splits a text into words itself.
     ///
     /// # Errors
-    /// [`Error::Run`] if the head reads two texts ([`Predictor::predict_pairs`] takes those), [`Error::Encoder`] if a text
-    /// has no token or ONNX Runtime fails.
+    /// Returns [`Error::Argument`] if the head reads two texts (use [`Predictor::predict_pairs`] for it), and
+    /// [`Error::Encoder`] if a text has no tokens or ONNX Runtime fails.
     pub fn predict_texts<T: AsRef<str>>(&mut self, texts: &[T]) -> Result<Vec<Prediction>> {
         let record = |text: &T| Record { text: text.as_ref().into(), ..Record::default() };
         self.predict(&texts.iter().map(record).collect::<Vec<Record>>())
     }
 
-    /// The predictions of the head for some pairs of texts, in their order; for question answering each is a question and
-    /// its context.
+    /// Predicts for pairs of texts and returns one prediction for each, in order. For question answering, a pair is a
+    /// question and its context.
     ///
     /// # Errors
-    /// As [`Predictor::predict_texts`], if the head reads one text.
+    /// Returns [`Error::Argument`] if the head reads a single text, and otherwise the errors of
+    /// [`Predictor::predict_texts`].
     pub fn predict_pairs<A: AsRef<str>, B: AsRef<str>>(
         &mut self,
         pairs: &[(A, B)],
@@ -185,18 +185,18 @@ impl Predictor {
         self.predict(&pairs.iter().map(record).collect::<Vec<Record>>())
     }
 
-    /// Texts so far of which the end was cut off.
+    /// Returns the number of texts so far that were truncated.
     pub fn truncated(&self) -> u64 {
         let encoded = self.encoder.as_ref().map_or(0, |encoder| encoder.truncated);
         encoded + self.cached.as_ref().map_or(0, |cached| cached.truncated)
     }
 
-    /// The labels that the head tells apart, by id; none for numbers and answers.
+    /// Returns the labels of the head, by id; empty for numbers and answers.
     pub(crate) fn labels(&self) -> &[String] {
         &self.run.description.labels
     }
 
-    /// What the head predicts.
+    /// Returns the task of the head.
     pub(crate) fn task(&self) -> Task {
         self.run.pipeline.data.task
     }
@@ -210,10 +210,10 @@ impl Predictor {
         (CHUNK_PROBABILITIES / self.labels().len().max(1)).clamp(1, most)
     }
 
-    /// As [`Predictor::predict`], of which records without a text have nothing.
+    /// Predicts for records like [`Predictor::predict`], but returns `None` for a record without a text.
     ///
     /// # Errors
-    /// As there.
+    /// Returns the errors of [`Predictor::predict`].
     pub fn predict_where_there_is_text(
         &mut self,
         records: Vec<Record>,
@@ -229,16 +229,17 @@ impl Predictor {
         Ok(rows.collect())
     }
 
-    /// Whether the head reads two texts: a pair, or a question and its context.
+    /// Returns whether the head reads two texts: a pair, or a question and its context.
     pub fn needs_pairs(&self) -> bool {
         self.run.pipeline.reads_pairs()
     }
 
-    /// The predictions of the head for some records, in their order; of words it reads those of the record, or finds them in its
-    /// text.
+    /// Predicts for records and returns one prediction for each, in order. A tagger uses the words of the record if it
+    /// has any, and otherwise splits its text into words.
     ///
     /// # Errors
-    /// When a record lacks its second text, the encoder fails, or a state is no number.
+    /// Returns an error if a record lacks its second text or has one too many, if the encoder fails, or if a state is
+    /// not finite.
     pub fn predict(&mut self, records: &[Record]) -> Result<Vec<Prediction>> {
         if let Some(record) =
             records.iter().find(|record| self.needs_pairs() && record.text_pair.is_none())

@@ -1,4 +1,4 @@
-//! The runs of a folder of runs, as a table.
+//! Lists the runs in a folder of runs.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ use crate::{
     tasks::measure::METRICS_FILE,
 };
 
-/// What there is in a folder of runs.
+/// The contents of a folder of runs.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct RunList {
@@ -38,29 +38,29 @@ pub struct ListedRun {
     /// Its folder.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub run: PathBuf,
-    /// What it is called, with others.
+    /// Its name, which the runs of a pipeline share.
     pub name: String,
     /// Which of these it is; none of a run that lies in no folder of runs.
     pub number: Option<u64>,
     /// When it was whole, in UTC.
     pub created: Option<String>,
-    /// What its head predicts.
+    /// The task of its head.
     pub task: String,
     /// The kind of its head.
     pub head: String,
     /// The main metric of the task, or the one that was asked for.
     pub metric: Option<String>,
-    /// The rows that it was measured on: `test` or `validation`.
+    /// The part whose rows it was measured on: `test` or `validation`.
     pub part: Option<String>,
     /// Its value.
     pub value: Option<f64>,
     /// Its 95 % interval.
     pub ci: Option<[f64; 2]>,
-    /// The model, with its revision on the hub where that is known.
+    /// The model, with its revision on the hub if that is known.
     pub model: String,
-    /// Names that somebody gave it.
+    /// Its tags.
     pub tags: Vec<String>,
-    /// The values of its pipeline that are not the defaults.
+    /// The settings of its pipeline that differ from the defaults.
     pub settings: Map<String, Value>,
 }
 

@@ -1,4 +1,4 @@
-//! A run as it was saved, and its head on labelled data.
+//! A saved run: its head, its pipeline, and the settings for reading other data files.
 
 use std::path::{Path, PathBuf};
 
@@ -21,40 +21,40 @@ use crate::{
     tasks::{measure::METRICS_FILE, own_metric},
 };
 
-/// A run: its head, and the pipeline that made it.
+/// A saved run: a head, and the pipeline that it was trained with.
 pub struct SavedRun {
-    /// The folder.
+    /// The run folder.
     pub folder: PathBuf,
-    /// What its head is.
+    /// The description of its head.
     pub description: HeadDescription,
-    /// The head; none for a cosine.
+    /// The head; `None` for a cosine.
     pub head: Option<Head>,
-    /// The pipeline, as its lock file holds it.
+    /// The pipeline from its lock file.
     pub pipeline: Pipeline,
-    /// Newer runs of the same folder that cannot be used: their locks are not whole, or of another version.
+    /// Newer runs in the same folder that cannot be used because their locks are incomplete or from another version.
     pub passed_over: Vec<PathBuf>,
-    /// How it was chosen among others.
+    /// Notes on how the run was chosen among others.
     pub notes: Vec<String>,
-    /// In what it is another run than may be expected.
+    /// Warnings about ways in which it may not be the expected run.
     pub warnings: Vec<String>,
     lock: Lock,
     places: RunPlaces,
 }
 
 impl SavedRun {
-    /// Opens a run: by its folder, by a folder of runs (then the newest in it), by the name of runs in the folder `runs`, or
-    /// by a tag.
+    /// Opens a run by its folder, by a folder of runs (the newest run in it), by the name of runs in the folder `runs`,
+    /// or by a tag.
     ///
     /// # Errors
-    /// When there is no finished run, or one of its files is damaged.
+    /// Returns an error if there is no finished run, or if one of its files is damaged.
     pub fn open(path: &Path) -> Result<SavedRun> {
         SavedRun::open_moved(path, &Relocation::default())
     }
 
-    /// As [`SavedRun::open`], of a run whose files lie elsewhere than when it was made.
+    /// Opens a run like [`SavedRun::open`], if its files have been moved since it was made.
     ///
     /// # Errors
-    /// As there.
+    /// Returns the errors of [`SavedRun::open`].
     #[doc(hidden)]
     pub fn open_moved(path: &Path, relocation: &Relocation) -> Result<SavedRun> {
         let found = find(path)?;
@@ -97,12 +97,12 @@ impl SavedRun {
         Ok(run)
     }
 
-    /// The settings to read a data file with: its own where the pipeline names it, else those of the first train source.
-    /// Ids, and parts that a column names, are not looked for.
+    /// Returns the settings for reading a data file: its own if the pipeline names the file, and otherwise those of the
+    /// first train source. Columns of ids and of parts are not read.
     ///
-    /// The format is `format` where one is given; else that of the train source where the file's extension is that of
-    /// the train source's file, or tells none; else what the extension tells. A constant label of a train source of
-    /// lines holds for no other file.
+    /// The format is `format` if it is given. Otherwise it is that of the train source if the file has the same
+    /// extension as the train source's file, or an extension that implies no format, and else the one that the
+    /// extension implies. The constant label of a train source of lines is not applied to other files.
     pub fn source(&self, path: &Path, format: Option<Format>) -> Source {
         let same = |source: &&Source| matches!((source.path.canonicalize(), path.canonicalize()), (Ok(a), Ok(b)) if a == b);
         if let Some(own) = self.pipeline.extraction.sources.iter().find(same) {
@@ -119,7 +119,7 @@ impl SavedRun {
             ..train.clone()
         };
         let train_format = train.resolve_format().ok();
-        // Where the name alone tells the format, what the file holds may tell more: a .json may hold an array.
+        // If the format is inferred from the name, the contents may refine it: a .json file may hold an array.
         let told = if by_extension.extension() == train.extension() {
             train.format
         } else if by_extension.resolve_format().is_ok() {
@@ -132,10 +132,10 @@ impl SavedRun {
         let label = train.label.clone().filter(|_| !constant_label);
         let mut source = Source { format, label, ..by_extension };
         if source.resolve_format().is_ok_and(|format| format == Format::Folder) {
-            // Its labels are the names of its folders.
+            // The labels are the names of the subfolders.
             source.label = None;
         }
-        // A delimiter is that of the train source's format.
+        // The delimiter is only valid for the train source's format.
         let is_same_format = source.resolve_format().ok() == train_format;
         let source = Source { delimiter: source.delimiter.filter(|_| is_same_format), ..source };
         if self.pipeline.data.task == Task::Qa {
@@ -144,10 +144,10 @@ impl SavedRun {
         source
     }
 
-    /// [`SavedRun::source`], with keys of a source table set to other values, as in `delimiter=";"`.
+    /// Returns [`SavedRun::source`] with some keys of the source table overridden, as in `delimiter=";"`.
     ///
     /// # Errors
-    /// When a key is not known, or a value is none of its kind.
+    /// Returns an error if a key is unknown or a value has the wrong type.
     pub fn source_with(
         &self,
         path: &Path,
@@ -174,7 +174,7 @@ impl SavedRun {
         table.try_into().map_err(|error: toml::de::Error| failed(error.message().to_string()))
     }
 
-    /// What the run is, in one line: its folder, task and labels, its score, and the day on which it was written.
+    /// Describes the run in one line: its folder, task, labels, head, score, and the day on which it was finished.
     pub fn summary(&self) -> String {
         let labels = match &self.description.labels[..] {
             [] => String::new(),
@@ -195,7 +195,7 @@ impl SavedRun {
         )
     }
 
-    /// The main metric of the run's task on test, or else on validation.
+    /// Returns the main metric of the run's task on the test set, or else on the validation set.
     fn score(&self) -> Option<String> {
         let bytes = self.read_output(METRICS_FILE).ok()?;
         let score = main_score(
@@ -206,8 +206,8 @@ impl SavedRun {
         Some(format!("{} {:.3} on {}", score.metric, score.value, score.part))
     }
 
-    /// Adds to an error of a file which format it is read in, where that is the train source's and the file's name tells
-    /// another one, or none. `format` is the one that was asked for.
+    /// Adds the format that a file was read in to an error, if it is the train source's and the file's name implies
+    /// another format or none. `format` is the requested format.
     pub fn explain_format(&self, path: &Path, format: Option<Format>, mut error: Error) -> Error {
         let by_name = Source::new(path).resolve_format().ok();
         let used = self.source(path, format).format;
@@ -222,12 +222,12 @@ impl SavedRun {
         error
     }
 
-    /// The bytes of a file that a replay of this run must reproduce.
+    /// Returns the content of a file that a replay of this run must reproduce.
     pub(crate) fn read_output(&self, name: &str) -> Result<Vec<u8>> {
         self.lock.read_output(&self.folder, name)
     }
 
-    /// Fails where the lock's pipeline is not that of the head.
+    /// Returns an error if the pipeline in the lock does not match the head.
     fn require_one_task(&self) -> Result<()> {
         let (task, head) = (self.pipeline.data.task, &self.description);
         let of_lock = (task.to_string(), self.pipeline.has_separate_pairs());
@@ -252,17 +252,17 @@ impl SavedRun {
         }
     }
 
-    /// What decides the states that the head was trained on.
+    /// Returns the inputs that determine the states that the head was trained on.
     pub(crate) fn inputs(&self, checkpoint: &Checkpoint) -> FingerprintInputs {
         let provider = if self.lock.device.starts_with("cuda") { "cuda" } else { "cpu" };
         inputs_for(&self.pipeline, checkpoint, provider)
     }
 
-    /// Fails where the settings in the lock make other states than those that the head was trained on.
+    /// Returns an error if the settings in the lock produce other states than those that the head was trained on.
     fn require_same_states(&self, checkpoint: &Checkpoint) -> Result<()> {
         let inputs = self.inputs(checkpoint);
         let (expected, got) = (&self.lock.cache.fingerprint, inputs.fingerprint());
-        // Another version may make other fingerprints of the same states.
+        // Another version may compute a different fingerprint for the same states.
         let is_of_this_version = self.lock.frostbert == VERSION;
         if *expected == got || !is_of_this_version {
             Ok(())
@@ -276,12 +276,12 @@ impl SavedRun {
         }
     }
 
-    /// The model by its name, with its revision on the hub where that is known.
+    /// Returns the name of the model, with its revision on the hub if that is known.
     pub fn model_name(&self) -> String {
         self.lock.base_model().to_string()
     }
 
-    /// Says where the model was looked for, and how to name its folder.
+    /// Creates the error that names the places where the model was looked for, and how to give its folder.
     fn no_model(&self, folder: &Path) -> Error {
         let places = self.places.of_model(folder);
         let looked: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
@@ -296,7 +296,7 @@ impl SavedRun {
         }
     }
 
-    /// The checkpoint, if it is still the one that the head was trained on.
+    /// Returns the checkpoint, or an error if it is not the one that the head was trained on.
     pub(crate) fn checkpoint(&self) -> Result<Checkpoint> {
         let folder = &self.pipeline.extraction.model;
         if !folder.exists() {
@@ -333,7 +333,7 @@ pub(crate) struct MainScore {
     pub(crate) ci: Option<[f64; 2]>,
 }
 
-/// The main metric of a task among the metrics of a run: on test, or else on validation.
+/// Returns the main metric of a task from the metrics of a run, on the test set or else on the validation set.
 pub(crate) fn main_score(
     task: Task,
     labels: &[String],

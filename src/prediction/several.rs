@@ -1,4 +1,4 @@
-//! Several runs that predict for the same records.
+//! Predicts for the same records with several runs.
 
 use std::path::Path;
 
@@ -11,18 +11,18 @@ use crate::{
     tasks::prediction::Prediction,
 };
 
-/// A run that predicts, with the name by which its predictions are told from those of others.
+/// A predictor, with the name that distinguishes its predictions from those of other runs.
 pub struct NamedPredictor {
-    /// The name of its runs; where several of them are meant, with more of the path of its folder.
+    /// The name of its runs, or the path of its folder if several of the runs have the same name.
     pub name: String,
-    /// The run.
+    /// The predictor.
     pub predictor: Predictor,
 }
 
-/// A record, and what is predicted for it; nothing where it has no text.
+/// A record and its prediction; `None` if it has no text.
 pub(crate) type Row = (Record, Option<Prediction>);
 
-/// The names of runs, in their order, all of them different but for runs that are named twice.
+/// Returns the names of runs, in order. All names differ, unless a run is given twice.
 pub fn names_of(runs: &[SavedRun]) -> Vec<String> {
     let own = |run: &SavedRun| short_name(&run.folder, &run.pipeline);
     let is_shared = |name: &str| runs.iter().filter(|run| own(run) == name).count() > 1;
@@ -34,7 +34,8 @@ pub fn names_of(runs: &[SavedRun]) -> Vec<String> {
         .collect()
 }
 
-/// The name that runs of this kind have; of one of several tasks, or of a copy, that of its folder.
+/// Returns the pipeline's name if the folder is numbered. Otherwise the folder is that of one of several tasks or a
+/// copy, and its own name is returned.
 fn short_name(folder: &Path, pipeline: &Pipeline) -> String {
     match folder.file_name() {
         Some(name) if number_of(name).is_none() => name.to_string_lossy().into_owned(),
@@ -42,16 +43,16 @@ fn short_name(folder: &Path, pipeline: &Pipeline) -> String {
     }
 }
 
-/// Records that all of some runs predict for at a time.
+/// Returns the number of records that all predictors can predict for at a time.
 pub fn records_at_a_time(predictors: &[NamedPredictor]) -> usize {
     let each = predictors.iter().map(|one| one.predictor.records_at_a_time());
     each.min().unwrap_or(1)
 }
 
-/// What each run predicts for some records, in their order.
+/// Returns the predictions of each run for the same records, in order.
 ///
 /// # Errors
-/// As [`Predictor::predict`].
+/// Returns the errors of [`Predictor::predict`].
 pub fn predict_with_all(
     predictors: &mut [NamedPredictor],
     records: Vec<Record>,

@@ -1,4 +1,4 @@
-//! How alike texts are by their states alone: two texts, or a query and the texts of a corpus.
+//! The similarity of texts according to their states alone: of two texts, or of a query and the texts of a corpus.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -27,17 +27,17 @@ use crate::{
     tasks::cosine::cosine,
 };
 
-/// A text of a corpus and how alike it is to a query.
+/// A text of a corpus and its similarity to a query.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Match {
     /// The text.
     pub text: String,
-    /// The cosine of its state and the query's.
+    /// The cosine similarity of its state and the query's.
     pub score: f64,
 }
 
-/// The pooled state that a pipeline compares texts by: that of its head, or the mean where it pools otherwise; of the
-/// first of its layers.
+/// Returns the pooled state by which a pipeline compares texts: the pooling of its head, or the mean if the head pools
+/// by attention, at the first of its layers.
 fn state_of(pipeline: &Pipeline, model_layers: usize) -> Result<StateId> {
     let pooling = match pipeline.head.pooling {
         HeadPooling::Cls => Pooling::Cls,
@@ -48,10 +48,10 @@ fn state_of(pipeline: &Pipeline, model_layers: usize) -> Result<StateId> {
     Ok(StateId::pooled(pooling, states[0].layer))
 }
 
-/// The cosine of the states of two texts; nothing is cached.
+/// Returns the cosine similarity of the states of two texts. Nothing is cached.
 ///
 /// # Errors
-/// When the model cannot run, or a text has no token.
+/// Returns an error if the model cannot run or a text has no tokens.
 pub fn compare(pipeline: &Pipeline, texts: [&str; 2], machine: &Machine) -> Result<f64> {
     let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
     let state = state_of(pipeline, checkpoint.config.layers)?;
@@ -77,11 +77,11 @@ fn encode(
     Ok(view.decode_all(&all))
 }
 
-/// The `top` texts of the pipeline's files that are most alike to a query, best first; texts that are alike stand in the
-/// order of their keys. What the cache lacks is extracted first.
+/// Returns the `top` texts of the pipeline's files that are most similar to a query, best first; ties are ordered by
+/// key. States that the cache lacks are extracted first.
 ///
 /// # Errors
-/// As [`crate::extraction::extract::extract`].
+/// Returns the errors of [`crate::extraction::extract::extract`].
 pub fn nearest(
     pipeline: &Pipeline,
     query: &str,
@@ -94,7 +94,7 @@ pub fn nearest(
     let mut pipeline = pipeline.clone();
     pipeline.extraction.kinds = vec![state.kind];
     pipeline.extraction.layers = LayerChoice::of_numbers([state.layer]);
-    // Each text for itself: a query is one text.
+    // The texts of a pair are compared separately, because a query is a single text.
     pipeline.extraction.pairs.fill(Pair::Separate);
     let report = extract_with(&checkpoint, &pipeline, machine, progress)?;
     let query = encode(&pipeline, &checkpoint, state, &[query], machine)?;
@@ -152,7 +152,7 @@ impl PartialOrd for ScoredDocument {
     }
 }
 
-/// Shows every text of the pipeline's files, in the order in which they come.
+/// Visits every text of the pipeline's files, in order.
 fn each_text(pipeline: &Pipeline, mut visit: impl FnMut(Document<'_>)) -> Result<()> {
     for example in read_all(&pipeline.extraction.sources) {
         let example = example?;
@@ -163,7 +163,7 @@ fn each_text(pipeline: &Pipeline, mut visit: impl FnMut(Document<'_>)) -> Result
     Ok(())
 }
 
-/// The keys of all texts, each once.
+/// Returns the keys of all texts, without duplicates.
 fn keys_of(pipeline: &Pipeline) -> Result<Vec<Key>> {
     let mut seen = HashSet::new();
     let mut keys = Vec::new();
