@@ -1,4 +1,4 @@
-//! A run's own folder: `<run.dir>/<name>/<number>`, never written to by another run.
+//! Run folders: each run has its own, `<run.dir>/<name>/<number>`, which no other run ever writes to.
 
 pub(crate) mod find;
 pub(crate) mod lock;
@@ -20,10 +20,10 @@ use crate::{
     run_folder::lock::{LOCK_FILE, Lock, is_finished},
 };
 
-/// Creates the next run folder of a name, numbered from `001`.
+/// Creates the next run folder of this name, numbered from `001`.
 ///
 /// # Errors
-/// When the folder cannot be created.
+/// Returns an error if the folder cannot be created.
 pub(crate) fn create(run_dir: &Path, name: &str) -> Result<PathBuf> {
     let parent = run_dir.join(name);
     fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
@@ -32,41 +32,43 @@ pub(crate) fn create(run_dir: &Path, name: &str) -> Result<PathBuf> {
         let folder = parent.join(format!("{number:03}"));
         match fs::create_dir(&folder) {
             Ok(()) => return Ok(folder),
-            // Another run took this number meanwhile.
+            // Another run has taken this number in the meantime.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
             Err(error) => return Err(Error::io("create", folder)(error)),
         }
     }
 }
 
-/// Where runs go, and where they are looked for by name, unless a pipeline says otherwise.
+/// Returns the default folder of runs: where runs are written unless the pipeline names another folder, and where they
+/// are looked for by name.
 pub(crate) fn default_dir() -> PathBuf {
     RunSection::default().dir
 }
 
-/// Says that this process writes a run folder, until it is dropped.
+/// Marks a run folder as being written by this process, until it is dropped.
 pub(crate) struct Writing {
     _folder: Option<File>,
 }
 
 impl Writing {
-    /// Waits for the moment in which somebody looks at the folder. Where the file system knows no locks, nothing is said.
+    /// Marks a run folder, after waiting for the moment in which another process checks it. On a file system without
+    /// locks, nothing is marked.
     pub(crate) fn begin(folder: &Path) -> Writing {
         let file = File::open(folder).ok();
         Writing { _folder: file.filter(|file| file.lock_shared().is_ok()) }
     }
 }
 
-/// Whether a process writes a run folder.
+/// Returns whether a process is writing a run folder.
 pub(crate) fn is_being_written(folder: &Path) -> bool {
     let locked = |file: File| matches!(file.try_lock(), Err(TryLockError::WouldBlock));
     File::open(folder).is_ok_and(locked)
 }
 
-/// The names of runs in a folder of runs, in order, each with its numbered folders, the newest first.
+/// Returns the names of the runs in a folder of runs, sorted, each with its numbered folders, newest first.
 ///
 /// # Errors
-/// When a folder cannot be read.
+/// Returns an error if a folder cannot be read.
 pub(crate) fn by_name(runs: &Path) -> Result<Vec<(String, Vec<PathBuf>)>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(runs).map_err(Error::io("list", runs))? {
@@ -84,7 +86,7 @@ pub(crate) fn by_name(runs: &Path) -> Result<Vec<(String, Vec<PathBuf>)>> {
     Ok(names)
 }
 
-/// The finished runs in a numbered folder: its own, or those of its tasks.
+/// Returns the finished runs in a numbered folder: the run itself, or those of its tasks.
 pub(crate) fn finished_in(folder: &Path) -> Vec<PathBuf> {
     if folder.join(LOCK_FILE).is_file() {
         return if is_finished(folder) { vec![folder.to_path_buf()] } else { Vec::new() };
@@ -92,15 +94,15 @@ pub(crate) fn finished_in(folder: &Path) -> Vec<PathBuf> {
     finished_below(folder)
 }
 
-/// Whether the work on a run folder was stopped, and may go on there.
+/// Returns whether a run folder belongs to an interrupted run that can be resumed.
 pub(crate) fn is_unfinished(folder: &Path) -> bool {
     folder.join(UNFINISHED).is_dir()
 }
 
-/// The run folders in a folder of runs, the newest first.
+/// Returns the run folders of one name, newest first.
 ///
 /// # Errors
-/// When the folder cannot be read.
+/// Returns an error if the folder cannot be read.
 pub(crate) fn newest_first(parent: &Path) -> Result<Vec<PathBuf>> {
     if !parent.is_dir() {
         return Ok(Vec::new());
@@ -111,15 +113,16 @@ pub(crate) fn newest_first(parent: &Path) -> Result<Vec<PathBuf>> {
     Ok(runs.map(|number| parent.join(format!("{number:03}"))).collect())
 }
 
-/// The folder in a run folder that holds what a sweep has done, until the run is whole.
+/// The subfolder that holds the work of a sweep until its run is finished.
 pub(crate) const UNFINISHED: &str = "unfinished";
 
-/// The folder of a run: `path` itself where it holds a lock, else the newest run in it whose lock is whole.
+/// Returns the folder of a run: `path` itself if it contains a lock file, otherwise the newest run in it with a
+/// complete lock file.
 ///
 /// # Errors
-/// When neither holds a finished run.
+/// Returns an error if there is no finished run in either.
 pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
-    // A folder that holds a lock is meant itself: what is wrong with its lock is said when it is read.
+    // A folder with a lock file is always taken itself; errors in the lock are reported when it is read.
     if path.join(LOCK_FILE).is_file() {
         return Ok(path.to_path_buf());
     }
@@ -127,7 +130,7 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
     if let Some(finished) = runs.iter().find(|folder| is_finished(folder)) {
         return Ok(finished.clone());
     }
-    // Where no lock is whole, what is wrong with the newest says more than that there is none.
+    // If no lock is complete, the error of the newest one says more than that there is no finished run.
     let mut locks = runs.iter().map(|folder| folder.join(LOCK_FILE));
     if let Some(torn) = locks.find(|lock| lock.is_file()) {
         Lock::read(&torn)?;
@@ -157,7 +160,7 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
     })
 }
 
-/// The runs in a folder of runs that are newer than the one that [`resolve`] found, and have a lock that is not whole.
+/// Returns the runs of a name that are newer than the one that [`resolve`] found but have an incomplete lock file.
 pub(crate) fn passed_over(path: &Path, found: &Path) -> Vec<PathBuf> {
     let newer = newest_first(path).unwrap_or_default().into_iter();
     newer
@@ -166,21 +169,21 @@ pub(crate) fn passed_over(path: &Path, found: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether a run folder, or the newest run in a folder of runs, is of a sweep that was stopped.
+/// Returns whether a run folder, or the newest run in a folder of runs, belongs to an interrupted sweep.
 fn is_of_unfinished_sweep(path: &Path) -> bool {
     let newest = newest_first(path).unwrap_or_default().into_iter().take(1);
     let mut folders = newest.chain([path.to_path_buf()]);
     folders.any(|folder| is_unfinished(&folder))
 }
 
-/// The runs of tasks in a run folder of several, or in the newest run in a folder of runs.
+/// Returns the runs of the tasks in a run folder with several tasks, or in the newest run in a folder of runs.
 fn tasks_in(path: &Path) -> impl Iterator<Item = PathBuf> {
     let newest = folders_in(path).pop();
     let below = newest.into_iter().flat_map(|run| finished_below(&run));
     finished_below(path).into_iter().chain(below)
 }
 
-/// The finished runs right below a folder.
+/// Returns the finished runs directly below a folder.
 fn finished_below(path: &Path) -> Vec<PathBuf> {
     let finished = |folder: &PathBuf| is_finished(folder) && !folder.ends_with(UNFINISHED);
     folders_in(path).into_iter().filter(finished).collect()
@@ -193,7 +196,7 @@ fn folders_in(path: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// The largest number of a run.
+/// The highest number that a run can have.
 const MOST_RUNS: u64 = 999_999_999;
 
 fn numbers_in(parent: &Path) -> Result<Vec<u64>> {
@@ -205,7 +208,8 @@ fn numbers_in(parent: &Path) -> Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// The number of a run whose folder has this name. A name such as +1 or 99999999999999999999 is somebody else's.
+/// Returns the number of the run with this folder name, or `None` for a name that this program does not give to runs,
+/// such as +1 or 99999999999999999999.
 pub(crate) fn number_of(name: &OsStr) -> Option<u64> {
     let name = name.to_str()?;
     let number = name.parse::<u64>().ok()?;
@@ -229,7 +233,7 @@ mod tests {
             let error = format!("{:?}", resolve(path).unwrap_err());
             assert!(error.contains("its sweep is not finished"), "{error}");
         }
-        // A lock that is not whole finishes no run, and is for whoever names its folder.
+        // A run with an incomplete lock is not finished, and is only found by its own folder.
         fs::write(first.join(LOCK_FILE), "{}").unwrap();
         assert!(resolve(&folder.path().join("a")).is_err());
         assert_eq!(resolve(&first).unwrap(), first);

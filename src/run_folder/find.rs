@@ -1,4 +1,4 @@
-//! The run that somebody means: by its folder, by the name of runs, or by a tag.
+//! Finds the run that the user refers to by its folder, by the name of runs, or by a tag.
 
 use std::path::{Path, PathBuf};
 
@@ -12,24 +12,24 @@ use crate::{
     },
 };
 
-/// A run that was found, and what is to be said about it.
+/// A run that was found, with notes and warnings for the user.
 #[derive(Debug, Default)]
 pub(crate) struct FoundRun {
     /// Its folder.
     pub(crate) folder: PathBuf,
-    /// How it was chosen among others.
+    /// Notes on how it was chosen among others.
     pub(crate) notes: Vec<String>,
-    /// In what it is another one than may be expected.
+    /// Warnings about ways in which it may not be the expected run.
     pub(crate) warnings: Vec<String>,
-    /// Newer runs of the same name that cannot be used: their locks are not whole, or of another version.
+    /// Newer runs of the same name that cannot be used because their locks are incomplete or from another version.
     pub(crate) passed_over: Vec<PathBuf>,
 }
 
-/// Finds a run: `path` is its folder, or a folder of runs, or a tag; the last two are also looked for in the default
-/// folder of runs. A tag goes before a name.
+/// Finds a run: `path` is its folder, a folder of runs, or a tag. The last two are also looked for in the default
+/// folder of runs. A tag takes precedence over a name.
 ///
 /// # Errors
-/// When there is no finished run, or a tag names one that is not there.
+/// Returns an error if there is no finished run, or if a tag refers to a run that does not exist.
 pub(crate) fn find(path: &Path) -> Result<FoundRun> {
     if path.join(LOCK_FILE).is_file() {
         return Ok(FoundRun { folder: path.to_path_buf(), ..FoundRun::default() });
@@ -50,7 +50,7 @@ pub(crate) fn find(path: &Path) -> Result<FoundRun> {
     Ok(found)
 }
 
-/// The run of a tag, where `path` is one.
+/// Returns the tagged run if `path` is a tag.
 fn tagged(path: &Path) -> Result<Option<FoundRun>> {
     let Some((runs, tag)) = folder_and_tag(path) else {
         return Ok(None);
@@ -82,14 +82,15 @@ fn tagged(path: &Path) -> Result<Option<FoundRun>> {
     Ok(Some(found))
 }
 
-/// The folder that a path means: a name without a folder of its own is one of the default folder of runs.
+/// Returns the folder that a path refers to: a name that is not a folder of runs itself is looked up in the default
+/// folder of runs.
 fn folder_of(path: &Path) -> PathBuf {
     let below = default_dir().join(path);
     let is_own = !path.is_relative() || newest_first(path).is_ok_and(|runs| !runs.is_empty());
     if is_own || !below.is_dir() { path.to_path_buf() } else { below }
 }
 
-/// In what a run is of something else than the one before.
+/// Returns a warning if a run differs from the one before it in its task, its labels or its data.
 fn what_changed(before: &Path, newest: &Path) -> Result<Option<String>> {
     let [one, other] = [before, newest].map(|run| Lock::read(&run.join(LOCK_FILE)));
     let (one, other) = (one?, other?);

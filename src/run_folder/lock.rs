@@ -28,10 +28,10 @@ use crate::{
 /// The maximum size of a lock file in MiB: room for millions of labels.
 const MAX_MIB: u64 = 256;
 
-/// The file in the run folder.
+/// The name of the lock file in a run folder.
 pub const LOCK_FILE: &str = "lock.json";
 
-/// What is said of an input that is not there.
+/// What [`Lock::changed_inputs`] says about an input that does not exist.
 pub(crate) const NO_FILE: &str = "no such file";
 
 /// The files of a run that a replay must reproduce byte for byte.
@@ -46,7 +46,7 @@ const REPRODUCED_OF_SWEEPS: [&str; 1] = ["leaderboard.csv"];
 pub struct Lock {
     /// The program's version.
     pub frostbert: String,
-    /// What else tells where the run was made; none of it decides the result.
+    /// Where and when the run was made; none of it affects the result.
     #[serde(flatten)]
     pub made: Provenance,
     /// The pipeline after defaults and overrides.
@@ -79,28 +79,28 @@ pub struct Lock {
     pub outputs: BTreeMap<String, Digest>,
 }
 
-/// Where a run was made. It is filled in when the run is whole: runs that are equal but for this are the same. Locks of
-/// earlier versions have none of it.
+/// Where and when a run was made. It is filled in when the run is finished; runs that differ only in this are
+/// considered the same. Locks of earlier versions do not have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
-    /// The commit that the program was built from; absent where it was built without git.
+    /// The commit that the program was built from; absent if it was built without git.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
-    /// The time in UTC at which the run was whole, as `2026-11-30T05:08:15Z`.
+    /// The time at which the run was finished, in UTC, such as `2026-11-30T05:08:15Z`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
-    /// The kind of machine, as `linux x86_64, 2 cores`.
+    /// The kind of machine, such as `linux x86_64, 2 cores`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// The model by its name.
+    /// The name of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_model: Option<BaseModel>,
 }
 
-/// A model as people know it.
+/// The name by which people know a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BaseModel {
-    /// `owner/name` on the hub where it was pulled from there, else the name of its folder.
+    /// `owner/name` on the hub if it was pulled from there, otherwise the name of its folder.
     pub name: String,
     /// The commit on the hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,7 +108,7 @@ pub struct BaseModel {
 }
 
 impl Provenance {
-    /// Of a run that is made now, from the model in a folder.
+    /// Describes a run that is made now from the model in a folder.
     fn now(model: &Path) -> Provenance {
         let time = DateTime::<Utc>::from(SystemTime::now());
         Provenance {
@@ -132,7 +132,7 @@ impl BaseModel {
         }
     }
 
-    /// A model of which only the folder is known.
+    /// Names a model by its folder.
     fn named_by(folder: &Path) -> BaseModel {
         let name = folder.file_name().unwrap_or(folder.as_os_str());
         BaseModel { name: name.to_string_lossy().into_owned(), revision: None }
@@ -313,7 +313,8 @@ impl Lock {
         Ok(changed)
     }
 
-    /// That another commit of the same version replays the run, in words. It may give the same bytes.
+    /// Returns a note if a run of another commit of the same version is replayed, which may still reproduce the same
+    /// bytes.
     pub(crate) fn other_commit(&self) -> Option<String> {
         let of_run = self.made.commit.as_deref()?;
         match program::COMMIT {
@@ -326,7 +327,7 @@ impl Lock {
         }
     }
 
-    /// The model's name, and its revision on the hub where that is known.
+    /// Returns the model's name, with its revision on the hub if that is known.
     pub fn base_model(&self) -> BaseModel {
         let known = self.made.base_model.clone();
         known.unwrap_or_else(|| BaseModel::named_by(&self.head_pipeline().model.path))
@@ -337,7 +338,7 @@ impl Lock {
         self.winner.as_ref().unwrap_or(&self.pipeline)
     }
 
-    /// When the run was whole; of a lock that does not say, when its file was written.
+    /// Returns when the run was finished. For a lock without a time, this is when its file was written.
     pub(crate) fn created(&self, folder: &Path) -> Option<DateTime<Utc>> {
         let said = self.made.created.as_deref();
         let said = said.and_then(|time| DateTime::parse_from_rfc3339(time).ok());

@@ -1,4 +1,4 @@
-//! Old runs, removed.
+//! Removes old runs.
 
 use std::{
     fs,
@@ -18,44 +18,44 @@ use crate::{
     },
 };
 
-/// Which runs are old.
+/// The rule that decides which runs are old.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PruneRule {
-    /// Finished runs of each name that stay, the newest.
+    /// The number of newest finished runs of each name to keep.
     pub keep: usize,
-    /// Of the others, those that are older than this go.
+    /// The age from which the other runs are removed.
     pub older_than: Duration,
 }
 
-/// What was removed.
+/// The result of pruning.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Pruned {
-    /// The folders that are gone, or would be.
+    /// The folders that were removed, or would be.
     #[serde(serialize_with = "frostbert_cache::wording::paths_shown")]
     pub removed: Vec<PathBuf>,
-    /// Those that stay and are not among the newest: tagged, not finished, or in work.
+    /// The runs that were kept although they are not among the newest: tagged, unfinished, in use, or links.
     pub kept: Vec<KeptRun>,
-    /// Bytes of the files that are gone, or would be.
+    /// The size of the files that were removed, or would be.
     pub bytes: u64,
 }
 
-/// A run that stays, whatever the rule says.
+/// A run that is kept whatever the rule says.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct KeptRun {
     /// Its folder.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub run: PathBuf,
-    /// Why.
+    /// Why it is kept.
     pub why: String,
 }
 
-/// Removes the runs of a folder of runs that a rule says are old; with `only_look`, says which they are. A run with a tag
-/// stays, and so does one that is not finished or that another process writes.
+/// Removes the old runs in a folder of runs, or with `only_look` only returns them. A run is kept if it has a tag, is
+/// not finished, or is being written by another process.
 ///
 /// # Errors
-/// When a folder cannot be read or removed: what was removed before is gone.
+/// Returns an error if a folder cannot be read or removed. Runs that were removed before that stay removed.
 pub fn prune(runs: &Path, rule: PruneRule, only_look: bool) -> Result<Pruned> {
     let _changing = Changing::begin(runs);
     let tags = Tags::read(runs)?;
@@ -63,7 +63,7 @@ pub fn prune(runs: &Path, rule: PruneRule, only_look: bool) -> Result<Pruned> {
     let now = DateTime::<Utc>::from(SystemTime::now());
     let mut pruned = Pruned::default();
     for (name, folders) in by_name(runs)? {
-        // A name that is a link is another name of runs that are gone through under their own.
+        // A link is a second name of runs that are examined under their own name.
         if runs.join(&name).is_symlink() {
             continue;
         }
@@ -81,7 +81,7 @@ pub fn prune(runs: &Path, rule: PruneRule, only_look: bool) -> Result<Pruned> {
                 }
                 () if folder.is_symlink() => Some("it is a link".into()),
                 () => folder.canonicalize().ok().and_then(|folder| {
-                    // Of a run of several tasks each has a folder, and can have a tag.
+                    // In a run of several tasks, each task has a folder and may have a tag.
                     let tag = tagged.iter().find(|(run, _)| run.starts_with(&folder));
                     tag.map(|(_, tag)| format!("it has the tag {tag}"))
                 }),
@@ -103,11 +103,11 @@ pub fn prune(runs: &Path, rule: PruneRule, only_look: bool) -> Result<Pruned> {
     Ok(pruned)
 }
 
-/// Whether all of some runs were whole that long ago.
+/// Returns whether all of these runs were finished at least that long ago.
 fn is_older(runs: &[PathBuf], age: Duration, now: DateTime<Utc>) -> Result<bool> {
     for run in runs {
         let created = Lock::read(&run.join(LOCK_FILE))?.created(run);
-        // A clock that was set back makes no run old.
+        // A run from the future is not old: the clock was set back.
         let is_old =
             created.is_some_and(|time| (now - time).to_std().is_ok_and(|passed| passed >= age));
         if !is_old {
@@ -125,7 +125,7 @@ pub(crate) fn remove(folder: &Path) -> Result<()> {
     let number = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let aside = folder.with_file_name(format!(".removed-{number}"));
     if aside.exists() {
-        // What a killed process left of another run of this number.
+        // A killed process has left parts of another run with this number.
         fs::remove_dir_all(&aside).map_err(Error::io("delete", &aside))?;
     }
     fs::rename(folder, &aside).map_err(Error::io("rename", folder))?;

@@ -1,7 +1,7 @@
-//! Where the files of a run lie now: a run folder, its model, its data and its cache can be moved after the run.
+//! Locates the files of a run, since its run folder, model, data and cache may have been moved after the run.
 //!
-//! A path in a lock is taken as it stands, unless the caller says that it moved. What is not there is looked for in places
-//! that are told ([`RunPlaces`]), and taken where its hash is the one in the lock.
+//! A path in a lock is used unchanged, unless the caller says that it was moved. A file that does not exist is searched
+//! for in a few places ([`RunPlaces`]), and used if its hash is the one in the lock.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -13,24 +13,24 @@ use crate::{
     run_folder::lock::Lock,
 };
 
-/// What a caller says of files of a run that lie elsewhere than when it was made.
+/// What a caller says about the files of a run that were moved since it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relocation {
-    /// The folder of the model.
+    /// The new folder of the model.
     pub model: Option<PathBuf>,
-    /// What paths started with when the run was made, and what they start with now.
+    /// Prefixes of paths when the run was made, each with its replacement.
     pub moved: Vec<(PathBuf, PathBuf)>,
-    /// Where relative paths start; the current folder, where nothing is said.
+    /// The folder that relative paths are resolved against; `None` for the current folder.
     pub root: Option<PathBuf>,
 }
 
 impl Relocation {
-    /// Whether nothing is said.
+    /// Returns whether nothing was moved.
     pub fn is_empty(&self) -> bool {
         *self == Relocation::default()
     }
 
-    /// Where a path of the run leads now.
+    /// Returns the new path for a path of the run.
     fn path(&self, path: &Path) -> PathBuf {
         let whole = without_dots(path);
         let moved = self.moved.iter().filter_map(|(old, new)| {
@@ -40,7 +40,7 @@ impl Relocation {
             let now = if is_itself { new.clone() } else { new.join(rest) };
             Some((old.components().count(), now))
         });
-        // The longest of those that fit says most.
+        // The longest matching prefix is the most specific.
         match (moved.max_by_key(|(length, _)| *length), &self.root) {
             (Some((_, now)), _) => now,
             (None, Some(root)) => root.join(path),
@@ -48,7 +48,7 @@ impl Relocation {
         }
     }
 
-    /// Changes every path of a pipeline to where it leads now.
+    /// Changes every path of a pipeline to its new path.
     pub(crate) fn apply(&self, file: &mut PipelineFile) {
         for path in [&mut file.run.dir, &mut file.cache.dir, &mut file.model.path] {
             *path = self.path(path);
@@ -60,7 +60,7 @@ impl Relocation {
     }
 }
 
-/// Shows the path of every data file of a pipeline.
+/// Visits the path of every data file of a pipeline.
 fn each_data_path(file: &mut PipelineFile, mut visit: impl FnMut(&mut PathBuf)) {
     let data = &mut file.data;
     let given = [Some(&mut data.train), data.validation.as_mut(), data.test.as_mut()];
@@ -75,33 +75,34 @@ fn each_data_path(file: &mut PipelineFile, mut visit: impl FnMut(&mut PathBuf)) 
     }
 }
 
-/// A path without `.` in it.
+/// Removes `.` components from a path.
 fn without_dots(path: &Path) -> PathBuf {
     path.components().filter(|part| *part != Component::CurDir).collect()
 }
 
-/// Where the files of a run are looked for, when they are not where its lock says.
+/// The places where the files of a run are searched for if they are not where its lock says.
 #[derive(Clone, Debug)]
 pub(crate) struct RunPlaces {
-    /// The folder in which the run's relative paths started, by where the run lies: that of `runs`, for
-    /// `runs/sentiment/001`. `None` where it is the current folder, or not known.
+    /// The folder that the run's relative paths were relative to, inferred from the location of the run: for
+    /// `runs/sentiment/001`, the folder that contains `runs`. `None` if it is the current folder or unknown.
     home: Option<PathBuf>,
 }
 
 impl RunPlaces {
-    /// Of a run in `folder`, which was made with this `run.dir`.
+    /// Creates the places for a run in `folder` that was made with this `run.dir`.
     pub(crate) fn of(folder: &Path, run_dir: &Path) -> RunPlaces {
         let here = Path::new(".").canonicalize().ok();
         RunPlaces { home: home_of(folder, run_dir).filter(|home| Some(home) != here.as_ref()) }
     }
 
-    /// Where a file or folder of the run may lie: as its path says, and as seen from the run.
+    /// Returns where a file or folder of the run may be: at its path, or at its path relative to the home of the run.
     pub(crate) fn of_path(&self, path: &Path) -> Vec<PathBuf> {
         let home = self.home.iter().filter(|_| path.is_relative());
         std::iter::once(path.to_path_buf()).chain(home.map(|home| home.join(path))).collect()
     }
 
-    /// Where the folder of the run's model may lie: as [`RunPlaces::of_path`], and under its name in a folder `models`.
+    /// Returns where the folder of the run's model may be: as in [`RunPlaces::of_path`], or under its name in a folder
+    /// `models`.
     pub(crate) fn of_model(&self, path: &Path) -> Vec<PathBuf> {
         let mut places = self.of_path(path);
         if let Some(name) = path.file_name() {
@@ -114,7 +115,8 @@ impl RunPlaces {
         places
     }
 
-    /// Changes the path of a model that is not there to that of a folder with its bytes, where one is found, and says so.
+    /// If a model does not exist, changes its path to a folder with the same bytes, if one is found, and returns a
+    /// note.
     pub(crate) fn find_model(
         &self,
         path: &mut PathBuf,
@@ -130,7 +132,7 @@ impl RunPlaces {
         Some(note)
     }
 
-    /// The folder of caches in which the cache of this fingerprint lies, where that is another than `cache_dir`.
+    /// Returns the folder of caches that contains the cache of this fingerprint, if it is not `cache_dir`.
     pub(crate) fn of_cache(&self, cache_dir: &Path, fingerprint: &str) -> Option<PathBuf> {
         let mut places = self.of_path(cache_dir).into_iter();
         let is_there = places.next().is_some_and(|own| own.join(fingerprint).is_dir());
@@ -138,7 +140,7 @@ impl RunPlaces {
     }
 }
 
-/// That a file or a folder is not where the run says.
+/// Returns the note that a file or folder was found elsewhere.
 fn found_elsewhere(path: &Path, place: &Path) -> String {
     format!(
         "{} is not there: {} has the same bytes, and is read instead",
@@ -147,20 +149,20 @@ fn found_elsewhere(path: &Path, place: &Path) -> String {
     )
 }
 
-/// The folder in which relative paths started when a run was made that lies in `folder`.
+/// Returns the folder that relative paths were relative to when the run in `folder` was made.
 fn home_of(folder: &Path, run_dir: &Path) -> Option<PathBuf> {
     let run_dir = without_dots(run_dir);
     if !run_dir.components().all(|part| matches!(part, Component::Normal(_))) {
         return None;
     }
     let folder = folder.canonicalize().ok()?;
-    // A name and a number, and with several tasks the task.
+    // Below the folder of runs are a name and a number, and the task if there are several.
     let runs = [2, 3].into_iter().filter_map(|depth| folder.ancestors().nth(depth));
     let runs = { runs }.find(|runs| runs.ends_with(&run_dir))?;
     runs.ancestors().nth(run_dir.components().count()).map(Path::to_path_buf)
 }
 
-/// Whether a folder holds the model of these hashes.
+/// Returns whether a folder contains the model with these hashes.
 fn is_model(folder: &Path, expected: &CheckpointHashes) -> bool {
     let hashes = checkpoint::hash_files(folder);
     let expected = [&expected.weights, &expected.config, &expected.tokenizer];
@@ -170,8 +172,8 @@ fn is_model(folder: &Path, expected: &CheckpointHashes) -> bool {
 }
 
 impl Lock {
-    /// Changes the paths of the lock of a run in `folder` to where its files lie now. Returns which files were found by
-    /// their hashes, a line each.
+    /// Changes the paths in the lock of a run in `folder` to where its files are now. Returns one line for each file
+    /// that was found by its hash.
     ///
     /// # Errors
     /// When a file cannot be read, or one folder is said to be that of several models.

@@ -1,4 +1,4 @@
-//! Tags: names that people give to runs. They stand in one file of the folder of runs.
+//! Tags: names that users give to runs. They are stored in one file in the folder of runs.
 
 use std::{
     collections::BTreeMap,
@@ -15,35 +15,35 @@ use crate::{
     run_folder::{lock::LOCK_FILE, number_of},
 };
 
-/// The file in a folder of runs.
+/// The name of the file of tags in a folder of runs.
 pub(crate) const TAGS_FILE: &str = "tags.json";
 
-/// Mebibytes of the file.
+/// The maximum size of the file in MiB.
 const MAX_MIB: u64 = 16;
 
-/// The tags of a folder of runs, each with its run: a path in that folder, as `sentiment/002`.
+/// The tags in a folder of runs, each with the path of its run in that folder, such as `sentiment/002`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tags(BTreeMap<String, String>);
 
-/// What became of a tag.
+/// A change of a tag.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct TagChange {
     /// The tag.
     pub tag: String,
-    /// The run that it names now; none where it was removed.
+    /// The run that it refers to now; `None` if it was removed.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown_if_any")]
     pub run: Option<PathBuf>,
-    /// The run that it named before.
+    /// The run that it referred to before.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown_if_any")]
     pub before: Option<PathBuf>,
 }
 
 impl Tags {
-    /// Of a folder of runs; none where nobody has given any.
+    /// Reads the tags of a folder of runs; there are none if the file does not exist.
     ///
     /// # Errors
-    /// When the file cannot be read, or holds anything else than names of runs.
+    /// Returns an error if the file cannot be read or does not map names to runs.
     pub(crate) fn read(runs: &Path) -> Result<Tags> {
         let path = runs.join(TAGS_FILE);
         if !path.exists() {
@@ -61,19 +61,19 @@ impl Tags {
         }
     }
 
-    /// The folders of the tagged runs that are there, without links, each with a tag.
+    /// Returns the folders of the tagged runs that exist, with links resolved, each with its tag.
     pub(crate) fn folders(&self, runs: &Path) -> Vec<(PathBuf, &str)> {
         let folder = |place: &str| runs.join(place).canonicalize().ok();
         let tags = self.0.iter();
         tags.filter_map(|(tag, place)| Some((folder(place)?, tag.as_str()))).collect()
     }
 
-    /// The run that a tag names, as a path in the folder of runs.
+    /// Returns the run that a tag refers to, as a path in the folder of runs.
     pub(crate) fn get(&self, tag: &str) -> Option<&str> {
         self.0.get(tag).map(String::as_str)
     }
 
-    /// The tags of a run, or of one in its folder: `run` is a path in the folder of runs.
+    /// Returns the tags of a run and of the runs in its folder; `run` is a path in the folder of runs.
     pub(crate) fn of<'a>(&'a self, run: &'a str) -> impl Iterator<Item = &'a str> {
         let own = move |tagged: &String| Path::new(tagged).starts_with(run);
         self.0.iter().filter(move |(_, tagged)| own(tagged)).map(|(tag, _)| tag.as_str())
@@ -86,24 +86,25 @@ impl Tags {
     }
 }
 
-/// Says that this process changes a folder of runs: its tags, or which runs there are. Until it is dropped others wait.
+/// A lock on a folder of runs, held while this process changes its tags or its set of runs. Others wait until it is
+/// dropped.
 pub(crate) struct Changing {
     _runs: Option<File>,
 }
 
 impl Changing {
-    /// Waits for those who change it. Where the file system knows no locks, nobody can be waited for.
+    /// Waits until no other process holds the lock. On a file system without locks, it does not wait.
     pub(crate) fn begin(runs: &Path) -> Changing {
         let folder = File::open(runs).ok();
         Changing { _runs: folder.filter(|folder| folder.lock().is_ok()) }
     }
 }
 
-/// Gives a run a tag; where another run has it, it is moved.
+/// Gives a run a tag. If another run has it, the tag is moved.
 ///
 /// # Errors
-/// [`Error::Argument`] if the tag is no name, or that of runs; when `run` does not lie in a folder of runs, or the disk
-/// refuses.
+/// Returns [`Error::Argument`] if the tag is not a valid name or is the name of runs. Also fails if `run` is not in a
+/// folder of runs, or if the tags cannot be written.
 pub fn tag(run: &Path, tag: &str) -> Result<TagChange> {
     let (runs, place) = place_of(run)?;
     let refuse = |expected: &str, hint: &str| Error::Argument {
@@ -136,10 +137,10 @@ pub fn tag(run: &Path, tag: &str) -> Result<TagChange> {
     })
 }
 
-/// Takes a tag away: `tag` alone of the folder `runs`, or a path such as `experiments/production`.
+/// Removes a tag: `tag` is a tag in the folder `runs`, or a path such as `experiments/production`.
 ///
 /// # Errors
-/// [`Error::Argument`] if there is no such tag; when the disk refuses.
+/// Returns [`Error::Argument`] if there is no such tag. Also fails if the tags cannot be read or written.
 pub fn untag(tag: &Path) -> Result<TagChange> {
     let unknown = |runs: &Path| Error::Argument {
         action: "remove the tag",
