@@ -1,6 +1,7 @@
-//! What `frostbert doctor` finds out: whether stage 1 can run here, on what, how fast, and what to do where it cannot.
+//! Implements `frostbert doctor`, which finds out whether stage 1 can run here, on which device, how fast, and what to
+//! do if it cannot.
 //!
-//! Nothing is taken for granted: the libraries are loaded, the model computes, a file is written and read back.
+//! Everything is tried: the libraries are loaded, the model computes, a file is written and read back.
 
 pub(crate) mod cuda;
 pub(crate) mod disk;
@@ -26,27 +27,27 @@ use crate::{
     extraction::machine::Machine,
 };
 
-/// Something that is wrong, and the cure.
+/// A problem, and how to solve it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// What is wrong.
     pub reason: String,
     /// What to do about it.
     pub hint: Option<String>,
-    /// Whether nothing can be extracted because of it.
+    /// Whether it prevents extraction.
     pub fatal: bool,
 }
 
 impl Problem {
-    /// Nothing can be extracted because of this error.
+    /// Creates a problem from an error that prevents extraction.
     fn fatal(error: &Error) -> Problem {
         Problem { reason: error.to_string(), hint: error.hint().map(String::from), fatal: true }
     }
 
-    /// Something cannot be used that nobody asked for.
+    /// Creates a problem that does not prevent extraction, from an error about something that was not requested.
     fn small(error: &Error) -> Problem {
         let reason = match error {
-            // Which device it is stands beside it.
+            // The device is named next to the problem.
             Error::Device { reason, .. } => reason.clone(),
             error => error.to_string(),
         };
@@ -54,31 +55,32 @@ impl Problem {
     }
 }
 
-/// How the program came by its ONNX Runtime.
+/// How ONNX Runtime was found.
 #[derive(Clone, Debug, Serialize)]
 pub struct RuntimeSearch {
-    /// What named it: `--ort-lib`, `ORT_DYLIB_PATH`, `found`, or `not found`.
+    /// What gave its path: `--ort-lib`, `ORT_DYLIB_PATH`, `found` (by searching), or `not found`.
     pub how: &'static str,
-    /// The folders that were looked into, in order, where nothing named it.
+    /// The folders that were searched, in order, if its path was not given.
     #[serde(serialize_with = "frostbert_cache::wording::paths_shown")]
     pub looked: Vec<PathBuf>,
 }
 
-/// What is to be examined, beside the machine: what a pipeline says, or the defaults.
+/// What to examine besides the machine: the settings of a pipeline, or the defaults.
 #[derive(Clone, Debug)]
 pub struct DoctorRequest {
     /// The checkpoint folder.
     pub model: PathBuf,
     /// The device.
     pub device: Device,
-    /// What it is to compute in.
+    /// The precision to compute in.
     pub precision: Precision,
     /// The folder of caches.
     pub cache_dir: PathBuf,
 }
 
 impl DoctorRequest {
-    /// What a pipeline says; without one the model that `make setup` fetches, `auto`, and `cache`.
+    /// Creates the request for a pipeline. Without one, it is for the model that `make setup` fetches, the device
+    /// `auto`, and the folder `cache`.
     pub fn of(pipeline: Option<&Pipeline>) -> DoctorRequest {
         match pipeline.map(|pipeline| &pipeline.extraction) {
             Some(settings) => DoctorRequest {
@@ -97,50 +99,50 @@ impl DoctorRequest {
     }
 }
 
-/// ONNX Runtime.
+/// What was found about ONNX Runtime.
 #[derive(Clone, Debug, Serialize)]
 pub struct RuntimeFindings {
     /// The library file.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub library: PathBuf,
-    /// How it was come by.
+    /// How it was found.
     #[serde(flatten)]
     pub search: RuntimeSearch,
-    /// Its version, where it was loaded.
+    /// Its version, if it was loaded.
     pub version: Option<String>,
-    /// The oldest version that this program runs with.
+    /// The oldest version that this program supports.
     pub needed: String,
-    /// Why it was not loaded.
+    /// Why it could not be loaded.
     pub problem: Option<Problem>,
 }
 
-/// Everything.
+/// All findings.
 #[derive(Clone, Debug, Serialize)]
 pub struct Diagnosis {
     /// This program's version.
     pub frostbert: &'static str,
     /// The version of the cache format that it writes.
     pub cache_format: u32,
-    /// ONNX Runtime.
+    /// What was found about ONNX Runtime.
     pub onnxruntime: RuntimeFindings,
     /// CUDA: the provider, its libraries, the driver and its GPUs.
     pub cuda: CudaFindings,
     /// The CPU.
     pub cpu: Cpu,
-    /// Threads that will be used.
+    /// The number of threads to use.
     pub threads: usize,
-    /// Memory.
+    /// The memory.
     pub memory: Memory,
-    /// What `model.device` asks for, and what it gets; `None` where it could not be tried.
+    /// The outcome of `model.device`; `None` if it could not be tried.
     pub device: Option<DeviceFindings>,
-    /// The model, and how fast it is.
+    /// The model and its speed.
     pub model: ModelFindings,
     /// The folder of caches.
     pub cache: CacheFindings,
 }
 
 impl Diagnosis {
-    /// Everything that is wrong, in the order in which it stands here.
+    /// Returns all problems, in the order of the fields.
     pub fn problems(&self) -> Vec<&Problem> {
         let device = self.device.as_ref();
         let problems = [
@@ -153,14 +155,14 @@ impl Diagnosis {
         problems.into_iter().flatten().collect()
     }
 
-    /// Whether an extraction can run.
+    /// Returns whether an extraction can run.
     pub fn is_well(&self) -> bool {
         self.problems().iter().all(|problem| !problem.fatal)
     }
 }
 
-/// Looks at everything. It takes some seconds: a model computes, and a file is written to the folder of caches and
-/// removed.
+/// Examines everything. This takes a few seconds, because the model is run, and a file is written to the folder of
+/// caches and removed again.
 pub fn examine(
     asked: &DoctorRequest,
     machine: &Machine,
