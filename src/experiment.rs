@@ -49,30 +49,32 @@ pub struct Experiment {
     extras: RunExtras,
 }
 
-/// What a run did.
+/// The report of a run.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct RunReport {
-    /// Stage 1, for all tasks together.
+    /// The report of stage 1, for all tasks together.
     pub extract: ExtractReport,
-    /// Stage 2.
+    /// The report of stage 2.
     pub heads: HeadsReport,
 }
 
 impl Experiment {
-    /// Reads and checks a pipeline file. Relative paths in it start at the current folder.
+    /// Reads and checks a pipeline file. Relative paths in it are relative to the current folder.
     ///
     /// # Errors
-    /// [`Error::Pipeline`](crate::Error::Pipeline) if a key or a value is not known, with its line and the cure.
+    /// Returns [`Error::Pipeline`](crate::Error::Pipeline) for an unknown key or an invalid value, with its line and a
+    /// hint.
     pub fn open(path: impl AsRef<Path>) -> Result<Experiment> {
         Experiment::open_with(path, &[""; 0])
     }
 
-    /// As [`Experiment::open`], with values in place of those in the file, each as `train.lr=1e-3`: the flag `--set` of
-    /// the program.
+    /// Reads a pipeline file like [`Experiment::open`], with some of its values overridden, each in the form
+    /// `train.lr=1e-3`, as with the program's flag `--set`.
     ///
     /// # Errors
-    /// As [`Experiment::open`]; if an override names no key or has a value of the wrong type.
+    /// Returns the errors of [`Experiment::open`], also for an override of an unknown key or with a value of the wrong
+    /// type.
     pub fn open_with(path: impl AsRef<Path>, overrides: &[impl AsRef<str>]) -> Result<Experiment> {
         let overrides: Vec<String> =
             overrides.iter().map(|setting| setting.as_ref().to_string()).collect();
@@ -94,29 +96,30 @@ impl Experiment {
         self
     }
 
-    /// An experiment of one task.
+    /// Creates an experiment of a single task.
     pub(crate) fn of(pipeline: Pipeline) -> Experiment {
         let tasks = vec![NamedTask { name: None, pipeline }];
         Experiment { tasks, extras: RunExtras::default() }
     }
 
-    /// Encodes the texts of all tasks: a text that several of them name is encoded once, with the states that all of those
-    /// need. Labels are not read.
+    /// Encodes the texts of all tasks. A text that occurs in several tasks is encoded once, with the states that any of
+    /// them needs. Labels are not read.
     ///
     /// # Errors
-    /// If the data, the model or the device is at fault, the disk is too small, or the cache is written by another process or
-    /// damaged. What was encoded before stays in the cache.
+    /// Returns an error if the data, the model or the device cannot be used, the disk is too small, or the cache is
+    /// damaged or in use by another process. What was encoded before the error stays in the cache.
     pub fn extract(&self, machine: &Machine, progress: &dyn Progress) -> Result<ExtractReport> {
         self.tell_notes(progress);
         self.extract_with(&self.checkpoints()?, machine, progress)
     }
 
-    /// Trains a head for each task on cached states, and writes a run folder. Each task of several has a folder in it, which
-    /// is a run folder of its own: it can be evaluated, used and replayed.
+    /// Trains a head for each task on cached states, and writes a run folder. With several tasks, it contains a folder
+    /// for each task, which is itself a run folder: it can be evaluated, predicted with and replayed.
     ///
     /// # Errors
-    /// When the data or the pipeline of any task is at fault or asks for a sweep, before anything is trained; when the cache
-    /// lacks rows ([`frostbert_cache::Error::Miss`]) or is damaged, or a training diverges.
+    /// Returns an error before anything is trained if the data or the pipeline of any task is invalid or asks for a
+    /// sweep. Also fails if the cache lacks rows ([`frostbert_cache::Error::Miss`]) or is damaged, or if a training
+    /// diverges.
     pub fn train(&self, progress: &dyn Progress) -> Result<HeadsReport> {
         for task in &self.tasks {
             refuse_sweep(&task.pipeline)?;
@@ -125,20 +128,21 @@ impl Experiment {
         train_heads(&self.checkpoints()?, &data, None, &self.extras, progress)
     }
 
-    /// Sweeps the heads of every task on cached states, and trains one head for those tasks that ask for no sweep.
+    /// Runs the sweep of every task on cached states, and trains one head for each task without a sweep.
     ///
     /// # Errors
-    /// As [`Experiment::train`]; when no task asks for a sweep.
+    /// Returns the errors of [`Experiment::train`], and an error if no task asks for a sweep.
     pub fn sweep(&self, progress: &dyn Progress) -> Result<HeadsReport> {
         self.require_sweep()?;
         let data = self.data(progress)?;
         train_heads(&self.checkpoints()?, &data, None, &self.extras, progress)
     }
 
-    /// Does all of it: checks what can be checked first, extracts what is missing, trains, writes a run folder.
+    /// Runs both stages: checks everything that can be checked in advance, extracts what is missing, trains, and writes
+    /// a run folder.
     ///
     /// # Errors
-    /// As [`Experiment::extract`] and [`Experiment::train`].
+    /// Returns the errors of [`Experiment::extract`] and [`Experiment::train`].
     pub fn run(&self, machine: &Machine, progress: &dyn Progress) -> Result<RunReport> {
         let data = self.data(progress)?;
         let checkpoints = self.checkpoints()?;
@@ -150,7 +154,7 @@ impl Experiment {
         Ok(RunReport { extract, heads })
     }
 
-    /// Fails where no task asks for a sweep.
+    /// Returns an error if no task asks for a sweep.
     fn require_sweep(&self) -> Result<()> {
         if self.tasks.iter().all(|task| task.pipeline.sweep.is_none()) {
             self.tasks[0].pipeline.sweep()?;
@@ -182,14 +186,14 @@ impl Experiment {
         Ok(checkpoints)
     }
 
-    /// Says what reading the pipeline found out.
+    /// Reports the notes from reading the pipeline.
     fn tell_notes(&self, progress: &dyn Progress) {
         for note in self.tasks.iter().flat_map(|task| &task.pipeline.notes) {
             progress.note(note);
         }
     }
 
-    /// The labelled rows of every task, checked.
+    /// Reads and checks the labelled rows of every task.
     fn data(&self, progress: &dyn Progress) -> Result<Vec<TaskData<'_>>> {
         self.tell_notes(progress);
         let tasks = self.tasks.iter();
@@ -280,12 +284,13 @@ impl Experiment {
 }
 
 impl RunReport {
-    /// The run folder.
+    /// Returns the run folder.
     pub fn folder(&self) -> &Path {
         self.heads.folder()
     }
 
-    /// The metrics of the head of a task, or of the best head of its sweep; without a name, of a pipeline's only task.
+    /// Returns the metrics of a task's head, or of the best head of its sweep. Without a name, the task is the only one
+    /// of the pipeline.
     pub fn metrics(&self, task: Option<&str>) -> Option<&RunMetrics> {
         self.heads.task(task).map(TaskReport::metrics)
     }

@@ -1,4 +1,4 @@
-//! What an experiment would do, without doing it.
+//! Finds out what an experiment would do, without doing it.
 
 use frostbert_cache::progress::Progress;
 use serde::Serialize;
@@ -18,16 +18,16 @@ use crate::{
     training::{inputs::open_cache, train::refuse_sweep},
 };
 
-/// What of an experiment is meant.
+/// The stages of an experiment to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stages {
-    /// All of it, as [`Experiment::run`] does it.
+    /// Both stages, as in [`Experiment::run`].
     All,
-    /// As [`Experiment::extract`].
+    /// Stage 1, as in [`Experiment::extract`].
     Extract,
-    /// As [`Experiment::train`].
+    /// Stage 2, as in [`Experiment::train`].
     Train,
-    /// As [`Experiment::sweep`].
+    /// Stage 2, as in [`Experiment::sweep`].
     Sweep,
 }
 
@@ -47,24 +47,24 @@ pub struct DryRun {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct TaskForecast {
-    /// Its name, where a pipeline has several.
+    /// Its name, if the pipeline has several tasks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Rows to learn from.
+    /// The number of rows to train on.
     pub train: usize,
-    /// Rows for early stopping and for choosing.
+    /// The number of rows for early stopping and model selection.
     pub validation: usize,
-    /// Rows to measure on.
+    /// The number of rows to evaluate on.
     pub test: usize,
-    /// Heads that would be trained; with halving most of them for some epochs only.
+    /// The number of heads that would be trained; with successive halving, most of them only for some epochs.
     pub heads: usize,
 }
 
 impl Experiment {
-    /// Reads and checks everything that the stages need, and says what they would do. Nothing is written.
+    /// Reads and checks everything that the stages need, and returns what they would do. Nothing is written.
     ///
     /// # Errors
-    /// As the stages themselves, before they encode or train anything.
+    /// Returns the errors that the stages themselves return before they encode or train anything.
     pub fn dry_run(
         &self,
         stages: Stages,

@@ -1,4 +1,4 @@
-//! Stage 2 of an experiment: a head or a sweep for each task, and the run folder that they are written to.
+//! Stage 2 of an experiment: trains a head or runs a sweep for each task, and writes them to a run folder.
 
 use std::{
     collections::BTreeMap,
@@ -27,41 +27,41 @@ use crate::{
     },
 };
 
-/// What stage 2 did.
+/// The report of stage 2.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum HeadsReport {
-    /// For a pipeline of one task.
+    /// The report of a pipeline with one task.
     One(TaskReport),
-    /// For a pipeline of several.
+    /// The report of a pipeline with several tasks.
     Several(TasksReport),
 }
 
-/// What stage 2 did for a task: one head, or a sweep of many.
+/// The report of stage 2 for a task: of a single head, or of a sweep.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum TaskReport {
-    /// One head.
+    /// A single head.
     Train(Box<TrainReport>),
-    /// Many.
+    /// A sweep.
     Sweep(Box<SweepReport>),
 }
 
-/// What stage 2 did for several tasks.
+/// The report of stage 2 for several tasks.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct TasksReport {
-    /// The new run folder; each task has a folder in it, which is a run folder of its own.
+    /// The new run folder. It contains a folder for each task, which is itself a run folder.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub run: PathBuf,
-    /// Wall time of the stage.
+    /// Wall time of the stage in seconds.
     pub seconds: f64,
-    /// What was done for each task.
+    /// The report of each task.
     pub tasks: BTreeMap<String, TaskReport>,
 }
 
 impl HeadsReport {
-    /// The run folder.
+    /// Returns the run folder.
     pub fn folder(&self) -> &Path {
         match self {
             HeadsReport::One(task) => task.folder(),
@@ -69,7 +69,7 @@ impl HeadsReport {
         }
     }
 
-    /// What was done for a task; without a name, for a pipeline's only task.
+    /// Returns the report of a task. Without a name, the task is the only one of the pipeline.
     pub fn task(&self, name: Option<&str>) -> Option<&TaskReport> {
         match (self, name) {
             (HeadsReport::One(task), None) => Some(task),
@@ -78,7 +78,7 @@ impl HeadsReport {
         }
     }
 
-    /// What the report is called in the JSON of a run: `sweep` where every task sweeps, else `train`.
+    /// Returns the key of this report in the JSON of a run: `sweep` if every task has a sweep, otherwise `train`.
     pub fn name(&self) -> &'static str {
         let is_sweep = |task: &TaskReport| matches!(task, TaskReport::Sweep(_));
         let is_sweep = match self {
@@ -90,7 +90,7 @@ impl HeadsReport {
 }
 
 impl TaskReport {
-    /// The run folder.
+    /// Returns the run folder.
     pub fn folder(&self) -> &Path {
         match self {
             TaskReport::Train(report) => &report.run,
@@ -98,7 +98,7 @@ impl TaskReport {
         }
     }
 
-    /// The metrics of the head, or of the best head of a sweep, on training, validation and test rows.
+    /// Returns the metrics of the head, or of the best head of the sweep, on training, validation and test rows.
     pub fn metrics(&self) -> &RunMetrics {
         match self {
             TaskReport::Train(report) => &report.metrics,
@@ -225,19 +225,20 @@ pub(super) fn train_heads(
     Ok(HeadsReport::Several(TasksReport { run, seconds, tasks: tasks.collect() }))
 }
 
-/// The run folder of an experiment. It is made when the first task has something to write, and where a task sweeps it may
-/// be the one of an unfinished run with the same plan.
+/// The run folder of an experiment. It is created when the first task has something to write. If a task has a sweep, it
+/// may be the folder of an unfinished run with the same plan.
 struct RunFolder<'a> {
     run_dir: &'a Path,
     name: &'a str,
-    /// What decides the result of several tasks of which one sweeps, but for the states.
+    /// If there are several tasks and one of them has a sweep, their names and plans: what determines the result, apart
+    /// from the states.
     plans: Option<Vec<(String, Lock)>>,
     run: Option<PathBuf>,
-    /// Tells others that the folder is being written.
+    /// Marks the folder as being written.
     writing: Option<Writing>,
-    /// What the sweep of the one task did; of several tasks, that their run goes on here.
+    /// The journal of a single task's sweep, or the one by which an unfinished run of several tasks is resumed.
     journal: Option<Journal>,
-    /// What the sweeps of several tasks did.
+    /// The journals of the sweeps of several tasks.
     of_tasks: Vec<Journal>,
 }
 
@@ -262,7 +263,7 @@ impl<'a> RunFolder<'a> {
         }
     }
 
-    /// The folder of a task; of one without a name the run folder itself.
+    /// Returns the folder of a task, which is the run folder itself for an unnamed task.
     fn folder(&mut self, task: Option<&str>, progress: &dyn Progress) -> Result<PathBuf> {
         let run = match (&self.run, &self.plans) {
             (Some(run), _) => run.clone(),
@@ -282,7 +283,7 @@ impl<'a> RunFolder<'a> {
         Ok(folder)
     }
 
-    /// The folder of a task that sweeps, and what its sweep has done so far.
+    /// Returns the folder of a task with a sweep, and the journal of what the sweep has done so far.
     fn journal(
         &mut self,
         task: Option<&str>,
@@ -306,13 +307,13 @@ impl<'a> RunFolder<'a> {
         Ok((folder, &self.of_tasks[self.of_tasks.len() - 1]))
     }
 
-    /// This is the run folder from now on.
+    /// Makes this the run folder.
     fn hold(&mut self, run: &Path) {
         self.run = Some(run.to_path_buf());
         self.writing.get_or_insert_with(|| Writing::begin(run));
     }
 
-    /// The folder of an unfinished run with this plan, else the next one.
+    /// Returns the folder of an unfinished run with this plan, or else a new one.
     fn find_or_begin(
         &self,
         plan: &impl Serialize,
@@ -328,9 +329,10 @@ impl<'a> RunFolder<'a> {
         Ok((run, journal))
     }
 
-    /// Clears up after a whole run, and returns its folder.
+    /// Cleans up after a finished run, and returns its folder.
     fn finish(self) -> Result<PathBuf> {
-        // First the run's own: without it nothing goes on here, whatever a kill leaves of the tasks'.
+        // The journal of the run is removed first. Without it the run is not resumed, even if a kill leaves journals of
+        // tasks.
         for journal in self.journal.into_iter().chain(self.of_tasks) {
             journal.finish()?;
         }

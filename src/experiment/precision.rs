@@ -1,4 +1,4 @@
-//! What another precision of the encoder costs and gains: states, speed, and the pipeline's own head, beside f32.
+//! Compares the precisions of the encoder with f32: the states, the speed, and the metric of the pipeline's own head.
 
 mod heads;
 mod states;
@@ -25,45 +25,46 @@ use crate::{
     sweep::checked_dataset,
 };
 
-/// Every precision that there is, f32 first: the others are compared with it.
+/// All precisions. The others are compared with f32, which is first.
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::F16, Precision::Int8];
 
-/// Each precision of the encoder beside f32.
+/// A comparison of the encoder's precisions.
 #[derive(Clone, Debug, Serialize)]
 pub struct PrecisionReport {
-    /// Texts whose states were compared.
+    /// The number of texts whose states were compared.
     pub documents: usize,
-    /// Their real tokens.
+    /// The number of their tokens, without padding.
     pub tokens: u64,
-    /// Rows that heads predicted without having learned from them; none where there is no head to train.
+    /// The number of rows that heads predicted without being trained on them; `None` if there is no head to train.
     pub rows: Option<usize>,
-    /// f32, f16, int8.
+    /// The precisions f32, f16 and int8.
     pub precisions: Vec<PrecisionRow>,
 }
 
-/// One precision. What a machine cannot run has a reason and no numbers.
+/// The results for one precision. If the machine cannot run it, there is a reason and there are no results.
 #[derive(Clone, Debug, Serialize)]
 pub struct PrecisionRow {
     /// `f32`, `f16` or `int8`.
     pub precision: &'static str,
-    /// Where it ran.
+    /// The device that it ran on.
     pub device: Option<String>,
     /// Why it did not run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How far the states of each layer are from those of f32; empty for f32.
+    /// The error of the states of each layer relative to f32; empty for f32.
     pub layers: Vec<LayerError>,
-    /// Real tokens of the sample in a second, all layers computed, by one session: on a CPU on one thread.
+    /// Tokens per second on the sample, without padding, with all layers computed by a single session, which has one
+    /// thread on a CPU.
     pub tokens_per_second: Option<f64>,
-    /// What the head is measured by.
+    /// The metric of the head.
     pub metric: Option<Metric>,
-    /// The metric on rows that the head did not learn from.
+    /// The value of the metric on rows that the head was not trained on.
     pub value: Option<f64>,
-    /// How much it differs from that of f32.
+    /// The difference from the value for f32.
     pub difference: Option<f64>,
-    /// The interval of the difference, from paired draws of the rows.
+    /// The confidence interval of the difference, from a paired bootstrap over the rows.
     pub difference_ci: Option<[f64; 2]>,
-    /// Where the states for the head are.
+    /// The cache with the states for the head.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown_if_any")]
     pub cache: Option<PathBuf>,
 }
@@ -85,14 +86,16 @@ impl PrecisionRow {
     }
 }
 
-/// Runs the encoder in every precision that this machine can, on a sample of the pipeline's texts and then on all of them,
-/// and trains the pipeline's head on the states of each.
+/// Runs the encoder in every precision that this machine supports, first on a sample of the pipeline's texts and then
+/// on all of them, and trains the pipeline's head on the states of each precision.
 ///
-/// The sample is `documents` texts, chosen by the pipeline's seed. Heads are trained on 5 folds of train and validation, and
-/// measured by `sweep.select` or the task's own metric. Warns where a head is worse than that of f32 by more than luck.
+/// The sample has `documents` texts, chosen by the pipeline's seed. Heads are trained in 5 folds of the training and
+/// validation rows, and evaluated by `sweep.select` or by the task's own metric. Warns if a head is significantly worse
+/// than that of f32.
 ///
 /// # Errors
-/// As [`Experiment::run`](crate::Experiment::run); where model.onnx is run, which has one precision.
+/// Returns the errors of [`Experiment::run`](crate::Experiment::run), and an error for a model.onnx, which has only one
+/// precision.
 pub fn report(
     pipeline: &Pipeline,
     documents: usize,

@@ -1,4 +1,4 @@
-//! A run again, from its lock file.
+//! Replays a run from its lock file.
 
 use std::path::{Path, PathBuf};
 
@@ -16,23 +16,24 @@ use crate::{
     },
 };
 
-/// A run that was made again.
+/// A run that was replayed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Replayed {
-    /// What was done.
+    /// The report of the new run.
     pub run: RunReport,
-    /// The lock that it was made from.
+    /// The lock file that was replayed.
     pub lock: PathBuf,
-    /// The files that have the same bytes: all that a replay must reproduce.
+    /// The files that were reproduced byte for byte: all that a replay must reproduce.
     pub same: Vec<String>,
 }
 
-/// Replays a run from its lock file: checks every input, runs, and compares the bytes of what comes out. The lock may be
-/// named by its file, or by its run, as [`SavedRun::open`](crate::SavedRun::open) takes it.
+/// Replays a run from its lock file: checks every input, runs both stages, and compares the bytes of the outputs.
+/// `lock` is the lock file, or its run in any form that [`SavedRun::open`](crate::SavedRun::open) accepts.
 ///
 /// # Errors
-/// [`Error::Replay`] with a line for every input or output that differs; else as [`Experiment::run`].
+/// Returns [`Error::Replay`] with one line for every input or output that differs, and otherwise the errors of
+/// [`Experiment::run`].
 pub fn replay(
     lock: &Path,
     relocation: &Relocation,
@@ -87,9 +88,9 @@ pub fn replay(
     Ok(Replayed { run: report, same: lock.outputs.into_keys().collect(), lock: lock_path })
 }
 
-/// The lock file that is meant: itself, or that of a run.
+/// Returns the path of the lock file: `path` itself, or the lock file of the run that it names.
 fn lock_of(path: &Path, progress: &dyn Progress) -> Result<PathBuf> {
-    // Names of runs and tags can have dots in them.
+    // Names of runs and tags may contain dots.
     let is_file = path.exists() && !path.is_dir();
     if is_file || path.extension().is_some_and(|extension| extension == "json") {
         return Ok(path.to_path_buf());

@@ -1,4 +1,4 @@
-//! The pipeline's head on the states of several precisions, evaluated on the same rows.
+//! Trains the pipeline's head on the states of several precisions, and evaluates the heads on the same rows.
 
 use frostbert_cache::{progress::Progress, reader::CacheReader};
 
@@ -14,31 +14,32 @@ use crate::{
     sweep::{OutOfFold, out_of_fold},
 };
 
-/// Parts that the rows are cut into: each is judged by a head of the others.
+/// The number of folds; each is predicted by a head that is trained on the others.
 const N_FOLDS: usize = 5;
 
-/// Draws of the rows for an interval.
+/// The number of bootstrap resamples for an interval.
 const DRAWS: usize = 1000;
 
-/// Heads on the states of several precisions.
+/// The results of heads on the states of several precisions.
 pub(super) struct PrecisionHeads {
     pub(super) metric: Metric,
-    /// Rows that were evaluated.
+    /// The number of rows that were evaluated.
     pub(super) n_rows: usize,
-    /// One for each precision.
+    /// One head for each precision.
     pub(super) judged: Vec<ComparedHead>,
 }
 
-/// A head beside that of the first precision.
+/// A head compared with that of the first precision.
 pub(super) struct ComparedHead {
     pub(super) value: Option<f64>,
     pub(super) difference: Option<f64>,
     pub(super) interval: Option<[f64; 2]>,
-    /// Whether the whole interval is on the side of a loss.
+    /// Whether the whole interval is worse than no difference.
     pub(super) is_worse: bool,
 }
 
-/// Trains the head of each pipeline on its cache, and compares what they say of rows that they did not learn from.
+/// Trains the head of each pipeline on its cache, and compares the predictions for rows that the heads were not trained
+/// on.
 pub(super) fn evaluator(
     checkpoint: &Checkpoint,
     pipelines: &[&Pipeline],
@@ -74,7 +75,7 @@ pub(super) fn evaluator(
     })
 }
 
-/// A head beside another on the same rows, drawn together.
+/// Compares a head with the first one on the same rows, resampling both together.
 fn compare(first: &OutOfFold, head: &OutOfFold, bootstrap: Bootstrap) -> ComparedHead {
     let difference = |weights: Option<&[u32]>| {
         let score = |of: &OutOfFold| of.statistics.score(first.metric, weights);
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
     use crate::metrics::row_statistics::RowStatistics;
 
-    /// A head that is wrong on the first rows of 200.
+    /// A head that is wrong on the first `n_wrong` of 200 rows.
     fn head(n_wrong: usize) -> OutOfFold {
         let gold: Vec<u32> = (0..200).map(|row| row % 2).collect();
         let predictions = gold.iter().enumerate();
@@ -119,12 +120,12 @@ mod tests {
         let worse = compare(&head(10), &head(40), bootstrap);
         let [low, high] = worse.interval.unwrap();
         assert!(worse.is_worse && low < -0.15 && -0.15 < high && high < 0.0);
-        // One row of 200: a draw without it has no difference.
+        // They differ in one row of 200; in a resample without that row, there is no difference.
         let luck = compare(&head(10), &head(11), bootstrap);
         assert!(!luck.is_worse && (luck.difference.unwrap() + 0.005).abs() < 1e-12);
         assert_eq!(luck.interval.unwrap()[1], 0.0);
         assert!((luck.value.unwrap() - 189.0 / 200.0).abs() < 1e-12);
-        // Errors are better where they are smaller.
+        // For an error, lower is better.
         let errors = |n_wrong: usize| {
             let of_rows = (0..200).map(|row| if row < n_wrong { 1.0 } else { 0.0 });
             OutOfFold {

@@ -1,4 +1,4 @@
-//! The states of a sample of texts in several precisions, and how fast they are made.
+//! Compares the states of a sample of texts in several precisions, and the speed of computing them.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -17,32 +17,32 @@ use crate::{
     extraction::machine::Machine,
 };
 
-/// Runs over the sample that are timed, the precisions in turn; the fastest of each counts.
+/// The number of timed passes over the sample, alternating between precisions; the fastest of each is reported.
 const ROUNDS: usize = 3;
 
-/// How far the states of a layer are from those of f32, over the real tokens of a sample.
+/// The error of the states of a layer relative to f32, over the tokens of a sample without padding.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LayerError {
-    /// The absolute layer; 0 = embeddings.
+    /// The absolute layer; 0 is the embedding output.
     pub layer: usize,
-    /// Mean over tokens of the cosine of a token's two states.
+    /// The mean over tokens of the cosine similarity of a token's two states.
     pub mean_cosine: f64,
-    /// The least of them.
+    /// The lowest of these similarities.
     pub least_cosine: f64,
-    /// The largest difference of two values.
+    /// The largest absolute difference between two values.
     pub max_error: f64,
 }
 
-/// Some texts of a pipeline as the model reads them.
+/// A sample of a pipeline's texts as the model reads them.
 pub(super) struct Sample {
     pub(super) documents: usize,
-    /// Token ids and types of each window.
+    /// The token ids and token types of each window.
     windows: Vec<(Vec<u32>, Vec<u8>)>,
 }
 
 impl Sample {
-    /// Chooses documents by the pipeline's seed: those whose keys, hashed with it, come first. Which they are does not
-    /// depend on their order in the files.
+    /// Chooses the documents whose keys have the lowest hashes with the pipeline's seed. The choice does not depend on
+    /// the order of the documents in the files.
     pub(super) fn of(pipeline: &Pipeline, checkpoint: &Checkpoint, most: usize) -> Result<Sample> {
         let settings = &pipeline.extraction;
         let tokenizer = settings.tokenizer(checkpoint)?;
@@ -74,7 +74,7 @@ impl Sample {
         Ok(Sample { documents: chosen.len(), windows })
     }
 
-    /// Real tokens.
+    /// Returns the number of tokens, without padding.
     pub(super) fn tokens(&self) -> u64 {
         self.windows.iter().map(|(ids, _)| ids.len() as u64).sum()
     }
@@ -93,18 +93,18 @@ impl Sample {
     }
 }
 
-/// What came of one precision.
+/// The measurements for one precision.
 pub(super) struct Measured {
     pub(super) device: String,
-    /// Empty for the first.
+    /// Empty for the first precision.
     pub(super) layers: Vec<LayerError>,
     pub(super) tokens_per_second: f64,
 }
 
-/// Opens the encoder of a pipeline, for every layer and on one thread.
+/// Opens the encoder of a pipeline with every layer and a single thread.
 ///
 /// # Errors
-/// As [`Encoder::open`].
+/// Returns the errors of [`Encoder::open`].
 pub(super) fn open(
     pipeline: &Pipeline,
     checkpoint: &Checkpoint,
@@ -119,7 +119,7 @@ pub(super) fn open(
     Encoder::open(&Runtime::load(&machine.onnxruntime)?, checkpoint, &settings)
 }
 
-/// Runs a sample on each encoder, and compares the states with those of the first.
+/// Runs a sample through each encoder, and compares the states with those of the first.
 pub(super) fn measure(
     mut encoders: Vec<Encoder>,
     batch_tokens: Option<usize>,
@@ -139,7 +139,7 @@ pub(super) fn measure(
     let mut errors = vec![vec![Errors::default(); checkpoint.config.layers + 1]; workers.len()];
     let hidden = checkpoint.config.hidden;
     if let Some((first, others)) = workers.split_first_mut() {
-        // All layers of a batch are in memory: one as small as a CPU's will do.
+        // All layers of a batch are in memory, so the batches are as small as those for a CPU.
         for batch in sample.batches(Devices::Cpu.default_batch_tokens()) {
             let expected = real_states(first, &batch)?;
             for (worker, errors) in others.iter_mut().zip(&mut errors[1..]) {
@@ -179,13 +179,13 @@ pub(super) fn measure(
         .collect())
 }
 
-/// The states of every layer, padding left out.
+/// Returns the states of every layer, without padding.
 fn real_states(worker: &mut Worker, batch: &TokenBatch) -> Result<Vec<Vec<f32>>> {
     let computed = worker.compute(batch)?;
     Ok(computed.layers.iter().map(LayerStates::real).collect())
 }
 
-/// What is summed up of a layer.
+/// The sums over the tokens of a layer.
 #[derive(Clone)]
 struct Errors {
     n_tokens: usize,
@@ -204,11 +204,11 @@ impl Errors {
     fn add(&mut self, expected: &[f32], got: &[f32], hidden: usize) {
         for (expected, got) in expected.chunks_exact(hidden).zip(got.chunks_exact(hidden)) {
             let cosine = cosine(expected, got);
-            // Rounding alone can put it above 1; NaN stays NaN.
+            // Rounding alone can make it exceed 1. NaN stays NaN.
             let cosine = if cosine > 1.0 { 1.0 } else { cosine };
             self.n_tokens += 1;
             self.cosines += cosine;
-            // NaN is neither more nor less, and must not go unseen.
+            // NaN compares as neither lower nor higher, and must not be missed.
             if cosine.is_nan() || cosine < self.least_cosine {
                 self.least_cosine = cosine;
             }
@@ -241,7 +241,7 @@ mod tests {
         errors.add(&[1.0, 0.0, 3.0, 4.0], &[1.0, 0.0, 4.0, 3.0], 2);
         errors.add(&[0.0, 2.0], &[0.0, 2.5], 2);
         let layer = errors.of_layer(5);
-        // 24 / 25, and 1 of the others.
+        // 24 / 25 for one token, and 1 for the others.
         assert!((layer.mean_cosine - (0.96 + 2.0) / 3.0).abs() < 1e-12);
         assert!((layer.least_cosine - 0.96).abs() < 1e-12);
         assert_eq!((layer.layer, layer.max_error), (5, 1.0));
