@@ -1,13 +1,13 @@
-//! Which commit the program is built from, for `frostbert --version` and the locks of runs.
+//! Determines the commit that the program is built from, for `frostbert --version` and the locks of runs.
 //!
-//! It is asked for where the sources were changed, because then they are compiled again anyway: a commit that changes no
-//! source compiles nothing, and a program that it finds built keeps the commit that its sources came from.
+//! The commit is determined again only if the sources have changed, because then they are compiled anyway. A commit
+//! that changes no source compiles nothing, and the program keeps the commit that its sources came from.
 
 use std::{env, path::Path, process::Command};
 
 fn main() {
     for path in ["build.rs", "Cargo.toml", "Cargo.lock", "src", "crates/frostbert-cache/src"] {
-        // A package holds the library alone, and a path that is not there would be new at every build.
+        // Some paths are missing from a package, and a missing path would trigger a rebuild every time.
         if Path::new(path).exists() {
             println!("cargo:rerun-if-changed={path}");
         }
@@ -24,11 +24,11 @@ fn main() {
     }
 }
 
-/// The commit that is checked out, `+changes` behind it where a tracked file differs; `None` where there is no checkout of
-/// this repository, or no git to ask.
+/// Returns the commit that is checked out, followed by `+changes` if a tracked file was modified. Returns `None` if
+/// this is not a checkout of this repository, or if git is not available.
 fn commit() -> Option<String> {
     let folder = env::var("CARGO_MANIFEST_DIR").ok()?;
-    // Sources that lie in somebody else's checkout have another commit, or none.
+    // Sources inside another repository's checkout have a different commit, or none.
     if !Path::new(&folder).join(".git").exists() {
         return None;
     }

@@ -1,6 +1,6 @@
-//! The library's one error type.
+//! The library's only error type.
 //!
-//! Every variant says what was expected, what was found and where; [`Error::hint`] says what to do about it.
+//! Every variant says what was expected, what was found, and where; [`Error::hint`] says what to do about it.
 
 use std::{
     io,
@@ -9,113 +9,113 @@ use std::{
 
 use frostbert_cache::IoError;
 
-/// The result of everything in this crate that can fail.
+/// The result of the fallible functions of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, where, and (through [`Error::hint`]) the cure.
+/// What went wrong, where, and (through [`Error::hint`]) how to fix it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused something.
+    /// An operation that the operating system refused.
     #[error(transparent)]
     Io(#[from] IoError),
 
     /// The cache lacks something, is damaged or in use, or cannot be exported. What the operating system refused is
-    /// [`Error::Io`] here too.
+    /// [`Error::Io`] in this case too.
     #[error(transparent)]
     Cache(frostbert_cache::Error),
 
-    /// A pipeline file, or an override of one of its values, that cannot be used.
+    /// A pipeline file, or an override of one of its values, is invalid.
     #[error("{}: {problem}", place(file, *line, *column))]
     Pipeline {
         /// The pipeline file, or `--set`.
         file: PathBuf,
-        /// Line from 1, where one is known.
+        /// The line, counted from 1, if known.
         line: Option<u64>,
-        /// Column from 1, where one is known.
+        /// The column, counted from 1, if known.
         column: Option<u64>,
-        /// What is wrong with it.
+        /// What is wrong.
         problem: String,
-        /// The cure.
+        /// How to fix it.
         hint: String,
     },
 
-    /// A record of a data file that is not what the pipeline says it is, or a whole file of such records.
+    /// A record of a data file, or every record, does not match the pipeline.
     #[error("{}: expected {expected}, got {got}", place(path, *line, None))]
     Record {
         /// The data file.
         path: PathBuf,
-        /// Line from 1 on which the record starts, where there are lines.
+        /// The line on which the record starts, counted from 1, if the file has lines.
         line: Option<u64>,
-        /// What should be there.
+        /// What was expected.
         expected: String,
-        /// What is there.
+        /// What was found.
         got: String,
-        /// The cure.
+        /// How to fix it.
         hint: String,
     },
 
-    /// A model folder that is no checkpoint this program can run.
+    /// A model folder is not a checkpoint that this program can run.
     #[error("cannot use the model file `{}`: expected {expected}, got {got}", path.display())]
     Checkpoint {
         /// The file in the model folder.
         path: PathBuf,
-        /// What should be there.
+        /// What was expected.
         expected: String,
-        /// What is there.
+        /// What was found.
         got: String,
-        /// The cure.
+        /// How to fix it.
         hint: String,
     },
 
-    /// A model that cannot be fetched from the hub.
+    /// A model cannot be fetched from the hub.
     #[error("cannot pull `{repository}`: expected {expected}, got {got}")]
     Hub {
         /// `owner/name` on the hub.
         repository: String,
-        /// What should come.
+        /// What was expected.
         expected: String,
-        /// What came.
+        /// What was received.
         got: String,
-        /// The cure.
+        /// How to fix it.
         hint: String,
     },
 
-    /// ONNX Runtime itself is missing, or not the right one.
+    /// ONNX Runtime itself is missing or unsuitable.
     #[error("cannot use ONNX Runtime: expected {expected}, got {got}")]
     Runtime {
         /// What is needed.
         expected: String,
         /// What was found, and where.
         got: String,
-        /// The cure.
+        /// How to fix it.
         hint: String,
     },
 
-    /// The device that was asked for cannot be had.
+    /// The requested device is not available.
     #[error("cannot run on device `{device}`: {reason}")]
     Device {
-        /// As written in the pipeline.
+        /// The device as written in the pipeline.
         device: String,
         /// The missing file, driver or feature.
         reason: String,
-        /// The cure.
+        /// How to fix it.
         hint: String,
     },
 
-    /// ONNX Runtime failed while it built or ran the encoder.
+    /// ONNX Runtime failed while building or running the encoder.
     #[error("the encoder failed to {action}: {reason}")]
     Encoder {
-        /// What it was doing.
+        /// The action that failed.
         action: &'static str,
-        /// What ONNX Runtime said.
+        /// The message of ONNX Runtime.
         reason: String,
     },
 
-    /// A state that no honest cache can hold.
+    /// A state has a value that the cache cannot store.
     #[error("the {state} of {text} holds {value}, which {dtype} cannot store")]
     State {
-        /// Which state, as `mean state of layer 6`.
+        /// The state, such as `mean state of layer 6`.
         state: String,
         /// The text, shortened.
         text: String,
@@ -123,11 +123,11 @@ pub enum Error {
         value: String,
         /// The storage type.
         dtype: &'static str,
-        /// The cure.
+        /// How to fix it.
         hint: String,
     },
 
-    /// A disk that is too small for what is to be written.
+    /// The disk is too small for what is to be written.
     #[error(
         "{:.1} MB are to be written to `{}`, which has {:.1} MB left",
         *needed_bytes as f64 / 1e6,
@@ -137,29 +137,29 @@ pub enum Error {
     NoSpace {
         /// The cache folder.
         folder: PathBuf,
-        /// What is to be written.
+        /// The number of bytes to write.
         needed_bytes: u64,
-        /// What the disk has left.
+        /// The free space on the disk.
         free_bytes: u64,
     },
 
-    /// Something that needs a yes, and nobody said it.
+    /// An action needs the user's consent, which was not given.
     #[error("{what}")]
     Consent {
-        /// What would be done.
+        /// The action.
         what: String,
     },
 
-    /// A saved run that cannot be used.
+    /// A saved run cannot be used.
     #[error("cannot use the run file `{}`: expected {expected}, got {got}", path.display())]
     Run {
         /// The file in the run folder.
         path: PathBuf,
-        /// What should be there.
+        /// What was expected.
         expected: String,
-        /// What is there.
+        /// What was found.
         got: String,
-        /// The cure.
+        /// How to fix it.
         hint: String,
     },
 
@@ -173,39 +173,40 @@ pub enum Error {
     /// An argument of a call into the library that cannot be used: an array, labels, an option.
     #[error("cannot {action}: expected {expected}, got {got}")]
     Argument {
-        /// What was asked for, such as `fit a head`.
+        /// The requested action, such as `fit a head`.
         action: &'static str,
-        /// What the argument should be.
+        /// What the argument was expected to be.
         expected: String,
         /// What it is.
         got: String,
-        /// The cure.
+        /// How to fix it.
         hint: String,
     },
 
-    /// Training reached a state from which it cannot go on.
+    /// Training diverged and cannot continue.
     #[error("training diverged: {problem}")]
     Diverged {
-        /// Which head, epoch and value.
+        /// The head, the epoch and the value.
         problem: String,
-        /// The cure.
+        /// How to fix it.
         hint: String,
     },
 
-    /// A replay met other inputs, or gave other bytes, than its lock file says.
+    /// A replay had other inputs, or produced other bytes, than its lock file says.
     #[error("the replay of `{}` differs from its lock file:\n{}", lock.display(), differences.join("\n"))]
     Replay {
         /// The lock file.
         lock: PathBuf,
-        /// One line for each thing that differs: expected and got.
+        /// One line for each difference, with the expected and the actual value.
         differences: Vec<String>,
-        /// The cure.
+        /// How to fix it.
         hint: String,
     },
 }
 
 impl Error {
-    /// What the user can do about it, as one or two sentences without a full stop; `None` where the message says it all.
+    /// Returns what the user can do about it, in one or two sentences without a full stop, or `None` if the message is
+    /// sufficient.
     pub fn hint(&self) -> Option<&str> {
         match self {
             Error::Pipeline { hint, .. }
@@ -233,12 +234,12 @@ impl Error {
         }
     }
 
-    /// What kind of failure this is, for programs that tell failures apart.
+    /// Returns the kind of the failure, for programs that handle failures by kind.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Pipeline { .. } | Error::Argument { .. } => ErrorKind::Usage,
             Error::Record { .. } => ErrorKind::Data,
-            // A folder without a run in it is there, and what was asked for is not.
+            // The folder exists, but the run that was requested does not.
             Error::Run { path, .. } if path.is_dir() => ErrorKind::Missing,
             Error::Checkpoint { path, .. } | Error::Run { path, .. } => of_file(path),
             Error::Runtime { .. } | Error::Device { .. } => ErrorKind::Missing,
@@ -255,7 +256,7 @@ impl Error {
         }
     }
 
-    /// The file or folder at fault, and its line from 1, where they are known.
+    /// Returns the file or folder that caused the error, and the line counted from 1, if known.
     pub fn place(&self) -> (Option<&Path>, Option<u64>) {
         match self {
             Error::Pipeline { file, line, .. } => (Some(file), *line),
@@ -278,27 +279,27 @@ impl Error {
     }
 }
 
-/// What kind of failure an error is. The program's exit code follows from it.
+/// The kind of a failure, which determines the exit code of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Anything that is none of the others; exit code 1.
+    /// Any other failure; exit code 1.
     Failed,
-    /// A pipeline file or an argument that cannot be used; exit code 2.
+    /// An invalid pipeline file or argument; exit code 2.
     Usage,
-    /// A malformed record, or damage in a model, a head or a cache; exit code 3.
+    /// A malformed record, or a damaged model, head or cache; exit code 3.
     Data,
-    /// A file, a model, a library or cached rows that are not there; exit code 4.
+    /// A missing file, model, library or cached row; exit code 4.
     Missing,
-    /// Something that another process is using; exit code 5.
+    /// A resource in use by another process; exit code 5.
     Busy,
-    /// A disk that is full, or too small; exit code 6.
+    /// A full disk, or one that is too small; exit code 6.
     NoSpace,
-    /// Work that the user stopped; exit code 130.
+    /// Work that the user interrupted; exit code 130.
     Interrupted,
 }
 
 impl ErrorKind {
-    /// The kind of an error of the cache.
+    /// Returns the kind of an error of the cache.
     pub fn of_cache(error: &frostbert_cache::Error) -> ErrorKind {
         match error {
             frostbert_cache::Error::Io(error) => of_io(error),
@@ -312,7 +313,7 @@ impl ErrorKind {
         }
     }
 
-    /// Its name in JSON.
+    /// Returns its name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             ErrorKind::Failed => "failed",
@@ -325,7 +326,7 @@ impl ErrorKind {
         }
     }
 
-    /// The exit code of the program.
+    /// Returns the exit code of the program.
     pub fn exit_code(self) -> u8 {
         match self {
             ErrorKind::Failed => 1,
@@ -339,7 +340,7 @@ impl ErrorKind {
     }
 }
 
-/// Of a file that is not what it should be: it may not be there at all.
+/// Returns the kind of an error about a file that is not as expected; the file may not exist at all.
 fn of_file(path: &Path) -> ErrorKind {
     if path.exists() { ErrorKind::Data } else { ErrorKind::Missing }
 }

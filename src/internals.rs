@@ -1,5 +1,5 @@
-//! The parts of the engine that the program, the benches and the tests of this repository use. They are no part of the
-//! library: names and signatures change in any release.
+//! The internal items that the program, the benches and the tests of this repository use. They are not part of the
+//! library's interface: names and signatures may change in any release.
 
 pub mod config {
     pub mod file {

@@ -13,7 +13,7 @@
 //! # Ok::<(), frostbert::Error>(())
 //! ```
 //!
-//! There are five ways in, each with an example of a few lines in `examples/`:
+//! There are five entry points, each with a short example in `examples/`:
 //!
 //! | to | use | example |
 //! |---|---|---|
@@ -23,19 +23,20 @@
 //! | read rows from a cache | [`Cache::open`], [`Cache::rows`], [`Key::of`] | `cache_rows.rs` |
 //! | run a pipeline file | [`Experiment::open`], [`Experiment::run`] | `experiment.rs` |
 //!
-//! The first two hold everything in memory. For a corpus that is large, or that several heads are tried on, write a
-//! pipeline file and run it as an [`Experiment`]: its cache holds every text once, is added to when data, layers or
-//! poolings are, and survives a kill; training streams it from disk if it does not fit in memory.
+//! The first two keep everything in memory. For a large corpus, or to try several heads on one, write a pipeline file
+//! and run it as an [`Experiment`]: its cache stores every text once, is extended when data, layers or poolings are
+//! added, and survives being killed. Training streams the states from disk if they do not fit in memory.
 //!
-//! ONNX Runtime is a shared library that is loaded when a model is: a [`Machine`] says where it is. Arrays are those of the
-//! crate [`ndarray`], re-exported here. What fails, fails with an [`Error`] (a cache with [`cache::Error`], which is a part of it), whose message names the file and what was
-//! expected of it; [`Error::hint`] says what to do. The library never prints, never exits and never reads environment
-//! variables: work that takes long reports to a [`Progress`].
+//! ONNX Runtime is a shared library that is loaded together with a model; a [`Machine`] holds its path. Arrays are
+//! those of the crate [`ndarray`], which is re-exported here. Every failure is an [`Error`] (or, for a cache, a
+//! [`cache::Error`], which converts to it) whose message names the file and what was expected of it; [`Error::hint`]
+//! says what to do about it. The library never prints, never exits and never reads environment variables; long
+//! operations report to a [`Progress`].
 //!
-//! Two features, both on by default: `cli` is the program with what only it needs (clap, indicatif, anyhow), `hub` fetches
-//! models from the Hugging Face hub. A library that needs neither sets `default-features = false`.
+//! Two features are enabled by default: `cli` is the program and its dependencies (clap, indicatif, anyhow), and `hub`
+//! fetches models from the Hugging Face hub. A library that needs neither sets `default-features = false`.
 //!
-//! # Inside
+//! # Architecture
 //!
 //! The types above are a thin layer over these modules:
 //!
@@ -43,18 +44,18 @@
 //! data -> encoder -> cache -> features -> head bank -> metrics -> report
 //! ```
 //!
-//! A pipeline file names texts, a model and a head. Stage 1 ([`extraction`]) reads examples ([`data`]),
-//! tokenises them, runs the checkpoint through ONNX Runtime ([`encoder`]), and commits each document's hidden states
-//! (pooled, per word, or per token) shard by shard to a content-addressed [`cache`] that knows no labels. Stage 2
-//! ([`training`]) reads rows of states back, from memory or shard by shard ([`features`]), joins them with their targets
-//! ([`tasks`]: labels of texts and pairs, numbers, tags of words, answers to questions), trains a bank of heads ([`head`],
-//! with the losses and optimisers of [`train`]), measures them ([`metrics`]), compares many ([`sweep`], [`selection`]) and
-//! writes a run folder ([`report`]) that can be replayed bit by bit ([`run_folder::lock`]). [`prediction`] applies saved
-//! runs to new texts and compares texts by their states.
+//! A pipeline file names texts, a model and a head. Stage 1 ([`extraction`]) reads examples ([`data`]), tokenises them,
+//! runs the checkpoint through ONNX Runtime ([`encoder`]), and commits each document's hidden states (pooled, per word,
+//! or per token) shard by shard to a content-addressed [`cache`] that does not depend on labels. Stage 2 ([`training`])
+//! reads rows of states back, from memory or shard by shard ([`features`]), joins them with their targets ([`tasks`]:
+//! labels of texts and pairs, numbers, tags of words, answers to questions), trains a bank of heads ([`head`], with the
+//! losses and optimisers of [`train`]), evaluates them ([`metrics`]), compares many of them ([`sweep`], [`selection`])
+//! and writes a run folder ([`report`]) that can be replayed bit by bit ([`run_folder::lock`]). [`prediction`] applies
+//! saved runs to new texts and compares texts by their states.
 //!
-//! The cache is a crate of its own, `frostbert-cache`, for programs that need neither ONNX Runtime nor a tokenizer. A file
-//! imports only from modules below its own in the list of docs/architecture.md. What heads compute is written down in
-//! docs/heads.md, how they are trained in docs/training.md.
+//! The cache is a separate crate, `frostbert-cache`, for programs that need neither ONNX Runtime nor a tokenizer. A
+//! file imports only from modules below its own in the list of docs/architecture.md. docs/heads.md documents what heads
+//! compute, and docs/training.md how they are trained.
 
 mod api;
 mod config;
@@ -79,12 +80,8 @@ mod training;
 #[doc(hidden)]
 pub mod internals;
 
-// Arrays to heads.
 pub use api::{Classifier, FitHead, FitOptions, NetworkOptions, fit, fit_with};
-// Texts to arrays.
 pub use api::{Embedder, EmbedderOptions};
-// Experiments.
-// Saved runs.
 #[doc(inline)]
 pub use data::Record;
 #[doc(inline)]
@@ -92,7 +89,6 @@ pub use encoder::{
     device::{Device, Precision},
     windows::Overflow,
 };
-// Errors and progress.
 #[doc(inline)]
 pub use error::{Error, ErrorKind, Result};
 #[doc(inline)]
@@ -103,7 +99,6 @@ pub use extraction::extract::ExtractReport;
 pub use extraction::machine::Machine;
 #[doc(inline)]
 pub use frostbert_cache as cache;
-// Caches.
 #[doc(inline)]
 pub use frostbert_cache::{Cache, Dtype, Key, Mode, Pooling, StateId, StateKind};
 #[doc(inline)]

@@ -1,4 +1,4 @@
-//! The `frostbert` program: reads the command line, calls one command, prints its error.
+//! The `frostbert` program: parses the command line, runs one command, and prints its error.
 
 mod cli;
 
@@ -8,7 +8,7 @@ use clap::Parser;
 use frostbert::cache::fence::is_fenced;
 
 fn main() -> ExitCode {
-    // Foreign code whose panics become errors: the error says it, once.
+    // Panics of fenced foreign code become errors, so they are not printed here as well.
     let usual = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         if !is_fenced() {
