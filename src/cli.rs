@@ -1,4 +1,5 @@
-//! The command line: what can be typed, and which file does it. Commands call the library and show what it returns.
+//! The command line: the arguments, and the dispatch to one file per command. Commands call the library and print what
+//! it returns.
 
 mod cache;
 mod cache_list;
@@ -58,7 +59,7 @@ use progress::TerminalProgress;
 use screen::ColorWhen;
 pub(crate) use screen::choose_colors;
 
-/// Columns of a help text at most.
+/// The maximum width of a help text in columns.
 const HELP_WIDTH: usize = 100;
 
 /// Run a frozen BERT once over a corpus, keep its states, and train lightweight heads on them.
@@ -75,7 +76,7 @@ pub(crate) struct Arguments {
     command: Command,
 }
 
-/// More threads than this for each core are not made, whatever --threads says.
+/// The maximum number of threads per core, whatever --threads says.
 const THREADS_PER_CORE: usize = 4;
 
 #[derive(Debug, Args)]
@@ -228,7 +229,7 @@ struct OverrideArguments {
     set: Vec<String>,
 }
 
-/// Which keys of the pipeline file apply to which heads, for the end of a command's help, before its examples.
+/// Lists which keys of the pipeline file apply to which heads, for the end of a command's help, before its examples.
 fn keys_by_kind(examples: &str) -> String {
     let mut text =
         "Keys of [head] and [train], by the kinds of head that they apply to:\n".to_string();
@@ -256,7 +257,7 @@ struct FormatArgument {
     format: Option<Format>,
 }
 
-/// Wrong usage is clap's to report.
+/// The error is reported by clap as wrong usage.
 fn format_named(name: &str) -> Result<Format, String> {
     Format::named(name).ok_or_else(|| {
         let names = Format::ALL.map(|format| format.to_string());
@@ -266,7 +267,7 @@ fn format_named(name: &str) -> Result<Format, String> {
     })
 }
 
-/// Wrong usage is clap's to report.
+/// The error is reported by clap as wrong usage.
 fn key_and_value(setting: &str) -> Result<String, String> {
     if setting.contains('=') {
         Ok(setting.to_string())
@@ -310,12 +311,12 @@ impl ExtrasArguments {
 }
 
 impl Arguments {
-    /// Whether results and errors are JSON.
+    /// Returns whether results and errors are printed as JSON.
     pub(crate) fn json(&self) -> bool {
         self.global.json
     }
 
-    /// What stays when the command is interrupted, and how to go on.
+    /// Returns what is kept when the command is interrupted, and how to resume it.
     fn after_interrupt(&self) -> &'static str {
         match &self.command {
             Command::Run(_) | Command::Extract(_) | Command::Embed(_) | Command::Sweep(_) => {
@@ -332,8 +333,7 @@ impl Arguments {
     }
 }
 
-/// The words of a command line. `--wait 10m` means `--wait=10m`: what stands behind `--wait` alone is its duration where it is
-/// one.
+/// Rewrites `--wait 10m` in a command line as `--wait=10m`, if the word after `--wait` is a duration.
 pub(crate) fn typed(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut typed: Vec<OsString> = Vec::new();
     let mut is_over = false;
@@ -350,7 +350,7 @@ pub(crate) fn typed(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     typed
 }
 
-/// Runs the command that was typed.
+/// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(log) = &arguments.global.log {
         log::open(log)?;
@@ -378,7 +378,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
 }
 
-/// What every command gets.
+/// The context that every command receives.
 struct Context {
     json: bool,
     machine: frostbert::internals::extraction::machine::Machine,
@@ -400,7 +400,7 @@ impl Context {
         let asked = global.threads.map_or(cores, usize::from);
         let threads = asked.min(most);
         if threads < asked {
-            // Each takes a session of the model and a stack.
+            // Each thread takes a session of the model and a stack.
             progress.note(&format!(
                 "--threads {asked}: only {threads} are used, because more would only cost memory"
             ));
@@ -413,7 +413,7 @@ impl Context {
     }
 }
 
-/// Opens a run, and says how it was chosen and which newer ones it stands in for.
+/// Opens a run, and reports how it was chosen and which newer runs were passed over.
 fn open_run(path: &Path, relocation: &Relocation, context: &Context) -> Result<SavedRun> {
     let saved = SavedRun::open_moved(path, relocation)?;
     let SavedRun { folder, passed_over, notes, warnings, .. } = &saved;

@@ -1,4 +1,4 @@
-//! `frostbert cache`: what caches there are, and whether they are whole.
+//! `frostbert cache`: lists, describes, checks and cleans caches.
 
 use std::{
     collections::BTreeSet,
@@ -153,7 +153,7 @@ fn verify(folders: &[PathBuf], repair: bool, context: &Context) -> Result<ExitCo
         if repair && is_damaged {
             match (verify::repair(&path, &context.progress), &manifest) {
                 (Ok(done), _) => repaired = Some(done),
-                // Without a manifest that can be read the others are still to be looked at.
+                // The manifest is unreadable and cannot be restored; go on with the other caches.
                 (Err(cache::Error::Damage { .. }), Err(_)) => {}
                 (Err(error), _) => return Err(error.into()),
             }
@@ -302,7 +302,7 @@ fn gc(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The caches that these folders are, or that lie in them.
+/// Returns the caches that these folders are or contain.
 fn find(folders: &[PathBuf]) -> Result<Vec<(PathBuf, frostbert::cache::Result<Manifest>)>> {
     let mut found = Vec::new();
     for folder in folders {
@@ -322,7 +322,7 @@ fn find(folders: &[PathBuf]) -> Result<Vec<(PathBuf, frostbert::cache::Result<Ma
     Ok(found)
 }
 
-/// The worst of all samples: how far stored values are from the same text alone in f32.
+/// Describes the largest differences, over all samples, between stored values and those of the same text alone in f32.
 fn parity(manifest: &Manifest) -> String {
     let worst = |of: fn(&Parity) -> f64| {
         let values = manifest.origins().map(|origin| of(&origin.parity));

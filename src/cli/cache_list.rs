@@ -1,4 +1,4 @@
-//! `frostbert cache ls` and `frostbert cache prune`: which caches there are, and which have not been used for long.
+//! `frostbert cache ls` and `frostbert cache prune`: lists caches, and removes those that have not been used for long.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,10 +20,10 @@ use serde_json::{Value, json};
 
 use super::{Context, output, quantities, screen};
 
-/// More states than this are counted and not listed.
+/// If a cache has more states than this, they are counted instead of listed.
 const LISTED_STATES: usize = 4;
 
-/// Digits of a commit that are shown.
+/// The number of digits of a commit that are shown.
 const SHORT_REVISION: usize = 7;
 
 #[derive(Debug, Args)]
@@ -43,7 +43,7 @@ pub(super) struct PruneArguments {
     dry_run: bool,
 }
 
-/// A cache, as it is listed.
+/// A cache with what is listed about it.
 struct ListedCache {
     folder: PathBuf,
     manifest: Manifest,
@@ -52,7 +52,7 @@ struct ListedCache {
 }
 
 impl ListedCache {
-    /// Every cache of a folder that can be read; the others are warned of.
+    /// Returns every cache of a folder that can be read, and warns about the others.
     fn all(folder: &Path, context: &Context) -> Result<Vec<ListedCache>> {
         let mut caches = Vec::new();
         for (folder, manifest) in caches_in(folder)? {
@@ -88,7 +88,7 @@ impl ListedCache {
         })
     }
 
-    /// The model's name without its owner, and the first digits of its commit.
+    /// Returns the model's name without its owner, and the first digits of its commit.
     fn model(&self) -> String {
         let Some(model) = &self.about.model else { return "unknown".into() };
         let name = model.rsplit('/').next().unwrap_or(model);
@@ -146,7 +146,7 @@ pub(super) fn list(folder: &Path, context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The names of all states of a cache.
+/// Returns the names of all states of a cache.
 pub(super) fn states(manifest: &Manifest) -> String {
     let names: Vec<String> = manifest.states().iter().map(ToString::to_string).collect();
     names.join(" ")
@@ -181,7 +181,7 @@ fn bytes_of(caches: &[ListedCache], places: &[usize]) -> u64 {
     places.iter().map(|place| caches[*place].manifest.bytes()).sum()
 }
 
-/// What was removed, or would be, and how much that frees.
+/// Describes what was removed, or would be, and how much space that frees.
 fn describe(caches: &[ListedCache], pruned: &Pruned, dry_run: bool) -> String {
     let Pruned { removed, in_use } = pruned;
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! `frostbert completions` and `frostbert man`: what shells and manuals know of the command line.
+//! `frostbert completions` and `frostbert man`: generates shell completions and manual pages from the command line.
 
 use std::{fs, path::PathBuf, process::ExitCode};
 

@@ -1,4 +1,4 @@
-//! `frostbert doctor`: whether this machine can run it, on what, and what to do where it cannot.
+//! `frostbert doctor`: reports whether this machine can extract, on which device, and what to do if it cannot.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -35,7 +35,7 @@ pub(super) struct DoctorArguments {
 }
 
 pub(super) fn run(arguments: &DoctorArguments, context: &Context) -> Result<ExitCode> {
-    // Tasks of one file share model, device and folder.
+    // All tasks of a file share the model, the device and the folder of caches.
     let task = match &arguments.pipeline {
         Some(path) => Pipeline::read_tasks(path, &arguments.overrides.set)?.into_iter().next(),
         None => None,
@@ -53,12 +53,12 @@ pub(super) fn run(arguments: &DoctorArguments, context: &Context) -> Result<Exit
     Ok(if findings.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Sections: each a name, a first line, and lines below it.
+/// A page of sections, each with a name, a first line, and further lines below it.
 struct Page {
     text: String,
 }
 
-/// Width of the column of names.
+/// The width of the column of names.
 const NAMES: usize = 14;
 
 impl Page {
@@ -68,7 +68,7 @@ impl Page {
         self.text.push('\n');
     }
 
-    /// What is wrong, marked, and the cure below it. `!!` is what nothing can be done without.
+    /// Adds a problem with a mark, and its hint below it. Problems that prevent extraction are marked with `!!`.
     fn problem(&mut self, problem: Option<&Problem>) {
         let Some(problem) = problem else {
             return;
@@ -79,7 +79,7 @@ impl Page {
         }
     }
 
-    /// Text behind a mark, in lines that fit.
+    /// Adds text after a mark, wrapped to the width of the terminal.
     fn marked(&mut self, mark: &str, text: &str) {
         let mut mark = mark;
         for line in wrap(text, screen::columns() - NAMES - 3) {
@@ -226,7 +226,7 @@ fn describe_device(page: &mut Page, device: &DeviceFindings, cuda: Option<&Probl
         page.line("", &format!("still on the CPU: {}", nodes.join(", ")));
     }
     match (&device.problem, cuda) {
-        // What is wrong with CUDA is not said twice.
+        // The problem with CUDA is already shown.
         (Some(problem), Some(cuda)) if problem.reason.ends_with(&cuda.reason) => {
             page.marked(
                 "!!",

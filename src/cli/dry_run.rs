@@ -1,4 +1,4 @@
-//! `--dry-run`: what a command would do, and nothing written.
+//! `--dry-run`: reports what a command would do, and writes nothing.
 
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{Context, output, screen::Screen};
 
-/// Does everything but the work, and says what that would be.
+/// Checks everything without doing the work, and reports what that would be.
 pub(super) fn dry_run(
     experiment: &Experiment,
     stages: Stages,

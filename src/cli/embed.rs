@@ -1,4 +1,4 @@
-//! `frostbert embed`: embeddings of data files in one file, without a pipeline file.
+//! `frostbert embed`: writes the embeddings of data files to one file, without a pipeline file.
 
 use std::{
     fs::File,
@@ -144,7 +144,7 @@ pub(super) fn run(arguments: &EmbedArguments, context: &Context) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-/// What comes over stdin, in a file that goes when the command ends.
+/// Copies stdin to a file that is removed when the command ends.
 fn copy_of_stdin() -> Result<tempfile::NamedTempFile> {
     let folder = std::env::temp_dir();
     let copy = tempfile::NamedTempFile::new_in(&folder).map_err(Error::io("write into", folder))?;

@@ -1,4 +1,4 @@
-//! How failures are told: on stderr for people, on stdout as JSON for programs, and by the exit code.
+//! Reports failures: on stderr for people, on stdout as JSON for programs, and by the exit code.
 
 use std::{
     io::Write,
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::output::{self, say};
 
-/// What was typed cannot be meant: exit code 2, as for everything that clap refuses.
+/// Invalid arguments that clap accepted: exit code 2, as for everything that clap rejects.
 #[derive(Debug)]
 pub(crate) struct WrongUsage(String);
 
@@ -30,7 +30,7 @@ pub(super) fn wrong_usage(problem: String) -> anyhow::Error {
     WrongUsage(problem).into()
 }
 
-/// What is known of an error.
+/// What is known about an error.
 struct FailureReport {
     kind: ErrorKind,
     message: String,
@@ -70,7 +70,7 @@ impl FailureReport {
         }
     }
 
-    /// Prints it as one line of JSON. Where stdout cannot be written, stderr has said it.
+    /// Prints the failure as one line of JSON. If stdout cannot be written, the message is still on stderr.
     fn print_json(&self) {
         let error = json!({ "error": {
             "kind": self.kind.name(),
@@ -83,12 +83,12 @@ impl FailureReport {
     }
 }
 
-/// The exit code of an error.
+/// Returns the exit code of an error.
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(FailureReport::of(error).kind.exit_code())
 }
 
-/// Prints an error and, where there is one, the cure; for programs one JSON object on stdout, too.
+/// Prints an error and its hint, if it has one. With `json`, also prints one JSON object on stdout.
 pub(crate) fn print_error(error: &anyhow::Error, json: bool) {
     let failure = FailureReport::of(error);
     say(&format!("error: {}", printable(&failure.message)));
@@ -100,11 +100,11 @@ pub(crate) fn print_error(error: &anyhow::Error, json: bool) {
     }
 }
 
-/// Prints what clap has to say in place of arguments: what is wrong with them, or a help text.
+/// Prints what clap returned instead of arguments: an error in the usage, or a help text.
 pub(crate) fn print_usage(usage: &clap::Error) -> ExitCode {
     let printed = usage.print();
     if usage.use_stderr() {
-        // Nothing was parsed, but what was typed may have asked for JSON.
+        // The arguments were not parsed, but they may ask for JSON.
         if std::env::args_os().any(|argument| argument == "--json") {
             let text = usage.to_string();
             let mut paragraphs = text.split("\n\n");
@@ -131,14 +131,14 @@ pub(crate) fn print_usage(usage: &clap::Error) -> ExitCode {
     }
 }
 
-/// On Ctrl-C says in one line what is kept, and ends. What is in a cache or in a run folder is whole or not there; a file
-/// that was being written aside may stay.
+/// On Ctrl-C, prints one line about what is kept, and exits. Files of a cache or a run folder are either complete or
+/// absent; only a temporary file may remain.
 pub(super) fn catch_interrupts(what_is_kept: &'static str, json: bool) {
     let handler = move || {
-        // Whoever reads may have stopped reading: that must not keep the process.
+        // The reader may have stopped reading, which must not keep the process alive.
         let (told, is_told) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            // A line of its own, below the progress.
+            // Starts on a new line, below the progress.
             say(&format!("\ninterrupted: {what_is_kept}"));
             if json {
                 let interrupted = FailureReport {
@@ -155,6 +155,6 @@ pub(super) fn catch_interrupts(what_is_kept: &'static str, json: bool) {
         let _ = is_told.recv_timeout(Duration::from_secs(1));
         process::exit(ErrorKind::Interrupted.exit_code().into());
     };
-    // Where interrupts are ignored (a job in the background of a script), they stay so.
+    // If interrupts are ignored (in a background job of a script), they remain so.
     let _ = ctrlc::try_set_handler(handler);
 }

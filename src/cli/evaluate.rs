@@ -1,4 +1,4 @@
-//! `frostbert evaluate`: a trained head on other data.
+//! `frostbert evaluate`: evaluates a trained head on other data.
 
 use std::{path::PathBuf, process::ExitCode};
 

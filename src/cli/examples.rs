@@ -1,4 +1,4 @@
-//! The examples at the end of each command's help. A test runs every one of them, in a folder as a checkout is.
+//! The examples at the end of each command's help. A test runs every one of them in a folder like a checkout.
 
 pub(super) const PROGRAM: &str = "\
 Examples:

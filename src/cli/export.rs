@@ -1,4 +1,4 @@
-//! `frostbert cache export`: the values of a cache for other tools.
+//! `frostbert cache export`: writes the values of a cache for other tools.
 
 use std::{
     path::{Path, PathBuf},
@@ -116,7 +116,7 @@ pub(super) fn run(arguments: &ExportArguments, context: &Context) -> Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-/// `<DIR>-<FORMAT>`, with the pipeline's name between them where there is one.
+/// Returns the default output folder, `<DIR>-<FORMAT>`, with the pipeline's name in between if there is one.
 fn beside(cache: &CacheReader, pipeline: Option<&Pipeline>, format: ExportFormat) -> PathBuf {
     let folder = cache.folder();
     let mut name = match folder.file_name() {
@@ -129,7 +129,7 @@ fn beside(cache: &CacheReader, pipeline: Option<&Pipeline>, format: ExportFormat
         name.push('-');
         name.push_str(part);
     }
-    // A folder such as `.` has no name to stand beside.
+    // A folder such as `.` has no name that a suffix could be added to.
     match folder.file_name() {
         Some(_) => folder.with_file_name(name),
         None => Path::new("..").join(name),

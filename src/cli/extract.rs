@@ -1,4 +1,4 @@
-//! `frostbert extract`: stage 1 alone.
+//! `frostbert extract`: runs stage 1 alone.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! `frostbert model pull`: fetching a model. Where the hub is and who asks is read from the environment here: the library
-//! reads none of it.
+//! `frostbert model pull`: fetches a model. The address of the hub, the token and the proxy are read from the
+//! environment here, because the library does not read it.
 
 use std::{
     env,
@@ -22,10 +22,10 @@ use serde_json::json;
 
 use super::{Context, output};
 
-/// The hub where HF_ENDPOINT names no other.
+/// The default hub, unless HF_ENDPOINT is set.
 const PUBLIC_HUB: &str = "https://huggingface.co";
 
-/// Bytes of a file that are looked at for a token.
+/// The maximum number of bytes read from a token file.
 const MAX_TOKEN_BYTES: u64 = 64 * 1024;
 
 #[derive(Debug, Args)]
@@ -74,7 +74,7 @@ pub(super) fn pull_model(arguments: &PullArguments, context: &Context) -> Result
     Ok(ExitCode::SUCCESS)
 }
 
-/// The hub that HF_ENDPOINT names, the token of HF_TOKEN or of the token file, and the proxy that is set.
+/// Returns the hub of HF_ENDPOINT, with the token of HF_TOKEN or of the token file, and the proxy that is set.
 fn hub_of_environment() -> Hub {
     let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| PUBLIC_HUB.into());
     let proxies: &[&str] = if endpoint.starts_with("https:") {
@@ -89,7 +89,7 @@ fn hub_of_environment() -> Hub {
     }
 }
 
-/// The token that the hub's own command-line tool has saved.
+/// Returns the token that the hub's own command-line tool has saved.
 fn token_of_file() -> Option<String> {
     let path = variable("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| {
         let home = variable("HF_HOME").map(PathBuf::from);
@@ -98,7 +98,7 @@ fn token_of_file() -> Option<String> {
         let home = home.or_else(|| Some(cache().or_else(default)?.join("huggingface")));
         Some(home?.join("token"))
     })?;
-    // A token is a line: what is no file, or has no end, is none.
+    // A token is one line: ignore anything that is not a regular file, and read only its beginning.
     if !fs::metadata(&path).ok()?.is_file() {
         return None;
     }

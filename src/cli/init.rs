@@ -1,4 +1,4 @@
-//! `frostbert init`: a pipeline file for a data file.
+//! `frostbert init`: writes a pipeline file for a data file.
 
 use std::{
     fs,
@@ -65,7 +65,7 @@ pub(super) fn run(arguments: &InitArguments, context: &Context) -> Result<ExitCo
                 name.set_extension("");
             }
             let stem = name.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            // A name that may be a folder's, since it will name the runs.
+            // The name must be valid for a folder, because it will be the name of the runs.
             let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
             let name: String = stem.chars().map(plain).collect();
             let name = name.trim_matches('-');
@@ -106,18 +106,18 @@ pub(super) fn run(arguments: &InitArguments, context: &Context) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether the file holds what a head learns from.
+/// Returns whether the file has labels to train a head on.
 fn has_labels(shape: &FileShape) -> bool {
     shape.label.is_some()
         || matches!(shape.format, Format::Conll | Format::Conllu | Format::Squad | Format::Folder)
 }
 
-/// Text for a comment, which ends with its line.
+/// Makes a text fit into a comment, which ends at the end of its line.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// What a column holds, for a comment.
+/// Describes the contents of a column, for a comment.
 fn described(column: &ColumnShape, n_records: usize) -> String {
     let missing = match n_records - column.n_filled.min(n_records) {
         0 => String::new(),
@@ -131,7 +131,7 @@ fn described(column: &ColumnShape, n_records: usize) -> String {
     }
 }
 
-/// A string of TOML.
+/// Quotes a text as a TOML string.
 fn quoted(text: &str) -> String {
     let mut quoted = String::from('"');
     for c in text.chars() {

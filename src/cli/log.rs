@@ -1,4 +1,4 @@
-//! `--log`: what goes to stderr goes to a file too, each line with its time. Progress bars do not.
+//! `--log`: copies what is printed to stderr to a file, each line with its time, but without progress bars.
 
 use std::{
     fs::{File, OpenOptions},
@@ -11,22 +11,22 @@ use std::{
 use anyhow::Result;
 use frostbert::{cache::wording::printable, internals::error::Error};
 
-/// The file, where there is one.
+/// The log file, if there is one.
 static LOG: OnceLock<Mutex<File>> = OnceLock::new();
 
-/// Opens the file, to go on at its end.
+/// Opens the file for appending.
 ///
 /// # Errors
-/// When it cannot be written.
+/// Returns an error if it cannot be written.
 pub(super) fn open(path: &Path) -> Result<()> {
     let file = OpenOptions::new().append(true).create(true).open(path);
     let file = file.map_err(Error::io("write to the log", path))?;
-    // A process has one command line, and so one log.
+    // A process has only one command line, and therefore only one log.
     let _ = LOG.set(Mutex::new(file));
     Ok(())
 }
 
-/// Adds lines, each after the time in UTC. A log that cannot be written any more stops no work.
+/// Appends lines, each preceded by the time in UTC. A failure to write the log is ignored.
 pub(super) fn add(text: &str) {
     let Some(log) = LOG.get() else { return };
     let now = chrono::DateTime::<chrono::Utc>::from(SystemTime::now());

@@ -1,10 +1,11 @@
-//! What this machine offers: where ONNX Runtime lies, how much memory this process took.
+//! The machine: finds ONNX Runtime, and measures the memory that this process has used.
 
 use std::path::{Path, PathBuf};
 
 use frostbert::internals::{doctor::RuntimeSearch, extraction::machine::Machine};
 
-/// The machine with ONNX Runtime from the flag, the environment, the checkout, or the system; and how that was found.
+/// Returns the machine with ONNX Runtime from the flag, the environment, the checkout, or the system, and how it was
+/// found.
 pub(super) fn machine(
     ort_lib: Option<&Path>,
     threads: usize,
@@ -26,7 +27,7 @@ pub(super) fn machine(
 
 fn search() -> (PathBuf, RuntimeSearch) {
     let program = std::env::current_exe().ok();
-    // In a checkout the program lies in target/release and the library in runtime.
+    // In a checkout, the program is in target/release and the library in runtime.
     let near = program.iter().flat_map(|program| program.ancestors().skip(1)).take(4);
     let near = std::iter::once(Path::new("")).chain(near).map(|folder| folder.join("runtime"));
     let system =
@@ -45,7 +46,7 @@ fn search() -> (PathBuf, RuntimeSearch) {
     (library, RuntimeSearch { how, looked })
 }
 
-/// libonnxruntime.so in a folder, or the newest of its versions.
+/// Returns the libonnxruntime.so in a folder, or the one with the highest version.
 fn in_folder(folder: &Path) -> Option<PathBuf> {
     let libraries: Vec<PathBuf> = std::fs::read_dir(folder)
         .ok()?
@@ -55,7 +56,8 @@ fn in_folder(folder: &Path) -> Option<PathBuf> {
             name == "libonnxruntime.so" || name.starts_with("libonnxruntime.so.")
         })
         .collect();
-    // Versions compare as numbers: 1.31 is newer than 1.9. The plain name, a link to the one in use, goes before all.
+    // Versions are compared as numbers: 1.31 is newer than 1.9. The plain name, a link to the one in use, takes
+    // precedence.
     libraries.into_iter().max_by_key(|path| {
         let name =
             path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -65,7 +67,7 @@ fn in_folder(folder: &Path) -> Option<PathBuf> {
     })
 }
 
-/// The most memory that this process has had at once, in bytes; 0 where the system does not say.
+/// Returns the peak memory of this process in bytes, or 0 if the system does not report it.
 pub(super) fn peak_rss_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,4 +1,4 @@
-//! `frostbert model`: what a checkpoint is, what training over it costs, and whether it is whole.
+//! `frostbert model`: describes checkpoints and the cost of training on them, fetches them, and verifies their files.
 
 use std::{
     path::{Path, PathBuf},
@@ -110,7 +110,7 @@ fn info(folder: &Path, classes: usize, context: &Context) -> Result<ExitCode> {
     let config = &checkpoint.config;
     let parameters = checkpoint.parameters()?;
     let heads = head_sizes(config.hidden, classes);
-    // Fine-tuning trains the encoder and a linear head together.
+    // Fine-tuning trains the encoder together with a linear head.
     let fine_tuned = parameters + heads[0].trainable;
     if context.json {
         output::print_json(&json!({
@@ -127,7 +127,7 @@ fn info(folder: &Path, classes: usize, context: &Context) -> Result<ExitCode> {
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    // A model.onnx need not say everything.
+    // A model.onnx may lack some of these.
     let known = |size: Option<usize>| size.map_or("?".into(), |size| size.to_string());
     let mut text = format!(
         "{}: {}, {} layers of {} (feed-forward {}, {} attention heads), vocabulary {}, at most {} tokens\n\

@@ -1,4 +1,4 @@
-//! Options that say where the files of a run lie now.
+//! Options for the files of a run that have been moved.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ pub(super) struct MovedArguments {
     root: Option<PathBuf>,
 }
 
-/// Wrong usage is clap's to report.
+/// The error is reported by clap as wrong usage.
 fn old_and_new(text: &str) -> Result<(PathBuf, PathBuf), String> {
     match text.split_once('=') {
         Some((old, new)) if !old.is_empty() && !new.is_empty() => Ok((old.into(), new.into())),

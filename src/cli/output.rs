@@ -1,4 +1,4 @@
-//! What commands have in common when they print: JSON, tables of numbers, sizes.
+//! Output that commands share: JSON, tables of metrics, and sizes.
 
 use std::{
     borrow::Cow,
@@ -27,39 +27,39 @@ use super::{
     screen::{Screen, write_to_stderr},
 };
 
-/// Who reads stdout.
+/// Whether anybody reads stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reader {
-    /// Somebody, as far as anyone knows.
+    /// There is a reader, as far as is known.
     There,
-    /// Nobody any more, as behind `| head -1`. That is no error: there is nothing left to print.
+    /// The reader has gone, as with `| head -1`. This is not an error: there is nothing left to print.
     Gone,
 }
 
-/// Prints a value as one JSON object. A reader that went away is no error.
+/// Prints a value as one JSON object. A reader that has gone is not an error.
 pub(super) fn print_json(value: &impl Serialize) -> Result<()> {
     write(&format!("{}\n", serde_json::to_string_pretty(value)?)).map(drop)
 }
 
-/// Prints text for people to stdout, without the control characters that data may hold. A reader that went away is no
-/// error.
+/// Prints text for people to stdout, without the control characters that data may contain. A reader that has gone is
+/// not an error.
 pub(super) fn print(text: &str) -> Result<()> {
     write(&printable(text)).map(drop)
 }
 
-/// Prints a page for people to stdout. A reader that went away is no error.
+/// Prints a page for people to stdout. A reader that has gone is not an error.
 pub(super) fn show(screen: &Screen) -> Result<()> {
     reader_after(screen.write()).map(drop)
 }
 
-/// Prints text as it is, for programs: JSON, in which characters stand as they are or are escaped.
+/// Prints text unchanged, for programs, such as JSON.
 pub(super) fn write(text: &str) -> Result<Reader> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text.as_bytes());
     reader_after(written.and_then(|()| stdout.flush()))
 }
 
-/// Who reads stdout after something was written to it.
+/// Returns whether anybody reads stdout, from the result of writing to it.
 pub(super) fn reader_after(written: io::Result<()>) -> Result<Reader> {
     match written {
         Ok(()) => Ok(Reader::There),
@@ -68,19 +68,19 @@ pub(super) fn reader_after(written: io::Result<()>) -> Result<Reader> {
     }
 }
 
-/// Writes a line to stderr, and to the log where there is one. Where that fails there is nobody to tell, and the work goes
-/// on.
+/// Prints a line to stderr, and to the log if there is one. Failures are ignored, since there is nowhere to report
+/// them.
 pub(super) fn say(line: &str) {
     log::add(line);
     write_to_stderr(line);
 }
 
-/// Paths in JSON: what is no UTF-8 in them shows as U+FFFD.
+/// Converts paths for JSON; what is not UTF-8 becomes U+FFFD.
 pub(super) fn shown(paths: &[PathBuf]) -> Vec<Cow<'_, str>> {
     paths.iter().map(|path| path.to_string_lossy()).collect()
 }
 
-/// A report of stage 1 as JSON, with the memory that the process took.
+/// Converts a report of stage 1 to JSON, and adds the peak memory of the process.
 pub(super) fn extract_json(
     report: &frostbert::internals::extraction::extract::ExtractReport,
 ) -> Result<serde_json::Value> {
@@ -122,12 +122,12 @@ pub(super) fn describe_extract(
     text
 }
 
-/// A number of bytes for people.
+/// Formats a number of bytes for people.
 pub(super) fn bytes(bytes: u64) -> String {
     BinaryBytes(bytes).to_string()
 }
 
-/// The metrics that are shown to people, in this order, where a task has them.
+/// The metrics that are shown to people, in this order, if the task has them.
 pub(super) const SHOWN: [Metric; 18] = [
     Metric::ExactMatch,
     Metric::F1,
@@ -149,7 +149,8 @@ pub(super) const SHOWN: [Metric; 18] = [
     Metric::Mae,
 ];
 
-/// Metrics of several parts side by side, with intervals. The micro F1 of single labels is their accuracy, and left out.
+/// Returns a table of the metrics of several parts side by side, with intervals. The micro F1 of single labels is
+/// omitted, because it equals their accuracy.
 pub(super) fn metrics_table(parts: &[(&str, &TaskMetrics)]) -> Vec<Vec<String>> {
     let mut lines = vec![
         std::iter::once("metric")
@@ -187,23 +188,23 @@ pub(super) fn value_cell(value: &serde_json::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), String::from)
 }
 
-/// A class's name, its precision, recall and F1, and its support.
+/// The name of a class, its precision, recall and F1, and its support.
 type ClassRow = (String, [f64; 3], u64);
 
-/// More classes than this are not listed one by one.
+/// The maximum number of classes that are listed individually.
 const LISTED_CLASSES: usize = 30;
 
-/// More classes than this have no confusion matrix on a terminal, but a list of what is confused.
+/// The maximum number of classes for a confusion matrix; for more, the most frequent confusions are listed.
 const MATRIX_CLASSES: usize = 20;
 
-/// Columns of the widest confusion matrix.
+/// The maximum width of a confusion matrix in columns.
 const MATRIX_COLUMNS: usize = 80;
 
-/// Confusions that are listed.
+/// The maximum number of confusions that are listed.
 const LISTED_CONFUSIONS: usize = 10;
 
-/// Tables of precision, recall, F1 and support of every class (of every type of entity, where there are some), and of what is
-/// confused with what; none where there is nothing to list.
+/// Returns tables of the precision, recall, F1 and support of every class (or entity type, if there are any), and of
+/// the confusions between classes; empty if there is nothing to list.
 pub(super) fn class_tables(metrics: &TaskMetrics, labels: &[String]) -> Vec<Vec<Vec<String>>> {
     let (scores, title): (Vec<ClassRow>, &str) = match metrics {
         TaskMetrics::Classification(metrics) => {
@@ -247,7 +248,7 @@ pub(super) fn class_tables(metrics: &TaskMetrics, labels: &[String]) -> Vec<Vec<
     tables
 }
 
-/// The confusion matrix, where it is small enough to be looked at.
+/// Returns the confusion matrix, if it is small enough to be readable.
 fn matrix(confusion: &[Vec<u64>], labels: &[String]) -> Option<Vec<Vec<String>>> {
     let mut header = vec!["true \\ predicted".to_string()];
     header.extend((0..confusion.len()).map(|class| name_of(labels, class)));
@@ -263,7 +264,8 @@ fn matrix(confusion: &[Vec<u64>], labels: &[String]) -> Option<Vec<Vec<String>>>
     Some(lines)
 }
 
-/// What is confused with what, the most frequent first; of equal counts in the order of the labels. None where nothing is.
+/// Returns the most frequent confusions, in descending order and ties in the order of the labels, or `None` if there
+/// are none.
 fn worst_confusions(
     metrics: &ClassificationMetrics,
     labels: &[String],

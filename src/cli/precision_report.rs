@@ -1,4 +1,4 @@
-//! `frostbert precision-report`: f32, f16 and int8 side by side.
+//! `frostbert precision-report`: compares f32, f16 and int8.
 
 use std::process::ExitCode;
 
@@ -33,7 +33,7 @@ pub(super) fn run(arguments: &PrecisionReportArguments, context: &Context) -> Re
     Ok(ExitCode::SUCCESS)
 }
 
-/// A line for each precision, then a line for each layer of those that are not f32.
+/// Returns one line for each precision, and then one for each layer of those other than f32.
 fn describe(report: &PrecisionReport) -> String {
     let metric = report.precisions.iter().find_map(|row| row.metric);
     let titles = ["precision", "device", "tokens/s", "x f32", "mean cosine", "least"];
@@ -99,7 +99,7 @@ fn line(row: &PrecisionRow, first: &PrecisionRow, has_metric: bool) -> Vec<Strin
     line
 }
 
-/// The mean cosine of a layer and the least.
+/// Formats the mean and the lowest cosine similarity of a layer.
 fn cosines(layer: &LayerError) -> [String; 2] {
     [layer.mean_cosine, layer.least_cosine].map(|cosine| format!("{cosine:.5}"))
 }

@@ -1,4 +1,4 @@
-//! `frostbert predict`: labels for new texts.
+//! `frostbert predict`: applies saved runs to new texts.
 
 use std::{
     cell::RefCell,
@@ -93,7 +93,7 @@ pub(super) struct PredictArguments {
     moved: MovedArguments,
 }
 
-/// Wrong usage is clap's to report.
+/// The error is reported by clap as wrong usage.
 fn probability(text: &str) -> Result<f32, String> {
     let value = text.parse().ok().filter(|value: &f32| (0.0..=1.0).contains(value));
     value.ok_or_else(|| "expected a probability, from 0 to 1".into())
@@ -121,7 +121,7 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
     }
     let is_stdin = arguments.file.as_deref() == Some(Path::new("-"));
     let open = |(run, name): (SavedRun, String)| -> Result<NamedPredictor> {
-        // For a few texts a cache is not worth looking through.
+        // For a few texts, it is not worth searching the cache.
         let predictor = match &arguments.file {
             Some(_) if !is_stdin => Predictor::open_with_cache(run, &context.machine)?,
             _ => Predictor::open(run, &context.machine)?,
@@ -138,7 +138,7 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
     }
     let names = names_of(&runs);
     let mut predictors = runs.into_iter().zip(names).map(open).collect::<Result<Vec<_>>>()?;
-    // Which run answers is said even where nothing else is.
+    // The run that predicts is named even with --quiet.
     for summary in summaries {
         output::say(&format!("note: {}", printable(&summary)));
     }
@@ -192,7 +192,7 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes a row for each record to a file; returns how many have no text.
+/// Writes a row for each record to a file, and returns the number of records without a text.
 fn write_file(
     predictors: &mut [NamedPredictor],
     records: impl Iterator<Item = frostbert::Result<Record>>,
@@ -221,7 +221,7 @@ fn write_file(
     Ok(report.skipped)
 }
 
-/// Prints what is predicted for each record; returns how many have no text.
+/// Prints the predictions for each record, and returns the number of records without a text.
 fn print_all(
     predictors: &mut [NamedPredictor],
     records: impl Iterator<Item = frostbert::Result<Record>>,
@@ -278,7 +278,7 @@ fn print_chunks(
         context.progress.advance(n_records, 0);
         let reader =
             if context.json { output::write(&text) } else { output::write(&printable(&text)) };
-        // Nothing is left to do for a reader that has gone.
+        // If the reader has gone, there is nothing left to do.
         if reader? == Reader::Gone {
             break;
         }
@@ -286,8 +286,9 @@ fn print_chunks(
     Ok(n_skipped)
 }
 
-/// What several runs say of a record: for programs one object, in which what each predicts stands under its name; for people
-/// one after the other. What a run says alone stays as it is.
+/// Joins the predictions of several runs for a record. For programs, they are one object with the keys of each
+/// prediction prefixed with the name of its run; for people, they follow one another. A single prediction is returned
+/// unchanged.
 fn side_by_side(
     predictors: &[NamedPredictor],
     mut said: Vec<String>,
@@ -312,7 +313,7 @@ fn side_by_side(
     Ok(serde_json::to_string(&all)? + "\n")
 }
 
-/// Keys of a prediction that are of its record.
+/// The keys of a prediction that belong to its record.
 const OF_RECORDS: [&str; 4] = ["id", "text", "text_pair", "question"];
 
 fn read(saved: &SavedRun, file: &Path, arguments: &PredictArguments) -> Result<Records> {
@@ -322,7 +323,7 @@ fn read(saved: &SavedRun, file: &Path, arguments: &PredictArguments) -> Result<R
         text: arguments.text_column.clone().or(source.text),
         text_pair: arguments.text_pair_column.clone().or(source.text_pair),
         id: arguments.id_column.clone().or(source.id),
-        // A row for each record, whatever the run left out.
+        // Every record gets a row, even if the run skipped bad ones.
         skip_bad: None,
         ..source
     };
@@ -341,7 +342,7 @@ fn read(saved: &SavedRun, file: &Path, arguments: &PredictArguments) -> Result<R
     Ok(data::read_once(&source, want).map_err(|error| saved.explain_format(file, format, error))?)
 }
 
-/// A prediction as it is printed: a line of JSON, or lines for people.
+/// Formats a prediction: one line of JSON, or one or more lines for people.
 fn shown(
     record: &Record,
     mut prediction: Prediction,
@@ -404,7 +405,7 @@ fn describe(prediction: &Prediction, n_listed: usize) -> String {
     }
 }
 
-/// The most probable labels, from the most probable one on.
+/// Formats the most probable labels, in descending order.
 fn probabilities(all: &[(String, f32)], n_listed: usize) -> String {
     let mut listed: Vec<&(String, f32)> = all.iter().collect();
     listed.sort_by(|(_, one), (_, other)| other.total_cmp(one));

@@ -1,4 +1,4 @@
-//! Progress on stderr: a bar on a terminal, a line now and then elsewhere.
+//! Shows progress on stderr: as a bar on a terminal, and as occasional lines elsewhere.
 
 use std::{
     collections::HashSet,
@@ -15,10 +15,10 @@ use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
 use super::output::say;
 
-/// Without a terminal, a line after this time.
+/// The interval between lines if stderr is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// On a terminal, the bar's numbers after this time.
+/// The interval between updates of the bar's numbers on a terminal.
 const MESSAGE_EVERY: Duration = Duration::from_millis(100);
 
 /// Shows the library's progress.
@@ -29,7 +29,7 @@ pub(super) struct TerminalProgress {
     /// How long to wait for other processes.
     patience: Duration,
     stage: Mutex<Option<Stage>>,
-    /// What was warned of: two stages may find the same.
+    /// The warnings so far, because two stages may have the same one.
     warned: Mutex<HashSet<String>>,
 }
 
@@ -42,7 +42,7 @@ struct Stage {
     tokens: u64,
     started: Instant,
     last_shown: Instant,
-    /// What was last told of the work, for the lines without a terminal.
+    /// The latest detail, for the lines if stderr is not a terminal.
     detail: String,
     bar: ProgressBar,
 }
@@ -60,7 +60,7 @@ impl TerminalProgress {
         }
     }
 
-    /// Prints a line without tearing the bar.
+    /// Prints a line without breaking the bar.
     fn line(&self, text: &str) {
         let text = printable(text);
         match &*self.lock() {
@@ -70,7 +70,7 @@ impl TerminalProgress {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Stage>> {
-        // A panic elsewhere leaves a bar that is at worst out of date.
+        // After a panic elsewhere, the bar is at worst out of date.
         self.stage.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -83,7 +83,7 @@ impl Stage {
         if self.tokens > 0 {
             text.push_str(&format!(", {} tokens/s", rate(self.tokens)));
         }
-        // Long texts come first: tokens tell the time better than texts.
+        // Long texts come first, so tokens predict the remaining time better than texts.
         let (done, total) = match self.total_tokens {
             Some(total) => (self.tokens, Some(total)),
             None => (self.done, self.total),
@@ -97,7 +97,7 @@ impl Stage {
         text
     }
 
-    /// How far the work is, on a line of its own.
+    /// Prints the current progress as a line.
     fn show_line(&mut self) {
         self.last_shown = Instant::now();
         let detail = match self.detail.as_str() {

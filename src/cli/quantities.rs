@@ -1,4 +1,4 @@
-//! Durations and sizes as people type them, and as they are shown.
+//! Parses durations and sizes as users type them.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 const TIMES: [(&str, f64); 5] =
     [("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0), ("w", 604_800.0)];
 
-/// Units of size, in bytes; the decimal ones may be written without their B.
+/// Units of size, in bytes; their `B` may be omitted.
 const SIZES: [(&str, f64); 9] = [
     ("B", 1.0),
     ("kB", 1e3),
@@ -19,14 +19,14 @@ const SIZES: [(&str, f64); 9] = [
     ("TiB", 1_099_511_627_776.0),
 ];
 
-/// `90s`, `10m`, `12h`, `30d`, `4w`. Wrong usage is clap's to report.
+/// Parses a duration such as `90s`, `10m`, `12h`, `30d` or `4w`. The error is reported by clap as wrong usage.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let expected = "expected a number with a unit, as in 90s, 10m, 12h, 30d or 4w";
     let seconds = with_unit(text, &TIMES, str::eq);
     seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or(expected.into())
 }
 
-/// `800MB`, `1.5GiB`, `20G`. Wrong usage is clap's to report.
+/// Parses a size such as `800MB`, `1.5GiB` or `20G`. The error is reported by clap as wrong usage.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     let expected = "expected a size with a unit, as in 800MB, 20GB or 1.5GiB";
     let is_unit = |known: &str, typed: &str| {
@@ -36,7 +36,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     bytes.map(|bytes| bytes as u64).ok_or(expected.into())
 }
 
-/// A number and one of some units, in the unit that counts 1.
+/// Parses a number followed by one of the units, and returns it in the unit with the factor 1.
 fn with_unit(
     text: &str,
     units: &[(&str, f64)],

@@ -1,4 +1,4 @@
-//! `frostbert run`: both stages, or a replay.
+//! `frostbert run`: runs both stages, or replays a run.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -70,7 +70,7 @@ pub(super) fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCod
         describe_heads(&heads, &mut screen);
         if let Some((lock, same)) = replayed {
             let (lock, same) = (lock.display(), same.join(", "));
-            // One line, however long: scripts read it.
+            // This line is never wrapped, because scripts read it.
             screen.as_it_is(&format!("replay      the same bytes as {lock}: {same}"));
         }
         output::show(&screen)?;

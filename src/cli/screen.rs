@@ -1,4 +1,4 @@
-//! What people see: tables that fit the width of their terminal, and colours.
+//! Output for people: tables that fit the width of their terminal, and colours.
 
 use std::{
     env,
@@ -11,25 +11,25 @@ use clap::ValueEnum;
 use frostbert::cache::wording::{printable, shorten};
 use terminal_size::{Width, terminal_size_of};
 
-/// Columns where nobody knows how many there are.
+/// The width that is assumed if it is unknown, in columns.
 const USUAL_COLUMNS: usize = 100;
 
-/// Fewer columns than this are not believed.
+/// A width of fewer columns than this is ignored.
 const FEWEST_COLUMNS: usize = 40;
 
-/// Columns of the titles on the left.
+/// The width of the titles on the left, in columns.
 pub(super) const MARGIN: usize = 12;
 
-/// Cells of words are not shortened below this.
+/// Cells of words are not shortened below this number of characters.
 const SHORTEST_CELL: usize = 12;
 
-/// Spaces between two columns of a table.
+/// The number of spaces between two columns of a table.
 const GAP: usize = 2;
 
-/// The best rows of a table.
+/// The style of the best rows of a table.
 const BEST: Style = AnsiColor::Green.on_default().bold();
 
-/// How a line on stderr begins, and the style of that.
+/// The beginnings of lines on stderr, and their styles.
 const BEGINNINGS: [(&str, Style); 4] = [
     ("error:", AnsiColor::Red.on_default().bold()),
     ("warning:", AnsiColor::Yellow.on_default().bold()),
@@ -46,7 +46,7 @@ pub(super) enum ColorWhen {
     Never,
 }
 
-/// Settles colours by what was typed, before anything is parsed: wrong usage has colours too.
+/// Chooses colours from the raw arguments, before they are parsed, because errors in the usage have colours too.
 pub(crate) fn choose_colors(arguments: &[OsString]) {
     let mut arguments = arguments.iter().map(|argument| argument.to_string_lossy());
     let mut choice = anstream::ColorChoice::Auto;
@@ -57,7 +57,7 @@ pub(crate) fn choose_colors(arguments: &[OsString]) {
             Some(("--color", value)) => Some(value.to_string().into()),
             _ => None,
         };
-        // What is no choice at all is clap's to report.
+        // clap reports invalid choices.
         match value.as_deref() {
             Some("always") => choice = anstream::ColorChoice::Always,
             Some("never") => choice = anstream::ColorChoice::Never,
@@ -68,7 +68,8 @@ pub(crate) fn choose_colors(arguments: &[OsString]) {
     choice.write_global();
 }
 
-/// Writes a line to stderr, with colours where there are some. Where that fails there is nobody to tell.
+/// Writes a line to stderr, with colours if they are enabled. Failures are ignored, since there is nowhere to report
+/// them.
 pub(super) fn write_to_stderr(line: &str) {
     let styled = BEGINNINGS.iter().find_map(|(beginning, style)| {
         let rest = line.strip_prefix(beginning)?;
@@ -77,21 +78,21 @@ pub(super) fn write_to_stderr(line: &str) {
     let _ = writeln!(anstream::stderr(), "{}", styled.as_deref().unwrap_or(line));
 }
 
-/// Columns of the terminal: as COLUMNS says, else as the terminal does.
+/// Returns the width of the terminal in columns: the value of COLUMNS, or else what the terminal reports.
 pub(super) fn columns() -> usize {
     let typed = env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
     let found = || terminal_size_of(io::stdout()).map(|(Width(columns), _)| columns.into());
     typed.or_else(found).filter(|columns| *columns >= FEWEST_COLUMNS).unwrap_or(USUAL_COLUMNS)
 }
 
-/// A page for people: safe to show, and with colours.
+/// A page for people, with colours and without control characters from the data.
 #[derive(Default)]
 pub(super) struct Screen {
     text: String,
 }
 
 impl Screen {
-    /// Adds lines; those that are too wide go on below, to the right of the titles.
+    /// Adds lines. Those that are too wide are wrapped, to the right of the titles.
     pub(super) fn text(&mut self, text: &str) {
         for line in text.lines() {
             let line = printable(line);
@@ -111,7 +112,7 @@ impl Screen {
         }
     }
 
-    /// Adds a line that is to be copied: however long it is, it is not cut.
+    /// Adds a line that is meant to be copied, and is never wrapped.
     pub(super) fn as_it_is(&mut self, line: &str) {
         self.text.push_str(&format!("{}\n", printable(line)));
     }
@@ -127,7 +128,7 @@ impl Screen {
         self.table_with_best(title, lines, &[]);
     }
 
-    /// As [`Screen::table`]; the lines with these numbers stand out.
+    /// Adds a table like [`Screen::table`], and highlights the lines with these numbers.
     pub(super) fn table_with_best(&mut self, title: &str, lines: &[Vec<String>], best: &[usize]) {
         let laid_out = lay_out(lines, columns() - MARGIN);
         for (place, (number, line)) in laid_out.iter().enumerate() {
@@ -140,7 +141,7 @@ impl Screen {
         }
     }
 
-    /// Writes it to stdout.
+    /// Writes the page to stdout.
     pub(super) fn write(&self) -> io::Result<()> {
         let mut stdout = anstream::stdout().lock();
         stdout.write_all(self.text.as_bytes())?;
@@ -148,13 +149,13 @@ impl Screen {
     }
 }
 
-/// Lines of cells as columns that fit the terminal.
+/// Lays out lines of cells in columns that fit the terminal.
 pub(super) fn align(lines: &[Vec<String>]) -> String {
     let laid_out = lay_out(lines, columns());
     laid_out.into_iter().map(|(_, line)| line + "\n").collect()
 }
 
-/// Names and what is to say of each, in lines that fit the terminal.
+/// Lays out names and their values, in lines that fit the terminal.
 pub(super) fn facts(facts: &[(impl AsRef<str>, String)]) -> String {
     let names = facts.iter().map(|(name, _)| name.as_ref().chars().count());
     let names = names.max().unwrap_or(0) + GAP;
@@ -169,10 +170,10 @@ pub(super) fn facts(facts: &[(impl AsRef<str>, String)]) -> String {
     text
 }
 
-/// Lines of cells as columns, two spaces between them, without space at the ends of lines; each with the number of the line
-/// that it is of. Where they are too wide, words are shortened, and what does not fit then stands below, beside the first
-/// column again. The last cell of a line with fewer cells than others reaches over the columns that it lacks. Lines of one cell
-/// are sentences.
+/// Lays out lines of cells in columns, separated by two spaces and without trailing spaces, and returns each line with
+/// the index of the line that it came from. If a table is too wide, words are shortened, and columns that still do not
+/// fit are placed below, next to the first column again. The last cell of a line with fewer cells than others spans the
+/// missing columns. A table with one column is wrapped as sentences.
 fn lay_out(lines: &[Vec<String>], width: usize) -> Vec<(usize, String)> {
     let n_columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     if n_columns == 1 {
@@ -220,7 +221,7 @@ fn lay_out(lines: &[Vec<String>], width: usize) -> Vec<(usize, String)> {
     laid_out
 }
 
-/// The width of each column: that of its widest cell, or less for words where the table is too wide.
+/// Returns the width of each column: that of its widest cell, or less for columns of words if the table is too wide.
 fn fitting_widths(lines: &[Vec<String>], n_columns: usize, width: usize) -> Vec<usize> {
     let length = |cell: &String| cell.chars().count();
     let cells = |column: usize| {
@@ -234,13 +235,13 @@ fn fitting_widths(lines: &[Vec<String>], n_columns: usize, width: usize) -> Vec<
         (0..n_columns).map(|column| cells(column).skip(1).any(|cell| !is_number(cell))).collect();
     let total = |widths: &[usize]| widths.iter().sum::<usize>() + GAP * n_columns.saturating_sub(1);
     while total(&widths) > width {
-        // The first column names the line, and is cut only where little else would be left.
+        // The first column names the line, and is shortened only if it would leave little room for the others.
         let may_be_cut = |column: &usize| *column > 0 || widths[0] > width / 2;
         let wordy = (0..n_columns).filter(|column| is_words[*column] && may_be_cut(column));
         let widest = wordy.max_by_key(|column| widths[*column]);
         match widest.filter(|column| widths[*column] > SHORTEST_CELL) {
             Some(column) => widths[column] -= 1,
-            // What goes on below need not be cut for it.
+            // Columns that are placed below do not have to be shortened.
             None => {
                 let most = width.saturating_sub(widths[0] + GAP);
                 for (own, natural) in widths.iter_mut().zip(natural).skip(1) {
@@ -253,12 +254,12 @@ fn fitting_widths(lines: &[Vec<String>], n_columns: usize, width: usize) -> Vec<
     widths
 }
 
-/// Whether a cell is a number, with or without its interval or unit, or has none.
+/// Returns whether a cell is empty or a number, with or without an interval or a unit.
 fn is_number(cell: &str) -> bool {
     cell.is_empty() || cell.starts_with(|c: char| c.is_ascii_digit() || "-+[".contains(c))
 }
 
-/// Whether a cell reaches over the columns that its line lacks.
+/// Returns whether a cell spans the columns that its line lacks.
 fn spans(line: &[String], column: usize, n_columns: usize) -> bool {
     line.len() < n_columns && column + 1 == line.len()
 }
@@ -267,7 +268,8 @@ fn cut(cell: &str, width: usize) -> String {
     if cell.chars().count() <= width { cell.into() } else { shorten(cell, width.saturating_sub(3)) }
 }
 
-/// A text as it is where it fits, else in lines of words, each of at most `width` characters where no word is longer.
+/// Returns a text unchanged if it fits, and otherwise as lines of words that are at most `width` characters long,
+/// unless a single word is longer.
 pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     if !text.trim().is_empty() && !text.contains('\n') && text.chars().count() <= width {
         return vec![text.into()];

@@ -1,4 +1,4 @@
-//! `frostbert similar`: how alike texts are by their states alone.
+//! `frostbert similar`: computes the similarity of texts from their states alone.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `frostbert train` and `frostbert sweep`: stage 2 alone.
+//! `frostbert train` and `frostbert sweep`: runs stage 2 alone.
 
 use std::process::ExitCode;
 
@@ -42,7 +42,7 @@ fn print(report: &HeadsReport, context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What stage 2 did for every task.
+/// Describes what stage 2 did for every task.
 pub(super) fn describe_heads(report: &HeadsReport, screen: &mut Screen) {
     let report = match report {
         HeadsReport::One(task) => return describe_task(task, screen),
@@ -55,7 +55,7 @@ pub(super) fn describe_heads(report: &HeadsReport, screen: &mut Screen) {
     }
 }
 
-/// What stage 2 did for a task: one head or many.
+/// Describes what stage 2 did for a task: one head or a sweep.
 fn describe_task(report: &TaskReport, screen: &mut Screen) {
     match report {
         TaskReport::Train(report) => describe_train(report, screen),

@@ -1,4 +1,4 @@
-//! The report of a sweep for people.
+//! Formats the report of a sweep for people.
 
 use frostbert::{
     Metric, TaskMetrics,
@@ -13,7 +13,7 @@ use indicatif::HumanCount;
 
 use super::{screen::Screen, train_report::describe_train};
 
-/// What a sweep did: the heads in order, what the settings do, and the best head as a run.
+/// Describes a sweep: the heads in order, the effects of the settings, and the best head as a run.
 pub(super) fn describe_sweep(report: &SweepReport, screen: &mut Screen) {
     let (seconds, heads) = (report.seconds, counted(report.heads, "head"));
     screen.text(&if report.epochs > 0.0 {
@@ -93,7 +93,7 @@ fn nested_sentence(nested: &NestedScore) -> String {
     )
 }
 
-/// Fold after fold.
+/// Returns a table of the folds.
 fn nested_lines(nested: &NestedScore) -> Vec<Vec<String>> {
     let titles = ["fold", "chosen", "inner", "epochs", "on the fold"];
     let mut lines = vec![titles.map(String::from).to_vec()];

@@ -1,4 +1,4 @@
-//! `frostbert tokenize`: what the encoder sees of a text.
+//! `frostbert tokenize`: shows a text as the encoder sees it.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -20,7 +20,7 @@ pub(super) struct TokenizeArguments {
 }
 
 pub(super) fn run(arguments: &TokenizeArguments, context: &Context) -> Result<ExitCode> {
-    // Nothing is cut off here, however long the text is.
+    // The text is never truncated here, however long it is.
     let tokenizer = TextTokenizer::open(
         &arguments.model.join("tokenizer.json"),
         usize::MAX,

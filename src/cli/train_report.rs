@@ -1,4 +1,4 @@
-//! The report of one trained head for people.
+//! Formats the report of a single trained head for people.
 
 use frostbert::internals::{
     metrics::metric::Metric,
@@ -12,10 +12,10 @@ use indicatif::HumanCount;
 
 use super::{output, screen::Screen};
 
-/// More classes than this are counted and not listed.
+/// If there are more classes than this, they are counted instead of listed.
 const LISTED_CLASSES: usize = 12;
 
-/// What stage 2 did: rows, metrics beside the baseline, and where everything lies.
+/// Describes what stage 2 did: the rows, the metrics next to the baseline, and where the results are.
 pub(super) fn describe_train(report: &TrainReport, screen: &mut Screen) {
     let metrics = &report.metrics;
     screen.table("data", &rows(report));
@@ -38,7 +38,7 @@ pub(super) fn describe_train(report: &TrainReport, screen: &mut Screen) {
     screen.as_it_is(&format!("next        frostbert predict {run} {next}"));
 }
 
-/// What the rows are, part by part.
+/// Returns a table of the rows of each part.
 fn rows(report: &TrainReport) -> Vec<Vec<String>> {
     let header = ["rows", "train", "validation", "test"].map(String::from);
     let mut lines = vec![header.to_vec()];
@@ -194,7 +194,7 @@ fn describe_baseline(metrics: &RunMetrics) -> String {
     text
 }
 
-/// Whether no metric of a head on test is better than that of a trivial answer.
+/// Returns whether no metric of a head on the test set is better than that of a trivial baseline.
 fn is_no_better(metrics: &RunMetrics, baseline: &Baseline) -> bool {
     use Metric::{Accuracy, EntityF1Strict, F1, MacroF1, MicroF1, Mse, TokenAccuracy};
     let Some(test) = &metrics.test else { return false };
