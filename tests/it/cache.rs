@@ -1,4 +1,4 @@
-//! Stage 1 through the program: what is computed, what is reused, and that the bytes depend on nothing else.
+//! Stage 1 through the program: what is computed and what is reused, and that the bytes depend on nothing else.
 
 use serde_json::{Value, json};
 
@@ -78,7 +78,7 @@ fn any_number_of_threads_gives_the_same_bytes() {
 
 #[test]
 fn the_manifest_holds_no_time_no_process_and_no_host() {
-    // Two extractions at two times in two folders, the second over files of another name.
+    // Two extractions at different times in different folders, the second of a file with another name.
     let (first, second) = (Workshop::tiny(), Workshop::tiny());
     second.write("other.csv", csv(&texts(TINY_ROWS), 0));
     second.write_pipeline(&TINY_PIPELINE.replace("train.csv", "other.csv"));
@@ -155,7 +155,7 @@ fn a_corpus_without_labels_is_extracted() {
         &TINY_PIPELINE.replace("train.csv", "corpus.txt").replace("[train]\nepochs = 3\n", ""),
     );
     assert_eq!(counts(&workshop.json(&EXTRACT)), [30, 30, 30, 0]);
-    // The same texts with labels are the same documents.
+    // With labels, the same texts are still the same documents.
     workshop.write("train.csv", csv(&texts(30), 0));
     workshop.write_pipeline(TINY_PIPELINE);
     assert_eq!(counts(&workshop.json(&EXTRACT)), [30, 30, 0, 30]);
@@ -195,7 +195,7 @@ fn a_text_of_no_token_at_all_is_named() {
     let model = workshop.copy_model("model");
     let path = model.join("tokenizer.json");
     let mut tokenizer = read_json(&path);
-    // Without it no special tokens are set either.
+    // Without a post-processor, there are no special tokens either.
     tokenizer["post_processor"] = Value::Null;
     workshop.write("model/tokenizer.json", tokenizer.to_string());
     workshop.write("train.csv", "text,label\ncold snow,cold\n  ,warm\n");

@@ -1,4 +1,4 @@
-//! Looking after caches: repair, garbage collection, difference.
+//! Maintenance of caches: repair, garbage collection, and comparison.
 
 use std::{
     collections::BTreeMap, fs, os::unix::process::ExitStatusExt, path::Path, process::Stdio,
@@ -22,7 +22,7 @@ const EXTRACT: [&str; 6] = [
     "cache.layers=[1, 2]",
 ];
 
-/// Every stored row: the bytes of a state of a document, with what words and tokens they are.
+/// Every stored row, by document and state: its bytes, and the words and tokens that it is for.
 type Rows = BTreeMap<(Key, String), (Vec<u8>, String)>;
 
 fn rows(cache: &Path) -> Rows {
@@ -47,7 +47,7 @@ fn rows(cache: &Path) -> Rows {
     rows
 }
 
-/// Fails unless the cache holds so many documents, with all their rows as they were in the `whole` one.
+/// Asserts that the cache contains this many documents, and that all their rows are the same as in the `whole` cache.
 fn assert_holds(workshop: &Workshop, n_documents: usize, whole: &Rows) {
     assert_eq!(workshop.manifest()["documents"], n_documents);
     let left = rows(&workshop.cache());
@@ -123,7 +123,7 @@ fn collecting_garbage_without_a_pipeline_only_merges_small_shards() {
     assert_eq!(rows(&workshop.cache()), whole);
     workshop.succeed(&["cache", "verify", "cache"]);
     assert_eq!(workshop.json(&EXTRACT)["computed"], 0);
-    // A second collection finds nothing to do.
+    // A second garbage collection has nothing to do.
     let merged = workshop.manifest();
     workshop.succeed(&["cache", "gc", "cache"]);
     assert_eq!(workshop.manifest(), merged);
@@ -134,7 +134,7 @@ fn collecting_garbage_keeps_what_a_pipeline_needs_and_asks_before_it_drops_the_r
     let workshop = Workshop::tiny();
     workshop.succeed(&EXTRACT);
     let (before, whole) = (workshop.manifest(), rows(&workshop.cache()));
-    // Every third text, under another label.
+    // Every third text, with a different label.
     let kept: Vec<String> = texts(TINY_ROWS).into_iter().step_by(3).collect();
     workshop.write("train.csv", csv(&kept, 1));
     assert_ne!(label(0), label(1));

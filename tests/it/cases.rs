@@ -1,4 +1,4 @@
-//! Small data of every task, and a run's contract that all of them hold.
+//! Small data sets for every task, and the contract that every run fulfils.
 
 use std::{collections::BTreeMap, fs};
 
@@ -12,11 +12,11 @@ use crate::support::{Workshop, assert_same_files, contents, label, texts};
 
 pub(crate) const PIPELINE: &str = "pipeline.toml";
 
-/// Rows of a given test file, and those that are trained on and validated with.
+/// The numbers of rows for training and validation, and of rows in a separate test file.
 const N_TRAIN: usize = 90;
 const N_TEST: usize = 30;
 
-/// The data that a task is tried on.
+/// The data that a task is tested on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Data {
     Classes,
@@ -28,11 +28,11 @@ pub(crate) enum Data {
     Iob2,
     Conllu,
     Questions,
-    /// A third of them without an answer.
+    /// Questions of which a third have no answer.
     ImpossibleQuestions,
 }
 
-/// Numbers that are the same in every run.
+/// A generator of pseudo-random numbers that are the same in every run.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -50,7 +50,7 @@ impl Random {
 /// A word and its tag in IOB2.
 pub(crate) type Tagged = (String, String);
 
-/// Sentences of words that the tiny vocabulary knows: entities of two types among other words, often side by side.
+/// Generates sentences of words in the tiny vocabulary: entities of two types among other words, often adjacent.
 pub(crate) fn sentences(n: usize, seed: u64) -> Vec<Vec<Tagged>> {
     let mut random = Random::new(seed);
     let types = [("COLD", ["cold", "snow", "frost"]), ("WARM", ["warm", "good", "very"])];
@@ -75,7 +75,7 @@ pub(crate) fn sentences(n: usize, seed: u64) -> Vec<Vec<Tagged>> {
     (0..n).map(sentence).collect()
 }
 
-/// The lines of a conll file.
+/// Formats sentences as a conll file.
 pub(crate) fn conll(sentences: &[Vec<Tagged>]) -> String {
     let lines = |sentence: &Vec<Tagged>| -> String {
         let lines = sentence.iter().map(|(word, tag)| format!("{word}\t{tag}\n"));
@@ -84,7 +84,7 @@ pub(crate) fn conll(sentences: &[Vec<Tagged>]) -> String {
     sentences.iter().map(lines).collect()
 }
 
-/// The same entities in IOB1: B- stands only where an entity follows one of its own type.
+/// Converts tags to IOB1, in which B- is used only if an entity follows another of its own type.
 fn to_iob1(sentences: &[Vec<Tagged>]) -> Vec<Vec<Tagged>> {
     let convert = |sentence: &Vec<Tagged>| {
         let mut before = "";
@@ -126,8 +126,9 @@ fn conllu(sentences: &[Vec<Tagged>]) -> String {
     text
 }
 
-/// Questions about `n` contexts, two each: the answer to one of them is the only `frost` of the context, to the other its
-/// only `snow`. Every other context begins with characters of several bytes, every third is longer than a window.
+/// Generates two questions for each of `n` contexts: the answer to one is the only `frost` of the context, and the
+/// answer to the other its only `snow`. Every other context begins with multi-byte characters, and every third is
+/// longer than a window.
 pub(crate) fn squad(n: usize, seed: u64, with_impossible: bool) -> String {
     let mut random = Random::new(seed);
     let mut paragraphs = Vec::new();
@@ -172,7 +173,7 @@ pub(crate) fn squad(n: usize, seed: u64, with_impossible: bool) -> String {
 }
 
 impl Data {
-    /// The names and the contents of the train file and the test file, and the keys of both sources.
+    /// Returns the names and contents of the train file and the test file, and the keys of both sources.
     fn files(self) -> ([(&'static str, String); 2], &'static str) {
         let all = texts(N_TRAIN + N_TEST);
         let parts = [0..N_TRAIN, N_TRAIN..N_TRAIN + N_TEST];
@@ -234,25 +235,25 @@ impl Data {
         }
     }
 
-    /// Where the data lies that a run is measured on.
+    /// Returns the name of the test file.
     pub(crate) fn test_file(self) -> &'static str {
         self.files().0[1].0
     }
 }
 
-/// A run that is tried.
+/// A run to test.
 pub(crate) struct Case {
     pub(crate) task: &'static str,
     pub(crate) data: Data,
-    /// The section `[cache]`, beside the type of its values.
+    /// The section `[cache]`, apart from the type of its values.
     pub(crate) cache: &'static str,
-    /// More keys of `[data]`, and the sections `[head]` and `[train]`.
+    /// Further keys of `[data]`, and the sections `[head]` and `[train]`.
     pub(crate) settings: &'static str,
 }
 
 impl Case {
-    /// A workshop with its files and its pipeline. States are stored in f32, so that a text alone and among others has the
-    /// same ones to six digits.
+    /// Creates a workshop with the files and the pipeline of the case. States are stored in f32, so that those of a
+    /// text agree to six digits whether it is encoded alone or with others.
     pub(crate) fn workshop(&self) -> Workshop {
         let workshop = Workshop::empty();
         let ([train, test], keys) = self.data.files();
@@ -269,14 +270,14 @@ impl Case {
     }
 }
 
-/// The test rows of a run's predictions.parquet, in the order of the file.
+/// Returns the test rows of a run's predictions.parquet, in the order of the file.
 pub(crate) fn predictions(workshop: &Workshop, run: &str) -> Vec<Map<String, Value>> {
     let mut rows = all_predictions(workshop, run);
     rows.retain(|row| row["part"] == "test");
     rows
 }
 
-/// All rows of a run's predictions.parquet.
+/// Returns all rows of a run's predictions.parquet.
 pub(crate) fn all_predictions(workshop: &Workshop, run: &str) -> Vec<Map<String, Value>> {
     let path = workshop.path(run).join("predictions.parquet");
     let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
@@ -300,21 +301,21 @@ fn value(field: &Field) -> Value {
     }
 }
 
-/// The JSON lines that a prediction prints.
+/// Runs `predict` and returns the lines of JSON that it prints.
 pub(crate) fn predicted(workshop: &Workshop, arguments: &[&str]) -> Vec<Value> {
     let ran = workshop.succeed(&[&["predict"], arguments, &["--json"]].concat());
     let lines = ran.stdout.lines();
     lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The bytes of a run folder, but its lock file, which says where the cache lies.
+/// Returns the files of a run folder, except the lock file, which contains the path of the cache.
 pub(crate) fn outputs(workshop: &Workshop, run: &Value) -> BTreeMap<String, Vec<u8>> {
     let mut files = contents(&workshop.path(run.as_str().unwrap()));
     files.remove("lock.json").unwrap();
     files
 }
 
-/// Fails unless two numbers are the same to five digits.
+/// Asserts that two numbers agree to five digits.
 pub(crate) fn assert_near(left: &Value, right: &Value, what: &str) {
     let (Some(l), Some(r)) = (left.as_f64(), right.as_f64()) else {
         panic!("{what}: {left} and {right} are not both numbers");
@@ -322,8 +323,8 @@ pub(crate) fn assert_near(left: &Value, right: &Value, what: &str) {
     assert!((l - r).abs() <= 1e-5 * r.abs().max(1.0), "{what}: {l}, {r}");
 }
 
-/// Runs with `--threads 1`, and with `--threads 2` from another cache that was extracted first, and a replay with
-/// `--threads 4`: all leave the same bytes. Returns the report of the first.
+/// Runs with `--threads 1`, then with `--threads 2` on another cache that was extracted before, and replays with
+/// `--threads 4`. Asserts that all of them produce the same bytes, and returns the report of the first run.
 pub(crate) fn assert_same_bytes(workshop: &Workshop) -> Value {
     let report = workshop.json(&["run", PIPELINE, "--threads", "1"]);
     let first = outputs(workshop, &report["train"]["run"]);

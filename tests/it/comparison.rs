@@ -1,5 +1,5 @@
-//! McNemar, Holm and the paired bootstrap beside scipy, statsmodels and numpy; `scripts/fixtures/comparison.py` made the
-//! cases.
+//! McNemar's test, Holm's correction and the paired bootstrap, compared with scipy, statsmodels and numpy; the cases
+//! are made by `scripts/fixtures/comparison.py`.
 
 use std::sync::Arc;
 
@@ -67,7 +67,8 @@ fn holm_adjusts_as_statsmodels_does() {
     }
 }
 
-/// Our draws are others than numpy's: standard errors agree to a twentieth, and the law between them and p exactly.
+/// Compares a paired bootstrap with numpy's. The resamples differ, so the standard errors agree only to 5 %; the
+/// p-value that follows from a standard error agrees exactly.
 fn holds_beside_numpy(pair: &Pair, metric: Metric, of: impl Fn(&[f64]) -> RowStatistics) {
     let [one, other] = [&pair.one, &pair.other].map(|predicted| of(predicted));
     let settings = Bootstrap { resamples: 2_000, seed: 5 };
@@ -83,7 +84,7 @@ fn holds_beside_numpy(pair: &Pair, metric: Metric, of: impl Fn(&[f64]) -> RowSta
         "{error}, numpy says {}",
         pair.standard_error
     );
-    // The resampled differences stretched to numpy's standard error.
+    // The resampled differences, scaled to numpy's standard error.
     let stretched =
         resampled.iter().map(|value| value.map(|value| value * pair.standard_error / error));
     let p = paired_bootstrap(pair.difference, stretched).unwrap();

@@ -1,4 +1,4 @@
-//! What `--json` prints and what a run leaves: the names that scripts depend on.
+//! The output of `--json` and the files of a run: the names that scripts depend on.
 
 use serde_json::{Value, json};
 
@@ -166,7 +166,7 @@ fn a_model_is_described_by_the_names_of_the_contract() {
         [6, 384, 30522],
         "{report}"
     );
-    // What transformers counts for this checkpoint.
+    // The count of transformers for this checkpoint.
     assert_eq!(report["parameters"], json!(22_713_216));
     for head in report["heads"].as_array().unwrap() {
         assert_text(head, &["kind"]);

@@ -1,4 +1,4 @@
-//! What must not be lost when a process is killed: real processes, killed at many moments, and resumed.
+//! What must not be lost when a process is killed: real processes are killed at many moments, and resumed.
 
 use std::{
     collections::BTreeMap,
@@ -14,10 +14,10 @@ use serde_json::Value;
 
 use crate::support::{Workshop, assert_same_files, contents, csv, texts};
 
-/// Enough shards that a kill falls between any two of them.
+/// Enough texts for many shards, so that kills fall between any two of them.
 pub(crate) const N_TEXTS: usize = 1500;
 
-/// One thread, so that the work is long; the bytes are the same for any number.
+/// One thread, so that the work takes long; the bytes do not depend on the number of threads.
 pub(crate) const EXTRACT: [&str; 4] = ["extract", "pipeline.toml", "--threads", "1"];
 
 pub(crate) fn workshop() -> Workshop {
@@ -26,7 +26,7 @@ pub(crate) fn workshop() -> Workshop {
     workshop
 }
 
-/// An extraction that nothing interrupted: its files, by their path under `cache/<fingerprint>`.
+/// The result of an uninterrupted extraction: its files, by their path under `cache/<fingerprint>`.
 pub(crate) struct Reference {
     pub(crate) fingerprint: String,
     pub(crate) files: BTreeMap<String, Vec<u8>>,
@@ -47,7 +47,7 @@ pub(crate) fn reference() -> &'static Reference {
     })
 }
 
-/// What a cache folder looks like from outside at one moment.
+/// The state of a cache folder at one moment, seen from outside.
 struct Moment {
     n_shards: usize,
     n_documents: u64,
@@ -59,7 +59,7 @@ fn look(cache: &Path) -> Moment {
     let names: Vec<String> = fs::read_dir(cache).map_or(Vec::new(), |entries| {
         entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
     });
-    // It is replaced by a rename, so whoever reads it sees it whole.
+    // The manifest is replaced by a rename, so a reader always sees a complete one.
     let manifest: Option<Value> = fs::read(cache.join("manifest.json"))
         .ok()
         .map(|bytes| serde_json::from_slice(&bytes).expect("a manifest is whole at any moment"));
@@ -78,7 +78,7 @@ fn spawn(workshop: &Workshop) -> Child {
     command.spawn().unwrap()
 }
 
-/// Kills an extraction as soon as `now` holds; whether the kill came before its end.
+/// Kills an extraction as soon as `now` holds. Returns whether it was killed before its end.
 fn kill_when(workshop: &Workshop, cache: &Path, now: impl Fn(&Moment, Duration) -> bool) -> bool {
     let mut child = spawn(workshop);
     let start = Instant::now();
@@ -90,7 +90,7 @@ fn kill_when(workshop: &Workshop, cache: &Path, now: impl Fn(&Moment, Duration) 
     child.wait().unwrap().signal() == Some(9)
 }
 
-/// Resumes, and compares everything with the reference.
+/// Resumes the extraction, and compares everything with the reference.
 fn assert_resumes_to_the_reference(workshop: &Workshop, cache: &Path, what: &str) {
     let left = look(cache);
     let report = workshop.json(&EXTRACT);
@@ -163,7 +163,8 @@ fn an_extraction_killed_again_and_again_comes_to_the_same_bytes() {
 
 #[test]
 fn a_killed_extraction_of_an_added_state_resumes_to_the_same_bytes() {
-    // All texts but one have their mean; then all are to have mean and cls, so the shards lack different states.
+    // All texts but one have the mean. Then mean and cls are requested for all texts, so the shards lack different
+    // states.
     let prepared = || {
         let workshop = workshop();
         workshop.write("train.csv", csv(&texts(N_TEXTS - 1), 0));
@@ -236,7 +237,8 @@ fn the_next_writer_removes_what_a_killed_one_left_and_nothing_else() {
     workshop.succeed(&EXTRACT);
     let cache = workshop.cache();
     let before = contents(&cache);
-    // A shard that was renamed and never named; files aside; a state that was renamed into its shard and never named.
+    // A shard that was renamed but not added to the manifest, temporary files, and a state that was renamed into its
+    // shard but not added to the manifest.
     let left = [
         "shard-009999/docs.parquet",
         "tmp-shard-000001/cls-L02.parquet",
@@ -249,7 +251,7 @@ fn the_next_writer_removes_what_a_killed_one_left_and_nothing_else() {
     }
     workshop.write("notes.txt", "mine");
     fs::copy(workshop.path("notes.txt"), cache.join("notes.txt")).unwrap();
-    // What is asked for is there: nobody writes, and nothing is removed.
+    // Everything requested exists, so nothing is written and nothing is removed.
     workshop.succeed(&EXTRACT);
     assert!(left.iter().all(|name| cache.join(name).is_file()));
 

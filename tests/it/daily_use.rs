@@ -1,5 +1,5 @@
-//! What people do every day: embeddings in one command, a pipeline from a data file, files of predictions, messy data, and
-//! failures that scripts can tell apart.
+//! Everyday use: embeddings with one command, a pipeline generated from a data file, files of predictions, messy data,
+//! and failures that scripts can tell apart.
 
 use std::{
     collections::BTreeSet,
@@ -12,17 +12,17 @@ use serde_json::{Value, json};
 
 use crate::support::{TINY_PIPELINE, Workshop, csv, fixture, texts};
 
-/// The arguments of `embed` for a file, with the tiny BERT.
+/// Returns the arguments of `embed` with the tiny BERT.
 fn embed<'a>(model: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
     [&["embed", "--model", model, "--set", "cache.max_length=32"], rest].concat()
 }
 
-/// The keys of a JSON object.
+/// Returns the keys of a JSON object.
 fn keys(value: &Value) -> BTreeSet<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-/// The shape and the f32 values of a .npy file.
+/// Returns the header, which contains the shape, and the f32 values of a .npy file.
 fn npy(bytes: &[u8]) -> (String, Vec<f32>) {
     let header_bytes = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     let header = String::from_utf8(bytes[10..10 + header_bytes].to_vec()).unwrap();
@@ -68,7 +68,7 @@ fn embed_writes_a_row_for_each_record_and_costs_nothing_the_second_time() {
     assert_eq!(values[3 * 32..4 * 32], values[20 * 32..], "the same text has the same row");
     assert!(!workshop.path("rows.npy.meta.parquet").exists(), "nothing else was asked for");
 
-    // Of another format the same values, with columns beside them.
+    // Another format has the same values, with further columns next to them.
     let csv = csv(&texts, 0);
     workshop.write("texts.csv", &csv);
     workshop.json(&embed(
@@ -189,7 +189,7 @@ fn predictions_go_to_a_file_with_the_ids_in_order() {
     assert_eq!(lines[0], "name,label,confidence,p_cold,p_plain,p_warm");
     assert!(lines[1].starts_with("a,") && lines[2] == "b,,,,," && lines[3].starts_with("c,"));
 
-    // The same as stdout says, in JSON lines.
+    // The file contains the same JSON lines as stdout.
     out("out.jsonl", &[]);
     let written = fs::read_to_string(workshop.path("out.jsonl")).unwrap();
     let rows: Vec<Value> =
@@ -207,7 +207,7 @@ fn predictions_go_to_a_file_with_the_ids_in_order() {
     }
     assert_eq!(rows[1]["label"], Value::Null);
 
-    // The most probable labels, and none that is not certain enough.
+    // Only the most probable labels, and no label that is less certain than requested.
     let one = |more: &[&str]| -> Value {
         let text = ["predict", "runs/tiny", "--text", "the cold snow", "--json"];
         serde_json::from_str(&workshop.succeed(&[&text, more].concat()).stdout).unwrap()
@@ -243,7 +243,7 @@ fn a_file_is_read_with_the_columns_that_are_asked_for() {
     assert_eq!(ran.code, Some(2), "{}", ran.stderr);
 }
 
-/// The error that a command prints as JSON, and its exit code.
+/// Returns the exit code of a command, and the error that it prints as JSON.
 fn error_of(workshop: &Workshop, arguments: &[&str]) -> (Option<i32>, Value) {
     let ran = workshop.run(&[arguments, &["--json"]].concat());
     let said: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| {
@@ -281,7 +281,7 @@ fn failures_are_told_apart_by_kind_and_exit_code() {
     fs::write(&head, bytes).unwrap();
     assert_eq!(kinds(&["predict", "runs/tiny/001", "--text", "a"]), is(3, "data"));
 
-    // A malformed record names its file and its line.
+    // The error for a malformed record names the file and the line.
     workshop.write("train.csv", "text,label\none,a\ntwo\n");
     let (code, error) = error_of(&workshop, &["run", "pipeline.toml"]);
     assert_eq!((code, &error["kind"]), (Some(3), &json!("data")));
@@ -303,6 +303,6 @@ fn an_interrupted_command_says_in_a_line_what_is_kept() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{said}");
     assert!(said.contains("interrupted: what was committed is kept"), "{said}");
-    // And it goes on from there.
+    // The extraction can be resumed.
     assert_eq!(workshop.json(&["extract", "pipeline.toml"])["documents"], 20_000);
 }

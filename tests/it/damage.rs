@@ -1,4 +1,4 @@
-//! What no honest cache may hold: states that are no numbers, and files that are not what the manifest says.
+//! What a sound cache must not contain: states that are not finite, and files that do not match the manifest.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -23,7 +23,7 @@ fn n_shards(workshop: &Workshop) -> usize {
     workshop.manifest()["shards"].as_array().unwrap().len()
 }
 
-/// A copy of the tiny model, in `model`, with another value at the start of a row of one of its tensors.
+/// Copies the tiny model to `model`, with another value at the start of a row of one of its tensors.
 fn patch_model(workshop: &Workshop, tensor: &str, row: usize, value: f32) {
     let model = workshop.copy_model("model").join("model.safetensors");
     let mut bytes = std::fs::read(&model).unwrap();
@@ -75,7 +75,8 @@ fn an_infinite_state_stops_the_run_in_single_precision_too() {
 
 #[test]
 fn a_state_that_is_no_number_stops_the_run_names_the_text_and_leaves_the_others() {
-    // The word `bad` has this id in the tiny vocabulary, and stands in one text alone: on line 42, after the header.
+    // The id of the word `bad` in the tiny vocabulary. The word occurs in a single text, on line 42 including the
+    // header.
     const BAD: usize = 78;
     for (kind, threads) in
         [("cls", "1"), ("mean", "2"), ("max", "2"), ("words", "2"), ("tokens", "1")]
@@ -191,7 +192,7 @@ fn a_damaged_cache_stands_in_the_way_of_no_other() {
     workshop.json(&[&["train", "pipeline.toml"], &other[..]].concat());
 }
 
-/// Every file of a shard opened as stages open it: its documents, its tables, each of its states.
+/// Opens every file of every shard as the stages do: the documents, the tables, and each state.
 fn open_all(cache: &Path) -> Result<(), Error> {
     let Some(reader) = CacheReader::open(cache)? else {
         return Ok(());
@@ -246,7 +247,7 @@ fn a_damaged_file_of_any_kind_is_named_with_its_cure_and_costs_one_shard() {
             hint.contains("cache verify --repair") && hint.contains("frostbert extract"),
             "{hint}"
         );
-        // Stage 1 does not take a table of documents on trust, nor does it throw anything away by itself.
+        // Stage 1 verifies the table of documents, but never removes anything by itself.
         let ran = workshop.run(&EXTRACT);
         let code = if name.ends_with("docs.parquet") { 3 } else { 0 };
         assert_eq!(ran.code, Some(code), "{}", ran.stderr);

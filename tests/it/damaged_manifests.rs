@@ -1,4 +1,4 @@
-//! What a manifest says is checked before anything is done by it: changed values, counts, names, strangers and links.
+//! Manifests are checked before they are used: changed values, counts and names, foreign files, and links.
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
@@ -13,14 +13,14 @@ use crate::support::{Workshop, assert_same_files, contents, copy_folder, csv, re
 
 const EXTRACT: [&str; 2] = ["extract", "pipeline.toml"];
 
-/// What a change of a cache may not touch.
+/// Returns the files of a cache, without the writer's lock.
 fn without_lock(cache: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
     let mut files = contents(cache);
     files.remove("writer.lock");
     files
 }
 
-/// Every value in a JSON document, by its pointer.
+/// Collects the pointers to all values in a JSON document.
 fn pointers(value: &Value, before: &str, all: &mut Vec<String>) {
     match value {
         Value::Object(map) => map.iter().for_each(|(key, value)| {
@@ -33,7 +33,7 @@ fn pointers(value: &Value, before: &str, all: &mut Vec<String>) {
     }
 }
 
-/// Another value of the same kind.
+/// Returns a different value of the same type.
 fn another(value: &Value) -> Value {
     match value {
         Value::Number(number) => match number.as_u64() {
@@ -58,7 +58,7 @@ fn every_value_of_a_manifest_that_changes_is_noticed_and_a_repair_mends_what_the
     let manifest = workshop.manifest();
     let mut all = Vec::new();
     pointers(&manifest, "", &mut all);
-    // One of each kind: of the first shard, its first origin and its first file.
+    // One pointer of each kind: keep only the first shard, its first origin and its first file.
     all.retain(|pointer| {
         let mut numbers = pointer.split('/').filter_map(|part| part.parse::<usize>().ok());
         numbers.all(|number| number == 0)
@@ -116,7 +116,7 @@ fn the_checksum_of_a_manifest_is_of_all_bytes_before_it() {
     let (body, checksum) = text.split_once(",\n  \"checksum\": \"").unwrap();
     assert_eq!(checksum, format!("{}\"\n}}", hash_bytes(body.as_bytes())));
     assert_eq!(read_json(&path)["inputs"]["format_version"], json!(FORMAT_VERSION));
-    // A manifest of before there were checksums: one command, and nothing is computed again.
+    // A manifest from before checksums were added is repaired by one command, and nothing is computed again.
     fs::write(&path, format!("{body}\n}}")).unwrap();
     let stderr = workshop.fail(&EXTRACT);
     assert!(
@@ -141,7 +141,7 @@ fn counts_that_are_wrong_under_a_right_checksum_are_mended_and_remove_nothing() 
         (|manifest| manifest.documents = 10_000_000_000, true),
         (|manifest| manifest.tokens = u64::MAX, true),
         (|manifest| manifest.truncated = 1, true),
-        // The table of the shard tells otherwise: its documents are computed again.
+        // This contradicts the table of the shard, whose documents are therefore computed again.
         (|manifest| manifest.shards[0].documents = (1 << 31) - 1, false),
     ];
     for (number, (change, is_of_totals)) in changes.into_iter().enumerate() {
@@ -185,7 +185,7 @@ fn a_collection_that_drops_nothing_removes_nothing() {
     assert!(cache.join("manifest.json").is_file());
 }
 
-/// Something of the user's in every folder of a cache, and its content.
+/// Writes the user's own files into the folders of a cache and next to it, and returns their paths.
 fn put_strangers(cache: &Path) -> Vec<std::path::PathBuf> {
     let parent = cache.parent().unwrap();
     let names = ["index.html", "notes/thesis.pdf", "shard-1", "tmp-mine", "plan-mine.json"];
@@ -225,7 +225,7 @@ fn strangers_in_a_cache_stop_nothing_and_stay() {
         workshop.succeed(command);
         are_there(&command.join(" "));
     }
-    // A cache of which nothing is needed goes, but for what is not its own.
+    // A cache from which nothing is needed is removed, except for files that do not belong to it.
     workshop.write("train.csv", "text,label\nnothing,a\nof it,b\n");
     workshop.succeed(&["cache", "gc", "cache", "--yes", "--pipeline", "pipeline.toml"]);
     are_there("a collection of everything");

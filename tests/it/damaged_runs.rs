@@ -1,4 +1,4 @@
-//! Run folders that are not what the run wrote: heads, their descriptions and locks.
+//! Run folders that were changed after the run: heads, their descriptions, and locks.
 
 use std::{fs, path::Path};
 
@@ -29,7 +29,7 @@ fn refused(workshop: &Workshop, file: &str) -> String {
     stderr
 }
 
-/// Has the lock of a run say of a file what it is now, as whoever made the run would.
+/// Updates the hash of a file in the lock of a run, as the user who made the run could.
 fn lock_again(run: &Path, file: &str) {
     let lock = run.join("lock.json");
     let mut locked = read_json(&lock);
@@ -162,7 +162,7 @@ fn a_torn_lock_hides_no_older_run() {
         let stderr = workshop.fail(&["predict", "runs/tiny/002", "--text", "a"]);
         assert!(stderr.contains("002/lock.json`: expected a lock file"), "{stderr}");
     }
-    // What somebody else calls a folder is no run.
+    // Folders with other names are not runs.
     for name in ["18446744073709551615", "+5", "0004"] {
         fs::create_dir(workshop.path("runs/tiny").join(name)).unwrap();
     }
@@ -176,7 +176,7 @@ fn a_sweep_with_a_torn_lock_goes_on() {
     workshop.succeed(SWEEP);
     let run = workshop.path("runs/tiny/001");
     let expected = fs::read(run.join("leaderboard.csv")).unwrap();
-    // As a kill leaves it: what it has done is there, and a lock that was cut off.
+    // The state that a kill leaves behind: the work done so far, and a lock that is cut off.
     let lock: Value = read_json(&run.join("lock.json"));
     fs::create_dir(run.join("unfinished")).unwrap();
     let mut child = workshop.command(SWEEP).spawn().unwrap();
