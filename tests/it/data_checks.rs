@@ -1,4 +1,4 @@
-//! What states tell of data: near-duplicates and wrong labels that were put there are found.
+//! The checks of data by its states: finds near-duplicates and wrong labels that were planted.
 
 use std::collections::HashSet;
 
@@ -29,13 +29,14 @@ validation = { path = "validation.tsv", quoting = false }
 epochs = 3
 "#;
 
-/// Reviews of each class that are read.
+/// The number of training reviews of each class.
 const N_OF_CLASS: usize = 1500;
 
 /// One label in this many is flipped.
 const FLIPPED: usize = 20;
 
-/// Rows of train whose text stands in test too, in capitals: the same tokens to an uncased model.
+/// The number of training rows whose text is also in the test set, in capitals, which an uncased model maps to the same
+/// tokens.
 const N_COPIES: usize = 7;
 
 #[test]
@@ -97,7 +98,7 @@ fn flipped_labels_and_near_copies_of_movie_reviews_are_found() {
     let doubtful = &checks["label_errors"];
     assert_eq!(doubtful["rows"].as_array().unwrap().len(), 20);
 
-    // All that is found, not only what is listed, and with every label that was flipped.
+    // All rows that are found, not only those that are listed, compared with all flipped labels.
     let cache = CacheReader::existing(&workshop.cache()).unwrap();
     let keys: Vec<Key> = texts.iter().map(|text| Key::of(Mode::Text, &[text])).collect();
     let view = FeatureView::read(&cache, StateId::pooled(Pooling::Mean, 6), &keys).unwrap();
@@ -116,7 +117,8 @@ fn flipped_labels_and_near_copies_of_movie_reviews_are_found() {
         flipped.len()
     );
     eprintln!("{measured}");
-    // One label in twenty is flipped, and the heads disagree with a quarter of all: measured 0.64, 0.17 and 0.27.
+    // One label in twenty is flipped, and the heads disagree with a quarter of all labels. The measured values were
+    // 0.64, 0.17 and 0.27.
     assert!(recall >= 0.5 && precision >= 0.15, "{measured}");
     assert!(first >= 0.2, "{measured}");
 }

@@ -8,7 +8,7 @@ use crate::{
     support::{Workshop, csv, read_json, texts},
 };
 
-/// Runs a pipeline with nothing but its data; returns the workshop, and the run's folder.
+/// Runs a pipeline with these settings besides its data. Returns the workshop and the run's folder.
 fn run_of(task: &'static str, data: Data, settings: &'static str) -> (Workshop, String) {
     let workshop = Case { task, data, cache: "max_length = 48\nstride = 12", settings }.workshop();
     let report = workshop.json(&["run", PIPELINE]);
@@ -33,7 +33,7 @@ fn each_task_has_a_head_and_layers_of_its_own() {
         let (workshop, run) = run_of(task, data, "[train]\nepochs = 2");
         let head = head_of(&workshop, &run);
         assert_eq!((&head["kind"], &head["layers"]), (&json!(kind), &layers), "{task}: {head}");
-        // What nothing was said of is in the lock, for a replay.
+        // The defaults are in the lock, for a replay.
         let lock = read_json(&workshop.path(&run).join("lock.json"));
         assert_eq!(lock["pipeline"]["head"]["kind"], kind);
     }
@@ -44,7 +44,7 @@ fn layers_are_named_by_a_word_and_projected_ones_are_the_last() {
     let (workshop, run) =
         run_of("classification", Data::Classes, "[head]\nlayers = \"all\"\n[train]\nepochs = 2");
     assert_eq!(head_of(&workshop, &run)["layers"], json!([0, 1, 2]));
-    // Components are of one layer.
+    // Principal components are those of a single layer.
     let (workshop, run) = run_of("tokens", Data::Iob2, "[head]\npca = 4\n[train]\nepochs = 2");
     assert_eq!(head_of(&workshop, &run)["layers"], json!([2]));
     let workshop = Case {
@@ -62,7 +62,7 @@ fn layers_are_named_by_a_word_and_projected_ones_are_the_last() {
     assert!(ran.contains("\"all\", \"auto\", or a list of layers such as [-1]"), "{ran}");
 }
 
-/// The epoch that was kept, and the rows of history.csv.
+/// Returns the epoch that was kept, and the metric and loss in each row of history.csv.
 fn course(workshop: &Workshop, run: &str, column: &str) -> (usize, Vec<[f64; 2]>) {
     let history = std::fs::read_to_string(workshop.path(run).join("history.csv")).unwrap();
     let names: Vec<&str> = history.lines().next().unwrap().split(',').collect();
@@ -138,7 +138,7 @@ fn settings_of_a_sweep_are_compared_as_they_are_given() {
         assert!(settings.contains(&&given), "{given} in {settings:?}");
     }
 
-    // Next to keys with lists, and with a key that changes nothing.
+    // Together with keys that have lists, and with a key that has no effect on the head.
     workshop.write(
         "both.toml",
         std::fs::read_to_string(workshop.path(PIPELINE)).unwrap().replace(
@@ -152,7 +152,7 @@ fn settings_of_a_sweep_are_compared_as_they_are_given() {
     let warning = "sweep.settings, number 1: lr does not affect a head of kind lda";
     assert!(ran.stderr.contains(warning), "{}", ran.stderr);
 
-    // Components are of one layer, and a head without them reads a mix of all.
+    // Principal components are those of a single layer, while a head without them reads a mix of all layers.
     let words = Case {
         task: "tokens",
         data: Data::Iob2,
@@ -162,7 +162,7 @@ fn settings_of_a_sweep_are_compared_as_they_are_given() {
     let report = words.workshop().json(&["run", PIPELINE]);
     assert_eq!(report["sweep"]["leaderboard"].as_array().unwrap().len(), 2);
 
-    // Keys of other sections, and values that cannot be, are refused.
+    // Keys of other sections and invalid values are rejected.
     for (setting, expected) in [
         ("folds = 3", "unknown field `folds`"),
         ("kind = \"crf\"", "is not a head for the task `classification`"),

@@ -1,6 +1,7 @@
-//! Devices that cannot be had, with libraries of stubs in place of CUDA's; and what `doctor` says of a machine.
+//! Unavailable devices, with stub libraries in place of CUDA's, and what `doctor` reports about a machine.
 //!
-//! The stubs carry version numbers that no CUDA has, so that a machine with CUDA finds them no more than one without.
+//! The stubs have version numbers that CUDA does not have, so the tests find no more on a machine with CUDA than on one
+//! without.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,8 +13,8 @@ use crate::support::{Ran, Workshop, finish, repository, say};
 const STUBS: [&str; 4] =
     ["libcublasLt.so.99", "libcurand.so.99", "libcudart.so.99", "libcudnn.so.99"];
 
-/// The CPU's ONNX Runtime with a false CUDA provider beside it, in `ort`, that needs the stubs in `stubs` and more;
-/// `None` (and a word) where there is no C compiler.
+/// Creates the folder `ort` with the CPU build of ONNX Runtime and a fake CUDA provider, which needs the stubs in
+/// `stubs` and the libraries `more`. Returns `None`, after a message, if there is no C compiler.
 fn false_provider(workshop: &Workshop, more: &[&str]) -> Option<PathBuf> {
     let (ort, stubs) = (workshop.path("ort"), workshop.path("stubs"));
     for folder in [&ort, &stubs] {
@@ -32,7 +33,7 @@ fn false_provider(workshop: &Workshop, more: &[&str]) -> Option<PathBuf> {
     arguments.extend(needed.iter().map(PathBuf::as_path));
     compile(&ort.join("libonnxruntime_providers_cuda.so"), &arguments)?;
     for name in ["libonnxruntime.so", "libonnxruntime_providers_shared.so"] {
-        // No link: the program looks beside the file itself.
+        // Copied instead of linked, because the program looks next to the real file.
         std::fs::copy(repository().join("runtime").join(name), ort.join(name)).unwrap();
     }
     Some(ort)
@@ -48,7 +49,7 @@ fn compile(library: &Path, arguments: &[&Path]) -> Option<()> {
     Some(())
 }
 
-/// Runs the program with the false provider, and with a folder for the loader.
+/// Runs the program with the fake provider, and with a folder of libraries for the loader.
 fn with_provider(workshop: &Workshop, arguments: &[&str], libraries: Option<&Path>) -> Ran {
     let mut command = workshop.command(&[arguments, &["--ort-lib", "ort"]].concat());
     match libraries {
@@ -71,7 +72,7 @@ fn every_missing_library_is_named_at_once_with_its_part_and_its_package() {
     insta::assert_snapshot!(workshop.normalise(&ran.stderr));
     let shards = crate::support::contents(&workshop.path("cache"));
     assert!(!shards.keys().any(|name| name.contains("shard")));
-    // One that is there is not named.
+    // A library that is found is not mentioned.
     let some = workshop.path("some");
     std::fs::create_dir(&some).unwrap();
     for name in &STUBS[..3] {
@@ -133,7 +134,7 @@ fn libraries_beside_onnx_runtime_or_where_pip_puts_them_are_found_without_a_vari
     if false_provider(&workshop, &[]).is_none() {
         return;
     }
-    // site-packages/onnxruntime/capi beside site-packages/nvidia/cu99/lib
+    // The layout of pip: site-packages/onnxruntime/capi and site-packages/nvidia/cu99/lib.
     let packages = workshop.path("site-packages");
     let pip = packages.join("nvidia/cu99/lib");
     std::fs::create_dir_all(&pip).unwrap();
@@ -146,7 +147,7 @@ fn libraries_beside_onnx_runtime_or_where_pip_puts_them_are_found_without_a_vari
     }
     let library = ["--ort-lib", "site-packages/onnxruntime/capi"];
     let ran = workshop.run(&[&CUDA[..], &library].concat());
-    // Everything was found, so ONNX Runtime was asked; it was built for the CPU alone.
+    // All libraries were found, so ONNX Runtime was asked for its devices; it was built for the CPU only.
     assert!(ran.has_failed());
     assert!(
         ran.stderr.contains("built without CUDA, whatever libraries are next to it"),
@@ -182,13 +183,13 @@ fn auto_says_what_it_took_and_why() {
     let note = "note: device auto chose the CPU: the CUDA provider needs libraries that are not found: \
                 `libcublasLt.so.99`";
     assert_eq!(ran.stderr.matches(note).count(), 1, "{}", ran.stderr);
-    // Again, with everything cached, and as JSON.
+    // Once more, with everything cached, and as JSON.
     let ran = with_provider(&workshop, &[&auto[..], &["--json"]].concat(), None);
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!((&report["device"], &report["computed"]), (&"cpu".into(), &0.into()));
     let reason = report["device_reason"].as_str().unwrap();
     assert!(reason.starts_with("the CPU: the CUDA provider"), "{reason}");
-    // A manifest of a CPU says nothing of GPUs.
+    // The manifest of a CPU does not mention GPUs.
     let origin = &workshop.manifest()["shards"][0]["origins"][0];
     assert!(origin.get("placement").is_none(), "{origin}");
 }
@@ -212,9 +213,9 @@ fn provider_of_checkout() -> bool {
     repository().join("runtime/libonnxruntime_providers_cuda.so").exists()
 }
 
-/// What differs between machines is taken out: numbers, names of CPUs, speeds.
+/// Replaces what differs between machines: numbers, names of CPUs, and speeds.
 fn steady(workshop: &Workshop, text: &str) -> String {
-    // Where lines are broken depends on the length of folders' names.
+    // The line breaks depend on the length of the folders' names.
     let mut text = workshop.normalise(&text.replace("\n                 ", " "));
     for (pattern, name) in [
         (r"(?m)^frostbert +\S+,", "frostbert     [version],"),
@@ -241,7 +242,7 @@ fn doctor_says_that_a_machine_without_a_gpu_is_ready() {
     let workshop = Workshop::tiny();
     let ran = workshop.succeed(&["doctor", "pipeline.toml", "--quiet"]);
     insta::assert_snapshot!(steady(&workshop, &ran.stdout));
-    // Who only looks leaves nothing behind.
+    // A mere check leaves nothing behind.
     assert!(!workshop.path("cache").exists());
 }
 
@@ -298,6 +299,6 @@ fn doctor_refuses_a_precision_that_the_device_has_not() {
         "{}",
         ran.stdout
     );
-    // The model itself is well, and that is said too.
+    // The model itself works, which is reported too.
     assert!(ran.stdout.contains("tokens/s on cpu"), "{}", ran.stdout);
 }

@@ -1,4 +1,4 @@
-//! What else may stand in the way of a writer: another writer, a folder without rights, a full disk.
+//! Obstacles for a writer: another writer, a folder without permissions, and a full disk.
 
 use std::{
     fs::{self, File},
@@ -26,7 +26,7 @@ fn a_second_writer_is_refused_and_readers_are_not() {
     fs::write(&path, "4242\n").unwrap();
     let lock = File::open(&path).unwrap();
     lock.try_lock().unwrap();
-    // What is cached can be read, and an extraction that finds everything needs no lock.
+    // Cached states can be read, and an extraction that has nothing to add needs no lock.
     workshop.succeed(&["train", "pipeline.toml"]);
     workshop.succeed(&EXTRACT);
     workshop.write("train.csv", csv(&texts(N_TEXTS), 0));
@@ -41,7 +41,8 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// The program as a user whom permissions bind; `None` (and a word) where that cannot be had.
+/// Returns the program run as a user who is subject to permissions, or `None`, after a message, if that is not
+/// possible.
 fn as_a_common_user(workshop: &Workshop, arguments: &[&str]) -> Option<Command> {
     const NOBODY: u32 = 65534;
     let mut command = workshop.command(arguments);
@@ -103,7 +104,7 @@ fn a_cache_folder_without_the_right_to_write_is_a_clear_error_and_can_be_read() 
     set_mode(&cache, 0o755);
 }
 
-/// Extracts to a disk of 300 KiB in a mount namespace of its own, then makes the disk larger and extracts again.
+/// Extracts to a disk of 300 KiB in a separate mount namespace, then enlarges the disk and extracts again.
 const FULL_DISK: &str = r#"
 mount -t tmpfs -o size=300k tmpfs cache || exit 77
 "$0" extract pipeline.toml --threads 1 --json > refused.json 2> refused.txt && exit 81
@@ -117,7 +118,8 @@ cp -r cache saved
 exit $code
 "#;
 
-/// Runs a script that mounts: root needs no user namespace, and others may be allowed one; `None` where neither works.
+/// Runs a script that mounts a disk. Root needs no user namespace, and other users may be allowed one; returns `None`
+/// if neither works.
 fn run_with_a_small_disk(workshop: &Workshop, script: &str) -> Option<Ran> {
     if Command::new("unshare").arg("--help").output().is_err() {
         say("skipped: there is no `unshare` to mount a small disk with");
@@ -163,7 +165,7 @@ fn a_full_disk_is_named_and_loses_nothing_that_was_committed() {
     assert_same_files(files, &contents(&workshop.path("saved").join(fingerprint)));
 }
 
-/// Trains with a folder of runs on a disk of 32 KiB, then makes the disk larger and trains again.
+/// Trains with a folder of runs on a disk of 32 KiB, then enlarges the disk and trains again.
 const FULL_RUNS: &str = r#"
 mount -t tmpfs -o size=32k tmpfs runs || exit 77
 "$0" run pipeline.toml
@@ -186,7 +188,7 @@ fn a_disk_full_of_runs_is_named_and_the_half_written_run_is_never_taken_for_one(
     assert_names_the_full_disk(&ran, "runs/tiny/001/");
 }
 
-/// What stderr says: the file under `folder`, the system's reason once, and the cure.
+/// Asserts that stderr names a file under `folder`, the system's reason once, and the cure.
 fn assert_names_the_full_disk(ran: &Ran, folder: &str) {
     let expected = format!(
         r"(?m)^error: cannot [a-z ]+ `{folder}[^`]+`: No space left on device \(os error 28\)\nhint: free some space "
@@ -194,8 +196,8 @@ fn assert_names_the_full_disk(ran: &Ran, folder: &str) {
     assert!(regex::Regex::new(&expected).unwrap().is_match(&ran.stderr), "{}", ran.stderr);
 }
 
-/// Adds states to a cache on a disk that has room for half of them, and so for more than are in writing at once; reads it there, then makes the disk larger and goes
-/// on.
+/// Adds states to a cache on a disk that has room for half of them, which is more than are written at a time. Reads the
+/// cache there, then enlarges the disk and resumes.
 const FULL_WHILE_ADDING: &str = r#"
 mkdir base && mv cache/* base || exit 76
 size=$(($(du -sk base | cut -f1) + 500))
@@ -248,7 +250,7 @@ fn what_reads_during_an_extraction_sees_a_whole_cache_and_a_second_writer_sees_w
     workshop.succeed(&[&EXTRACT[..], &means].concat());
     let n_shards = |workshop: &Workshop| workshop.manifest()["shards"].as_array().unwrap().len();
     let n_before = n_shards(&workshop);
-    // States for texts that are there, and texts that are not.
+    // Adds states for existing texts, and new texts.
     workshop.write("train.csv", csv_with_repeats(1500));
     let mut writer =
         workshop.command(&EXTRACT).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -296,7 +298,7 @@ fn a_forecast_is_a_little_above_what_is_written_then() {
         let set = settings.iter().flat_map(|setting| ["--set", setting]);
         let arguments: Vec<&str> = EXTRACT.into_iter().chain(["--json"]).chain(set).collect();
         let ran = workshop.succeed(&arguments);
-        // One object and nothing else, whatever is said beside it.
+        // Stdout contains a single JSON object, whatever is printed to stderr.
         let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
         let written = report["bytes_written"].as_f64().unwrap();
         let forecast = pattern.captures(&ran.stderr).expect("a forecast");

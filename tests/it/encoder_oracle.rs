@@ -1,4 +1,5 @@
-//! The encoder against `transformers`: `scripts/fixtures/hidden_states.py` and `tiny_bert.py` made the numbers.
+//! The encoder compared with `transformers`; the expected numbers are made by `scripts/fixtures/hidden_states.py` and
+//! `tiny_bert.py`.
 
 use std::path::Path;
 
@@ -24,17 +25,17 @@ use serde_json::Value;
 
 use crate::support::{fixture, minilm, read_json, runtime};
 
-/// The gates: f32 against f32, on any real token.
+/// The tolerances, f32 against f32, over all tokens except padding.
 const MOST: f32 = 1e-4;
 const MEDIAN: f32 = 1e-6;
 
-/// A session that puts out every layer, and the shape of its states.
+/// A session that returns every layer, and the checkpoint.
 pub(crate) struct Oracle {
     pub(crate) checkpoint: Checkpoint,
     session: EncoderSession,
 }
 
-/// The states of one text: by layer, `[tokens, hidden]`.
+/// The states of one text, one array `[tokens, hidden]` per layer.
 pub(crate) type Layers = Vec<Vec<f32>>;
 
 impl Oracle {
@@ -59,7 +60,7 @@ impl Oracle {
             .unwrap()
     }
 
-    /// The states of every document of a batch, padding left out.
+    /// Returns the states of every document of a batch, without padding.
     pub(crate) fn run(&mut self, documents: &[&[u32]]) -> Vec<Layers> {
         let batch = TokenBatch::new(documents.iter().map(|ids| (*ids, &[][..])));
         let hidden = self.checkpoint.config.hidden;
@@ -82,13 +83,13 @@ impl Oracle {
     }
 }
 
-/// What a fixture says of one text.
+/// The expectation of a fixture for one text.
 struct Expected {
     text: String,
     ids: Vec<u32>,
-    /// The tokens of which states are known.
+    /// The tokens whose states are in the fixture.
     positions: Vec<usize>,
-    /// By layer, `[positions, hidden]`.
+    /// The states, one array `[positions, hidden]` per layer.
     states: Layers,
 }
 
@@ -108,7 +109,7 @@ pub(crate) fn ids(value: &Value) -> Vec<u32> {
     numbers(value).into_iter().map(|id| id as u32).collect()
 }
 
-/// Texts of the tiny models; pairs are left out, as this version encodes none.
+/// Returns the texts of a tiny model's fixture, without the pairs.
 fn expected_of_tiny(folder: &str) -> Vec<Expected> {
     let json = read_json(&fixture(folder).join("expected.json"));
     let texts = json["texts"].as_array().unwrap().iter();
@@ -152,7 +153,7 @@ fn expected_of_minilm() -> Vec<Expected> {
         .collect()
 }
 
-/// Holds the gates over all values of all texts; `max_length` is the fixture's.
+/// Asserts the tolerances over all values of all texts; `max_length` is that of the fixture.
 fn assert_equals_transformers(folder: &Path, expected: &[Expected], max_length: usize) {
     let mut oracle = Oracle::open(folder);
     let hidden = oracle.checkpoint.config.hidden;
@@ -229,7 +230,7 @@ fn a_text_alone_equals_the_same_text_in_any_batch() {
         let mut oracle = Oracle::open(&folder);
         let documents: Vec<&[u32]> = texts.iter().map(|text| &text.ids[..]).collect();
         let alone: Vec<Layers> = documents.iter().map(|ids| oracle.alone(ids)).collect();
-        // A shuffle that moves every text: 5 has no common divisor with 8 texts, nor with 5.
+        // A stride that visits every text: 5 has no common divisor with 8 texts, and 3 none with 5.
         let n_texts = documents.len();
         let stride = if n_texts.is_multiple_of(5) { 3 } else { 5 };
         let orders: [Vec<usize>; 3] = [
@@ -238,7 +239,7 @@ fn a_text_alone_equals_the_same_text_in_any_batch() {
             (0..n_texts).map(|place| (place * stride + 2) % n_texts).collect(),
         ];
         for order in orders {
-            // All texts in one batch, in this very order; then in batches as they are planned.
+            // All texts in one batch, in this order, and then in batches as they are planned.
             let mut batches = vec![(0..n_texts as u32).collect::<Vec<u32>>()];
             let lengths: Vec<u32> =
                 order.iter().map(|text| documents[*text].len() as u32).collect();
@@ -270,7 +271,7 @@ fn assert_near(expected: &Layers, got: &Layers, text: &str) {
 }
 
 pub(crate) fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
-    // Written so that NaN is the largest.
+    // Written so that NaN counts as the largest difference.
     a.iter()
         .zip(b)
         .map(|(a, b)| (a - b).abs())
@@ -337,7 +338,7 @@ fn characters_and_words_of_tokens_equal_those_of_the_python_tokenizer() {
         let tokenizer =
             TextTokenizer::open(&folder.join("tokenizer.json"), 128, Overflow::Truncate).unwrap();
         for text in read_json(&fixture(path))["texts"].as_array().unwrap() {
-            // A table is of one whole text.
+            // A table is for a single text that is not truncated.
             if text["text_pair"].is_string() || text["truncated"] == Value::Bool(true) {
                 continue;
             }
@@ -352,8 +353,8 @@ fn characters_and_words_of_tokens_equal_those_of_the_python_tokenizer() {
 
 #[test]
 fn the_f16_graph_computes_the_same_as_the_f32_graph() {
-    // A CPU has no f16 kernels: ONNX Runtime casts around them. So the graph, its weights and its outputs are proven
-    // here, and what only CUDA can show is the speed and its own rounding.
+    // A CPU has no f16 kernels, so ONNX Runtime casts around them. This verifies the graph, its weights and its
+    // outputs; only CUDA can show the speed and the rounding of its own kernels.
     for folder in [minilm(), fixture("tiny_bert")] {
         let mut single = Oracle::open_with(&folder, Precision::F32);
         let mut half = Oracle::open_with(&folder, Precision::F16);

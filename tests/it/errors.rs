@@ -1,5 +1,5 @@
-//! Broken input: what stands on stderr, word by word. Every message names the file, the line where there is one, and the
-//! cure; a failure exits with 1 and leaves stdout empty.
+//! Invalid input, with the exact text on stderr. Every message names the file, the line if there is one, and the cure;
+//! a failure has a non-zero exit code and leaves stdout empty.
 
 use std::path::PathBuf;
 
@@ -9,14 +9,14 @@ use crate::support::{TINY_PIPELINE, Workshop, csv, repository, say, texts};
 
 const RUN: [&str; 2] = ["run", "pipeline.toml"];
 
-/// The tiny workshop with this in `train.csv`.
+/// Returns the tiny workshop with this `train.csv`.
 fn with_data(content: impl AsRef<[u8]>) -> Workshop {
     let workshop = Workshop::tiny();
     workshop.write("train.csv", content);
     workshop
 }
 
-/// The tiny workshop with this at the end of its pipeline.
+/// Returns the tiny workshop with this at the end of its pipeline.
 fn with_pipeline(addition: &str) -> Workshop {
     let workshop = Workshop::tiny();
     workshop.write_pipeline(&format!("{TINY_PIPELINE}{addition}"));
@@ -31,7 +31,7 @@ fn rows(n_rows: usize) -> String {
 fn a_missing_column_is_named_with_those_there_are() {
     let workshop = with_data(rows(9).replacen("text,label", "review,kind", 1));
     assert_snapshot!(workshop.fail(&RUN));
-    // What needs no labels does not ask for them.
+    // An extraction needs no labels, so it succeeds.
     let workshop = with_data(rows(9).replacen("text,label", "text,stars", 1));
     assert_snapshot!("a_missing_label_column", workshop.fail(&RUN));
     workshop.succeed(&["extract", "pipeline.toml"]);
@@ -195,7 +195,7 @@ fn a_text_longer_than_the_model_can_read_is_refused_before_work() {
     ]));
 }
 
-/// A shared library made from C; `None` (and a word) where there is no compiler.
+/// Compiles a shared library from C. Returns `None`, after a message, if there is no compiler.
 fn library(workshop: &Workshop, code: &str) -> Option<PathBuf> {
     workshop.write("library.c", code);
     let path = workshop.path("libonnxruntime.so");

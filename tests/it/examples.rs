@@ -1,4 +1,4 @@
-//! The examples on the tiny BERT: that they build, run, and say what they should.
+//! The examples, run on the tiny BERT: they build, run, and print what they should.
 
 use frostbert::{Device, EmbedderOptions, internals::config::settings::Pipeline};
 
@@ -26,23 +26,23 @@ mod predict;
 #[path = "../../examples/train_head.rs"]
 mod train_head;
 
-/// The tiny BERT, which reads 64 tokens at most.
+/// Returns the folder of the tiny BERT, which reads at most 64 tokens.
 fn tiny_bert() -> String {
     fixture("tiny_bert").display().to_string()
 }
 
-/// Sums of words: the weights of the layers above are random.
+/// Only the embedding layer is used, because the weights of the layers above it are random.
 fn embeddings() -> EmbedderOptions {
     EmbedderOptions::default().device(Device::Cpu).layer(0).max_length(32)
 }
 
-/// The pipeline of a workshop, with its paths as seen from here.
+/// Reads the pipeline of a workshop, with absolute paths.
 fn pipeline(workshop: &Workshop) -> Pipeline {
     let absolute = |key: &str, name: &str| format!("{key}={}", workshop.path(name).display());
     let overrides = [
         absolute("data.train.path", "train.csv"),
         absolute("cache.dir", "cache"),
-        // Sums of words: the weights of the layers above are random.
+        // Only the embedding layer is used, because the weights of the layers above it are random.
         "cache.layers=[0]".to_string(),
     ];
     Pipeline::read(&workshop.path("pipeline.toml"), &overrides).unwrap()

@@ -1,4 +1,4 @@
-//! `cache export`: every value of every format beside the cache's own rows, and what is refused.
+//! `cache export`: compares every value of every format with the rows of the cache, and tests what is refused.
 
 mod read;
 
@@ -20,11 +20,12 @@ use crate::support::{
 const FORMATS: [&str; 4] = ["npy", "safetensors", "arrow", "parquet-list"];
 const STATES: [&str; 4] = ["cls-L00", "mean-L02", "words-L02", "tokens-L02"];
 
-/// A workshop with a cache of short and long texts in windows, shards of few tokens, four states, in this type.
+/// Creates a workshop with a cache in this type, with short texts and long ones in windows, small shards, and four
+/// states.
 fn workshop(dtype: &str) -> Workshop {
     let workshop = Workshop::empty();
     let texts = texts(60);
-    // Three texts of 70 to 90 tokens, one of which stands there twice, and a name for each row.
+    // Three texts of 70 to 90 tokens, one of which occurs twice, and a name for each row.
     let long = |first: usize| texts[first..first + 6].join(" ");
     let mut rows: Vec<String> = texts[..40].to_vec();
     rows.extend([long(40), long(46), long(0), long(40), texts[3].clone()]);
@@ -75,7 +76,7 @@ fn export(workshop: &Workshop, format: &str, more: &[&str]) -> PathBuf {
     folder
 }
 
-/// What an export of these keys must hold, read from the cache row by row.
+/// Returns the expected columns of an export of these keys, read from the cache row by row.
 fn expected(cache: &CacheReader, states: &[StateId], keys: &[Key], as_f32: bool) -> Columns {
     let dtype = cache.manifest().dtype;
     let type_of = match (dtype, as_f32) {
@@ -136,7 +137,7 @@ fn expected(cache: &CacheReader, states: &[StateId], keys: &[Key], as_f32: bool)
     columns
 }
 
-/// Compares an export with what is expected. Tables carry the keys of tokens and words too, which arrays leave out.
+/// Compares an export with the expected columns. Tables also have the keys of tokens and words, which arrays do not.
 fn assert_columns(mut got: Columns, expected: &Columns, format: &str) {
     let Column::Texts(keys) = &expected["documents.key"] else { panic!("keys are texts") };
     for table in ["tokens", "words"] {
@@ -165,7 +166,7 @@ fn states() -> Vec<StateId> {
     STATES.iter().map(|state| state.parse().unwrap()).collect()
 }
 
-/// The keys of all documents, in the cache's order.
+/// Returns the keys of all documents, in the order of the cache.
 fn cache_order(cache: &CacheReader) -> Vec<Key> {
     let shards = 0..cache.manifest().shards.len() as u32;
     let tables = shards.map(|shard| cache.read_documents(shard).unwrap());
@@ -223,7 +224,7 @@ fn with_a_pipeline_rows_line_up_with_its_data_files() {
                 "cache.store=[\"mean\", \"words\", \"tokens\"]",
             ],
         );
-        // Arrays have the number of the file, and its name beside them; tables the name itself.
+        // Arrays contain the index of the file, and its name separately; tables contain the name.
         let source = match format {
             "npy" | "safetensors" => Column::Numbers(vec![0; records.len()]),
             _ => Column::Texts(vec!["corpus.csv".into(); records.len()]),
@@ -323,7 +324,8 @@ fn what_cannot_be_exported_is_refused_and_leaves_nothing() {
     assert!(!workshop.path("out.partial").exists());
 }
 
-/// The Python with numpy, safetensors, pyarrow, polars, duckdb and blake3 that a user has named, if any.
+/// Returns the Python with numpy, safetensors, pyarrow, polars, duckdb and blake3 that FROSTBERT_PYTHON names, if it is
+/// set.
 fn python() -> Option<PathBuf> {
     let python = std::env::var_os("FROSTBERT_PYTHON").filter(|python| !python.is_empty());
     if python.is_none() {
@@ -349,7 +351,7 @@ fn other_tools_read_the_same_values() {
         command.arg(repository().join("scripts/check-export.py")).args(folders);
         let Ran { code, stdout, stderr } = finish(command);
         assert_eq!(code, Some(0), "{stdout}{stderr}");
-        // Eight readings of two exports each; but DuckDB has no f16 in Arrow.
+        // Eight comparisons for each of two exports, except that DuckDB does not support f16 in Arrow.
         let n_readings = if dtype == "f16" { 15 } else { 16 };
         let n_equal = stdout.matches(" values equal").count();
         assert_eq!(n_equal, n_readings, "{stdout}");

@@ -1,5 +1,5 @@
-//! The whole of stage 1 beside `transformers`: files in, Parquet files out. `scripts/fixtures/extraction.py` made the
-//! numbers.
+//! All of stage 1, from files to Parquet files, compared with `transformers`; the expected numbers are made by
+//! `scripts/fixtures/extraction.py`.
 
 mod read_back;
 
@@ -19,14 +19,14 @@ use serde_json::{Value, json};
 
 use crate::support::{Workshop, fixture, minilm, read_json};
 
-/// The gates: f32 against f32, on any value.
+/// The tolerances, f32 against f32, over all values.
 const MOST: f64 = 1e-4;
 const MEDIAN: f64 = 1e-6;
 
 const HIDDEN: usize = 32;
 const LAYERS: [usize; 3] = [0, 1, 2];
 
-/// Small batches and shards, so that windows of one document meet in none of them.
+/// Small batches and shards, so that the windows of a document are in different ones.
 const PIPELINE: &str = r#"
 [model]
 path = "MODEL"
@@ -43,7 +43,7 @@ dtype = "f32"
 shard_tokens = 90
 "#;
 
-/// Documents of the fixture.
+/// A group of documents of the fixture.
 struct Group {
     name: &'static str,
     records: Vec<Value>,
@@ -64,7 +64,7 @@ impl Group {
         serde_json::from_value(self.records[document]["input"].clone()).unwrap()
     }
 
-    /// The documents by their keys.
+    /// Returns the documents by their keys.
     fn by_key(&self) -> HashMap<String, usize> {
         let key = |document: usize| {
             let parts = self.parts(document);
@@ -78,7 +78,7 @@ impl Group {
         (0..self.records.len()).map(key).collect()
     }
 
-    /// Sets the limit of the group in a pipeline, and a source.
+    /// Returns a pipeline with the length limit of the group and a source.
     fn pipeline(&self, data: &str) -> String {
         let limit = &self.records[0];
         let pipeline = PIPELINE.replace("DATA", data);
@@ -88,7 +88,7 @@ impl Group {
         )
     }
 
-    /// The states of each token of a window: `[token][hidden]`.
+    /// Returns the states of each token of a window: `[token][hidden]`.
     fn states(&self, document: usize, window: usize, layer: usize) -> Vec<Vec<f64>> {
         let tensors = SafeTensors::deserialize(&self.tensors).unwrap();
         let name = format!("{}.{document}.{window}", self.name);
@@ -106,13 +106,13 @@ fn numbers(value: &Value) -> Vec<u64> {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-/// What one shard should hold of a group, by the keys in its docs.parquet.
+/// What a shard should contain of a group, according to the keys in its docs.parquet.
 #[derive(Default)]
 struct Expected {
     documents: Vec<Value>,
     tokens: Vec<Value>,
     words: Vec<Value>,
-    /// The documents, in their order.
+    /// The documents, in order.
     numbers: Vec<usize>,
 }
 
@@ -150,14 +150,14 @@ impl Expected {
         shard
     }
 
-    /// The rows of a state's file.
+    /// Returns the rows of a state's file.
     fn states(&self, group: &Group, kind: &str, layer: usize) -> Vec<Vec<f64>> {
         let of_document = |number: &usize| -> Vec<Vec<f64>> {
             let record = &group.records[*number];
             let n_windows = record["windows"].as_array().unwrap().len();
             let windows: Vec<Vec<Vec<f64>>> =
                 (0..n_windows).map(|window| group.states(*number, window, layer)).collect();
-            // A token that two windows share counts in both.
+            // A token that two windows share counts twice.
             let all = || windows.iter().flatten();
             let folded = |fold: fn(f64, f64) -> f64, start: f64| -> Vec<f64> {
                 let value = |place: usize| all().map(|token| token[place]).fold(start, fold);
@@ -185,7 +185,7 @@ impl Expected {
     }
 }
 
-/// Compares the tables of every shard, and where the fixture has states the rows of every state.
+/// Compares the tables of every shard and, if the fixture has states, the rows of every state.
 fn assert_holds(cache: &Path, group: &Group, with_states: bool) {
     let mut seen = BTreeSet::new();
     let mut differences: HashMap<&str, Vec<f64>> = HashMap::new();
@@ -226,7 +226,7 @@ fn assert_holds(cache: &Path, group: &Group, with_states: bool) {
     }
 }
 
-/// A file of a group's documents, a JSON object a line.
+/// Formats a group's documents as JSON lines.
 fn json_lines(group: &Group) -> String {
     let line = |document: usize| match &group.parts(document)[..] {
         [text] => json!({ "text": text }).to_string(),
@@ -240,7 +240,7 @@ fn json_lines(group: &Group) -> String {
 const TEXTS: &str = "train = { path = \"data.jsonl\" }";
 const PAIRS: &str = "train = { path = \"data.jsonl\", text_pair = \"other\" }\npair = \"joint\"";
 
-/// Extracts a group from JSON lines; the report, and what was said.
+/// Extracts a group from JSON lines. Returns the workshop, the report, and what was printed to stderr.
 fn extract(group: &Group, data: &str) -> (Workshop, Value, String) {
     let workshop = Workshop::empty();
     workshop.write("data.jsonl", json_lines(group));
@@ -267,7 +267,7 @@ fn every_row_of_joint_pairs_in_windows_equals_transformers() {
     assert_eq!(report["truncated"], json!(0));
     assert!(!said.contains("cut off"), "{said}");
 
-    // The same questions and contexts out of a SQuAD file are the same documents.
+    // The same questions and contexts from a SQuAD file are the same documents.
     let question = |document: usize| match &group.parts(document)[..] {
         [question, context] => json!({
             "context": context,
@@ -300,7 +300,7 @@ fn states_that_are_added_later_equal_transformers() {
     assert_holds(&workshop.cache(), &group, true);
 }
 
-/// A CoNLL file of a group's words, all with one tag.
+/// Formats a group's words as a CoNLL file, all with the same tag.
 fn conll(group: &Group) -> String {
     let sentence = |document: usize| -> String {
         let words = group.parts(document).into_iter();
@@ -322,7 +322,7 @@ fn every_row_of_given_words_in_windows_equals_transformers() {
     assert_holds(&workshop.cache(), &group, true);
 }
 
-/// Where a half stands on the line of all halves, so that neighbours differ by one.
+/// Returns the rank of an f16 value among all f16 values, so that neighbours differ by one.
 fn rank(half: f16) -> i32 {
     let bits = i32::from(half.to_bits());
     if bits < 0x8000 { bits } else { 0x8000 - bits }
@@ -373,7 +373,7 @@ fn a_separate_pair_is_the_two_texts_that_it_is_made_of() {
     assert_eq!(got, keys.map(Key::to_hex).collect());
 }
 
-/// A pipeline for MiniLM of nothing but a task and a source.
+/// Returns a pipeline for MiniLM with only a task and a source.
 fn with_defaults(task: &str, source: &str) -> String {
     let model = minilm().display().to_string();
     format!(
@@ -435,7 +435,7 @@ fn what_is_cut_off_is_flagged_counted_and_warned_of() {
         assert_eq!(report["truncated"], json!(cut), "{name}");
         let warning = format!("{cut} of {of} texts are longer than");
         assert!(said.contains(&warning), "{said}");
-        // What is reused was cut off as well.
+        // Reused documents are also reported as truncated.
         let again = workshop.succeed(&["extract", "pipeline.toml", "--json"]);
         let report: Value = serde_json::from_str(&again.stdout).unwrap();
         assert_eq!((&report["truncated"], &report["computed"]), (&json!(cut), &json!(0)));

@@ -1,4 +1,5 @@
-//! Every model family against `transformers`: `scripts/fixtures/families.py` made the checkpoints and the numbers.
+//! Every model family compared with `transformers`; the checkpoints and the expected numbers are made by
+//! `scripts/fixtures/families.py`.
 
 use std::path::{Path, PathBuf};
 
@@ -18,11 +19,11 @@ use serde_json::{Value, json};
 
 use crate::support::{Workshop, contents, fixture, read_json, runtime};
 
-/// The gates: f32 against f32, on any token.
+/// The tolerances, f32 against f32, over all tokens.
 const MOST: f32 = 1e-4;
 const MEDIAN: f32 = 1e-6;
 
-/// Folder, family, layers, longest input, and the layers of which there are states.
+/// Folder, family, number of layers, maximum input length, and the layers that have states.
 type Described = (&'static str, &'static str, usize, Option<usize>, &'static [usize]);
 
 const MODELS: [Described; 10] = [
@@ -35,7 +36,7 @@ const MODELS: [Described; 10] = [
     ("electra_one_width", "electra", 1, Some(64), &[0, 1]),
     ("deberta_onnx", "deberta-v2", 2, Some(64), &[0, 1, 2]),
     ("odd_onnx", "onnx", 1, None, &[1]),
-    // Here the numbers are ONNX Runtime's own, each text alone.
+    // The expected numbers are ONNX Runtime's own, with each text run alone.
     ("int8_onnx", "onnx", 1, None, &[1]),
 ];
 
@@ -43,12 +44,12 @@ fn family(name: &str) -> PathBuf {
     fixture("families").join(name)
 }
 
-/// A text's ids and type ids.
+/// The token ids and token types of a text.
 type Window = (Vec<u32>, Vec<u8>);
 
 struct Expected {
     window: Window,
-    /// By layer, `[tokens, hidden]`.
+    /// The states, one array `[tokens, hidden]` per layer.
     states: Vec<Vec<f32>>,
 }
 
@@ -87,7 +88,7 @@ fn open_session(checkpoint: &Checkpoint, layers: &[usize]) -> EncoderSession {
     EncoderSession::open(runtime(), checkpoint, &options).unwrap()
 }
 
-/// By window and layer, the states of its real tokens.
+/// Returns the states by window and layer, without padding.
 fn run(session: &mut EncoderSession, windows: &[&Window], hidden: usize) -> Vec<Vec<Vec<f32>>> {
     let batch = TokenBatch::new(windows.iter().map(|(ids, types)| (&ids[..], &types[..])));
     let mut states = vec![Vec::new(); windows.len()];
@@ -125,7 +126,7 @@ fn every_layer_of_every_family_equals_that_of_transformers() {
         all.sort_by(f32::total_cmp);
         let (most, median) = (all[all.len() - 1], all[all.len() / 2]);
         println!("{name}: {} values, largest difference {most:e}, median {median:e}", all.len());
-        // A last bit of f32 may move an 8-bit number by one.
+        // A difference in the last bit of f32 may change an 8-bit value by one step.
         let allowed = if name == "int8_onnx" { 5e-2 } else { MOST };
         assert!(most <= allowed, "{name}: the largest difference is {most}");
         assert!(median <= MEDIAN, "{name}: the median is {median}");
@@ -192,7 +193,7 @@ fn a_checkpoint_is_described_without_onnx_runtime() {
     }
 }
 
-/// A family's folder, to be damaged.
+/// Copies a family's folder, to be damaged.
 fn copy_of(name: &str) -> (Workshop, PathBuf) {
     let workshop = Workshop::empty();
     let copy = workshop.path("model");
@@ -362,7 +363,7 @@ fn a_padding_token_in_a_text_of_a_roberta_takes_the_position_that_transformers_g
             assert_eq!(json!(window.ids), text["ids"], "{name}");
             windows.push((window.ids, window.type_ids));
         }
-        // Together, so that what is padded around them counts for nothing.
+        // Run together, so that the padding around them is tested too.
         let all: Vec<&Window> = windows.iter().collect();
         let states = run(&mut session, &all, checkpoint.config.hidden);
         for (text, states) in texts.as_array().unwrap().iter().zip(states) {

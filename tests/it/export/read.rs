@@ -1,4 +1,4 @@
-//! Reads an export in any format to the same columns, with the crates of its format; `.npy` by hand.
+//! Reads an export in any format into the same columns, with the crates for its format, and `.npy` by hand.
 
 use std::{
     collections::BTreeMap,
@@ -16,10 +16,10 @@ use frostbert::cache::{fingerprint::Key, states::Dtype};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use safetensors::{SafeTensors, tensor::Dtype as TensorType};
 
-/// Width of the tiny BERT's states.
+/// The width of the tiny BERT's states.
 pub(super) const HIDDEN: usize = 32;
 
-/// One column of an export, whatever its format: its values as text, or as vectors.
+/// A column of an export, independent of its format.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Column {
     Numbers(Vec<i64>),
@@ -27,10 +27,10 @@ pub(super) enum Column {
     States(TensorType, Vec<Vec<f32>>),
 }
 
-/// All columns of an export, as `documents.key`, `tokens.doc`, `mean-L06`.
+/// All columns of an export, by names such as `documents.key`, `tokens.doc` and `mean-L06`.
 pub(super) type Columns = BTreeMap<String, Column>;
 
-/// An export in any format, with the names of the expected columns.
+/// Reads an export in any format, with the names of the expected columns.
 pub(super) fn read(folder: &Path, format: &str) -> Columns {
     match format {
         "npy" => files(folder, "npy")
@@ -66,7 +66,7 @@ fn stem(path: &Path) -> &str {
     path.file_stem().unwrap().to_str().unwrap()
 }
 
-/// `keys` is `documents.key`, `line` is `documents.line`; others are called so already.
+/// Returns the full name of a column: `keys` is `documents.key`, `line` is `documents.line`, and other names are full.
 fn full_name(name: &str) -> String {
     match name {
         "keys" => "documents.key".into(),

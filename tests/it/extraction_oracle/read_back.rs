@@ -1,4 +1,4 @@
-//! A cache as other tools find it: the files of its shards, read with the `parquet` crate alone.
+//! Reads a cache as other tools do: the files of its shards, with the `parquet` crate alone.
 
 use std::{
     collections::BTreeSet,
@@ -13,14 +13,14 @@ use parquet::{
 };
 use serde_json::{Value, json};
 
-/// Values of stored bytes.
+/// Decodes stored bytes.
 pub(super) fn decode(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
     let mut values = vec![0.0; bytes.len() / dtype.size_bytes()];
     dtype.decode(bytes, &mut values);
     values
 }
 
-/// The rows of a Parquet file, their columns in the file's order; bytes as hexadecimal digits.
+/// Returns the rows of a Parquet file, with the columns in the order of the file, and bytes in hexadecimal.
 pub(super) fn rows(path: &Path) -> Vec<Value> {
     let reader = SerializedFileReader::new(File::open(path).unwrap()).unwrap();
     let value = |field: &Field| match field {
@@ -38,7 +38,7 @@ pub(super) fn rows(path: &Path) -> Vec<Value> {
         .collect()
 }
 
-/// The rows of a state's file.
+/// Returns the rows of a state's file.
 pub(super) fn states(path: &Path, dtype: Dtype) -> Vec<Vec<f32>> {
     let reader = SerializedFileReader::new(File::open(path).unwrap()).unwrap();
     let rows = reader.get_row_iter(None).unwrap();
@@ -49,7 +49,7 @@ pub(super) fn states(path: &Path, dtype: Dtype) -> Vec<Vec<f32>> {
     .collect()
 }
 
-/// The folders of a cache's shards, in their order.
+/// Returns the folders of a cache's shards, in order.
 pub(super) fn shards(cache: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(cache).unwrap();
     let mut folders: Vec<PathBuf> =
@@ -58,7 +58,7 @@ pub(super) fn shards(cache: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// The names of a shard's files.
+/// Returns the names of a shard's files.
 pub(super) fn files(shard: &Path) -> BTreeSet<String> {
     let entries = std::fs::read_dir(shard).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
