@@ -1,4 +1,4 @@
-//! `scripts/gpu-pack` and the `unpack` that it writes: pieces of a size, checked and joined.
+//! `scripts/gpu-pack` and the script `unpack` that it writes: pieces of a given size, which are checked and joined.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ fn has(tool: &str) -> bool {
     found.is_ok_and(|output| output.status.success())
 }
 
-/// Bytes that no compressor makes smaller.
+/// Returns incompressible bytes.
 fn noise(seed: u64, n_bytes: usize) -> Vec<u8> {
     let mut state = seed;
     let byte = |_| {
@@ -27,7 +27,7 @@ fn noise(seed: u64, n_bytes: usize) -> Vec<u8> {
     (0..n_bytes).map(byte).collect()
 }
 
-/// What stands in for libraries, binary and model.
+/// Creates stand-ins for the libraries, the binary and the model.
 fn inputs() -> Workshop {
     let workshop = Workshop::empty();
     for folder in ["libs", "model"] {
@@ -100,7 +100,7 @@ fn pieces_are_of_the_size_asked_for_and_join_to_what_was_packed() {
             .filter(|(name, _)| name.starts_with("piece-"))
             .map(|(_, bytes)| bytes.len() as u64)
             .collect();
-        // Eight files of 3,000 bytes that cannot be made smaller, and gpu-check.
+        // The pieces hold eight incompressible files of 3,000 bytes, and gpu-check.
         assert!(pieces.len() >= 6, "{} pieces", pieces.len());
         let (last, full) = pieces.split_last().unwrap();
         assert!(full.iter().all(|bytes| *bytes == MOST_BYTES) && *last <= MOST_BYTES);

@@ -1,8 +1,8 @@
-//! What `--help` says of the program and of every command, found by reading the help itself.
+//! The output of `--help` for the program and for every command, which are found by reading the help itself.
 
 use crate::support::Workshop;
 
-/// The commands that a help text lists.
+/// Returns the commands that a help text lists.
 pub(crate) fn commands(help: &str) -> Vec<&str> {
     let list = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     list.take_while(|line| !line.is_empty())

@@ -1,4 +1,4 @@
-//! The examples at the end of every help: each command has two, and each of them runs in a folder as a checkout is.
+//! The examples at the end of every help text: each command has two, and each of them runs in a folder like a checkout.
 
 use std::{collections::BTreeMap, os::unix::fs::symlink, path::Path, process::Command};
 
@@ -7,17 +7,18 @@ use crate::{
     support::{Workshop, finish, minilm, repository},
 };
 
-/// Commands whose examples others need, in this order; those that remove something come last.
+/// Commands that are run first, in this order, because other examples need their results, and commands that are run
+/// last, because they remove something.
 const FIRST: [&str; 5] = ["init", "extract", "", "run", "train"];
 const LAST: [&str; 3] = ["cache gc", "cache prune", "runs rm"];
 
-/// What examples need that no example makes.
+/// Prepares what examples need but no example creates.
 const PREPARATION: &str = "frostbert extract pipelines/embed.toml";
 
-/// The only command that opens a connection, which no test does: its examples get as far as the hub, and find none.
+/// The only command that opens a connection, which no test does. Its examples try to reach a hub, and find none.
 const ONLINE: &str = "model pull";
 
-/// The examples of every command, by the words that call it.
+/// Returns the examples of every command, by the words of the command.
 fn examples(workshop: &Workshop) -> BTreeMap<String, Vec<String>> {
     let mut examples = BTreeMap::new();
     let mut waiting: Vec<Vec<String>> = vec![Vec::new()];
@@ -45,14 +46,14 @@ fn examples(workshop: &Workshop) -> BTreeMap<String, Vec<String>> {
     examples
 }
 
-/// Runs a line as a shell does.
+/// Returns the command that runs a line in a shell.
 fn shell(folder: &Path, line: &str) -> Command {
     let program = Path::new(env!("CARGO_BIN_EXE_frostbert")).parent().unwrap();
     let path = std::env::var("PATH").unwrap_or_default();
     let mut command = Command::new("sh");
     command.args(["-c", line]).current_dir(folder).env_clear();
     command.env("PATH", format!("{}:{path}", program.display()));
-    // No hub listens there.
+    // No hub listens at this address.
     command.env("HF_ENDPOINT", "http://127.0.0.1:9").env("HOME", folder);
     command
 }

@@ -1,5 +1,5 @@
-//! Model folders of strangers: no number, nesting or table in them ends the program otherwise than with an error that
-//! names the file; and texts of any length take no more memory than what is kept of them.
+//! Model folders from untrusted sources: no number, nesting or table in them may end the program in any other way than
+//! with an error that names the file. Also, the memory for a text of any length is bounded by what is kept of it.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::support::{Workshop, csv, read_json, texts};
 
 const EXTRACT: [&str; 4] = ["extract", "pipeline.toml", "--set", "model.path=model"];
 
-/// Writes a file of the model anew, with one change.
+/// Rewrites a file of the model with one change.
 fn change(workshop: &Workshop, file: &str, change: impl FnOnce(&mut Value)) {
     let path = workshop.path("model").join(file);
     let mut json = read_json(&path);
@@ -17,7 +17,7 @@ fn change(workshop: &Workshop, file: &str, change: impl FnOnce(&mut Value)) {
     fs::write(path, json.to_string()).unwrap();
 }
 
-/// Runs a command that must fail, and say of which file it speaks.
+/// Runs a command that must fail and name the file in its error.
 fn fail_at(workshop: &Workshop, file: &str, arguments: &[&str]) {
     let ran = workshop.run(arguments);
     let said = format!("{}{}", ran.stdout, ran.stderr);
@@ -44,10 +44,10 @@ fn a_tokenizer_that_makes_the_tokenizers_library_panic_is_named() {
             json!([{ "id": u32::MAX, "content": "x", "single_word": false, "lstrip": false, "rstrip": false,
                      "normalized": false, "special": true }]),
         ),
-        // Out of bounds, and more memory than a machine may give.
+        // Out of bounds, and more memory than a machine has.
         ("normalizer", charsmap("AAAAAAAA")),
         ("normalizer", charsmap("/////w==")),
-        // Deeper than the stack.
+        // Nested more deeply than the stack allows.
         ("model", unigram),
     ] {
         let workshop = Workshop::tiny();
@@ -69,7 +69,7 @@ fn an_onnx_model_of_graphs_in_graphs_without_end_is_named() {
     let workshop = Workshop::tiny();
     let folder = workshop.copy_model("model");
     fs::remove_file(folder.join("model.safetensors")).unwrap();
-    // Graph, node, attribute, graph: the head of each field, from the innermost outwards.
+    // Graph, node, attribute, graph: the header of each field, from the innermost outwards.
     let varint = |mut number: usize| {
         let mut bytes = Vec::new();
         while number > 0x7f {
@@ -163,7 +163,7 @@ fn a_long_text_of_which_little_is_kept_takes_little_memory_and_gives_the_same_st
         caches.push(report);
     }
     let peak = |report: &Value| report["peak_rss_bytes"].as_u64().unwrap();
-    // Tokenised whole, a character of text takes more than a hundred bytes.
+    // If the whole text were tokenised, every character would take more than a hundred bytes.
     let more = peak(&caches[0]).saturating_sub(peak(&caches[1]));
     assert!(more < 20 * long.len() as u64, "{more} bytes for {}", long.len());
     assert_eq!(caches[0]["truncated"], caches[1]["truncated"], "{}", caches[0]);

@@ -1,4 +1,4 @@
-//! `model pull` and `model verify`, against a hub of our own on 127.0.0.1. Nothing here opens a connection elsewhere.
+//! `model pull` and `model verify`, with a hub of our own on 127.0.0.1. No test opens a connection to another host.
 
 mod server;
 mod strangers;
@@ -21,7 +21,7 @@ fn run(workshop: &Workshop, hub: &Hub, arguments: &[&str]) -> Ran {
 
 fn run_with(workshop: &Workshop, hub: &Hub, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
     let mut command = workshop.command(arguments);
-    // HOME may hold a token, which no test is to see.
+    // HOME may contain a token, which tests must not see.
     command.env("HOME", workshop.path("home"));
     command.env("HF_ENDPOINT", hub.address());
     command.envs(variables.iter().copied());
@@ -34,7 +34,7 @@ fn succeed(workshop: &Workshop, hub: &Hub, arguments: &[&str]) -> serde_json::Va
     serde_json::from_str(&ran.stdout).unwrap()
 }
 
-/// What a run that must fail says, with the hub's address replaced.
+/// Runs the program, which must fail, and returns its stderr with the hub's address replaced.
 fn fail(workshop: &Workshop, hub: &Hub, arguments: &[&str]) -> String {
     let ran = run(workshop, hub, arguments);
     assert!(ran.has_failed() && ran.stdout.is_empty(), "{}", ran.stderr);
@@ -64,7 +64,7 @@ fn a_model_is_pulled_checked_and_used() {
     got.remove("source.json");
     assert_eq!(got, tiny_bert());
     assert_snapshot!("source_of_a_pull", workshop.normalise(&format!("{source:#}")));
-    // Only large files take the way over the other server, and the token is not asked for.
+    // Only large files come from the other server, which is not sent the token.
     let asked = hub.asked();
     assert_eq!(asked.len(), 6, "{asked:?}");
 
@@ -107,7 +107,7 @@ fn a_pull_that_broke_off_goes_on_where_it_was() {
         "asked of the hub, and where it points to"
     );
     let all: usize = tiny_bert().values().map(Vec::len).sum();
-    // config.json came first.
+    // config.json was fetched first.
     let rest = all - 20_000 - tiny_bert()["config.json"].len();
     assert_eq!(pulled["bytes_fetched"], rest);
     assert_eq!(fs::metadata(folder.join("model.safetensors")).unwrap().len(), size as u64);
@@ -144,7 +144,7 @@ fn a_file_with_another_hash_is_refused_and_removed() {
         );
         let left = names(&workshop.path("models/tiny"));
         assert!(!left.iter().any(|name| name.starts_with(file)), "{left:?}");
-        // The cure that the error names.
+        // Do what the hint says.
         hub.heal();
         succeed(&workshop, &hub, &PULL);
     }
@@ -209,7 +209,7 @@ fn a_private_repository_needs_a_token_which_goes_to_the_hub_alone() {
     assert!(own.iter().all(|request| request.authorization.as_deref() == Some("Bearer hf_right")));
     assert!(!other.is_empty() && other.iter().all(|request| request.authorization.is_none()));
 
-    // The token file, where HF_HOME says and where it stands by default.
+    // The token file in HF_HOME and in its default location.
     for (file, variables) in [
         ("elsewhere", vec![("HF_HOME", workshop.path("elsewhere"))]),
         ("home/.cache/huggingface", vec![]),
@@ -260,7 +260,7 @@ fn a_revision_pins_the_files_and_another_one_replaces_them() {
     let mut got = contents(&folder);
     got.remove("source.json");
     assert_eq!(got, tiny_bert(), "what the new commit lacks is gone");
-    // A commit is a revision too.
+    // A commit can be given as the revision.
     let pulled = succeed(&workshop, &hub, &["model", "pull", &format!("hf:acme/tiny@{COMMIT}")]);
     assert_eq!(pulled["bytes_fetched"], 0);
 }
@@ -340,7 +340,7 @@ fn verify_names_every_damaged_file() {
     let ran = workshop.run(&["model", "verify", "models/tiny"]);
     assert!(ran.has_failed());
     assert_snapshot!("verify_of_a_damaged_pull", workshop.normalise(&ran.stdout));
-    // A pull is the cure, and fetches again what is damaged.
+    // Another pull fetches the damaged file again.
     succeed(&workshop, &hub, &PULL);
     workshop.succeed(&["model", "verify", "models/tiny"]);
 }

@@ -1,4 +1,4 @@
-//! What an extraction finds in its cache it leaves as it is, and what it lacks is all that it computes.
+//! An extraction leaves what it finds in its cache unchanged, and computes only what is missing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +32,7 @@ fn train(workshop: &Workshop, settings: &[&str]) {
     workshop.succeed(&arguments);
 }
 
-/// Distinct, computed, reused.
+/// Returns the numbers of distinct, computed and reused texts.
 pub(crate) fn counts(report: &Value) -> [u64; 3] {
     ["unique", "computed", "reused"].map(|key| report[key].as_u64().unwrap())
 }
@@ -42,7 +42,7 @@ fn verify(workshop: &Workshop) {
     assert_eq!(report["damaged"], json!([]));
 }
 
-/// Every file of the shards with what tells that nobody wrote to it: inode, time of its last change, checksum.
+/// Returns every file of the shards with its inode, modification time and checksum, which show that nobody wrote to it.
 fn identities(cache: &Path) -> BTreeMap<String, (u64, SystemTime, blake3::Hash)> {
     let files = contents(cache).into_iter();
     let shards = files.filter(|(name, _)| name.starts_with("shard-"));
@@ -55,7 +55,7 @@ fn identities(cache: &Path) -> BTreeMap<String, (u64, SystemTime, blake3::Hash)>
         .collect()
 }
 
-/// Every value of a state, by document, read as any stage reads it.
+/// Returns every value of a state, by document, read as any stage reads it.
 pub(crate) fn states(cache: &Path, state: StateId) -> BTreeMap<Key, Vec<f32>> {
     let reader = CacheReader::open(cache).unwrap().unwrap();
     let manifest = reader.manifest();
@@ -95,7 +95,7 @@ fn labels_order_and_texts_that_go_cost_nothing_and_texts_that_come_cost_themselv
         train(&workshop, &[]);
     };
     let all = texts(200);
-    // Other labels, another order, each text once; then half of the texts.
+    // Other labels, another order without repeated texts, and then half of the texts.
     unchanged(csv(&all, 1), 200);
     unchanged(csv(&all.iter().rev().cloned().collect::<Vec<_>>(), 0), 200);
     unchanged(csv(&all[..100], 0), 100);
@@ -210,7 +210,7 @@ fn what_is_added_stands_beside_what_was_there() {
     let manifest = workshop.manifest();
     assert_eq!(manifest["documents"], json!(150));
     verify(&workshop);
-    // Together they are what one extraction of everything stores, to the last bit of every row.
+    // Together, they equal what a single extraction of everything stores, to the last bit of every row.
     let at_once = Workshop::rich(150);
     extract(&at_once, &["cache.store=[\"mean\", \"cls\", \"max\", \"words\", \"tokens\"]"]);
     for state in ["mean-L01", "mean-L02", "cls-L02", "words-L02", "tokens-L01", "max-L01"] {
@@ -258,7 +258,7 @@ fn a_state_that_some_texts_ask_for_first_and_then_all_is_there_for_all() {
             let (grown, whole) =
                 (states(&workshop.cache(), state), states(&at_once.cache(), state));
             assert_eq!(grown.len(), 150, "{state}");
-            // Another batch may change the last bit of what is stored.
+            // A different batch may change the last bit of the stored values.
             let both = grown.values().flatten().zip(whole.values().flatten());
             assert!(grown.keys().eq(whole.keys()));
             for (a, b) in both {
@@ -272,12 +272,12 @@ fn a_state_that_some_texts_ask_for_first_and_then_all_is_there_for_all() {
 
 #[test]
 fn texts_without_a_word_have_states_too() {
-    // A control character is no white space, and the tokenizer drops it: nothing but special tokens is left.
+    // A control character is not white space, but the tokenizer drops it, so only special tokens are left.
     let workshop = Workshop::rich(30);
     let mut all = texts(2);
     all.extend(["\u{1}", "\u{2}", "\u{1}\u{1}"].map(String::from));
     workshop.write("train.csv", csv(&all, 0));
-    // Every text is a shard of its own, so some shards have no row of words at all.
+    // Every text is in its own shard, so some shards have no word states at all.
     assert_eq!(counts(&extract(&workshop, &["cache.shard_tokens=1"])), [5, 5, 0]);
     let words = states(&workshop.cache(), StateId { kind: StateKind::Words, layer: 2 });
     assert_eq!(words.values().filter(|rows| rows.is_empty()).count(), 3);
@@ -290,7 +290,7 @@ fn the_parity_of_every_origin_is_measured_and_small() {
     for dtype in [Dtype::F32, Dtype::F16] {
         let workshop = Workshop::rich(120);
         let dtype_setting = format!("cache.dtype={}", dtype.name());
-        // Two origins a shard: two states of one layer, then the rest.
+        // Two origins per shard: two states of one layer, and then the rest.
         extract(
             &workshop,
             &[&dtype_setting, "cache.store=[\"mean\", \"words\"]", "cache.layers=[-1]"],
@@ -319,7 +319,7 @@ fn the_parity_of_every_origin_is_measured_and_small() {
                     assert_eq!(rounding, 0.0, "{origin}");
                 }
                 Dtype::F16 => {
-                    // One step of f16 at the largest value.
+                    // The spacing of f16 at the largest value.
                     let step = f64::from(largest.log2().floor().exp2()) / 1024.0;
                     assert!(rounding > 0.0 && rounding <= step / 2.0, "{origin}");
                     assert!((number("max_error") - rounding).abs() <= step, "{origin}");
@@ -331,7 +331,7 @@ fn the_parity_of_every_origin_is_measured_and_small() {
 
 #[test]
 fn other_settings_after_a_kill_plan_anew_and_lose_nothing() {
-    // What a kill leaves is a cache with some shards and a plan: made here of a whole cache by dropping shards.
+    // A kill leaves a cache with some shards and a plan; this is simulated by dropping shards from a complete cache.
     let workshop = Workshop::rich(150);
     extract(&workshop, &[]);
     let whole = contents(&workshop.cache());
@@ -359,7 +359,7 @@ fn other_settings_after_a_kill_plan_anew_and_lose_nothing() {
         .filter(|(name, _)| ["shard-000000", "shard-000001", "shard-000002"].contains(&&name[..12]))
         .collect();
 
-    // An extraction that fails before its first commit leaves the plan where it is.
+    // An extraction that fails before its first commit does not remove the plan.
     workshop.fail(&["extract", "pipeline.toml", "--ort-lib", "nowhere.so"]);
     assert!(workshop.cache().join("plan-0.json").is_file());
     let ran = workshop.succeed(&[

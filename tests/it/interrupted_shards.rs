@@ -1,4 +1,4 @@
-//! A kill in the middle of a shard costs a batch, and other processes that only read need not wait for a writer.
+//! A kill in the middle of a shard costs one batch, and processes that only read do not wait for a writer.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use crate::support::{Workshop, assert_same_files, contents, csv, texts};
 
 const EXTRACT: [&str; 4] = ["extract", "pipeline.toml", "--threads", "1"];
 
-/// One shard of many batches, with states of every kind.
+/// Creates a workshop with one shard of many batches, with states of every kind.
 fn one_shard() -> Workshop {
     let workshop = Workshop::rich(3000);
     let pipeline = fs::read_to_string(workshop.path("pipeline.toml")).unwrap();
@@ -34,7 +34,7 @@ fn log_bytes(workshop: &Workshop) -> u64 {
     logs.map(|file| file.metadata().map_or(0, |file| file.len())).sum()
 }
 
-/// Kills an extraction as soon as its logs have so many bytes.
+/// Kills an extraction as soon as its logs have this many bytes.
 fn kill_when_logged(workshop: &Workshop, n_bytes: u64) {
     let mut command = workshop.command(&EXTRACT);
     command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -57,7 +57,7 @@ fn a_kill_before_the_first_commit_costs_a_batch_and_not_the_shard() {
     let expected = contents(&whole.cache());
     let total = report["tokens"].as_u64().unwrap();
     let workshop = one_shard();
-    // Killed twice, each time when the log has grown by more than a fifth of what it will be.
+    // Kill it twice, each time after the log has grown by more than a fifth of its final size.
     let bytes: u64 =
         fs::metadata(whole.cache().join("shard-000000/tokens-L02.parquet")).unwrap().len();
     let mut grown = 0;
@@ -118,7 +118,7 @@ fn where_nothing_is_to_be_computed_no_other_process_is_waited_for() {
     let more = ["extract", "pipeline.toml", "--set", "data.train={path=\"more.csv\"}"];
     let stderr = workshop.fail(&more);
     assert!(stderr.contains("is being written by"), "{stderr}");
-    // What a killed writer left is cleared by whoever comes next.
+    // The next process removes what a killed writer left.
     drop(lock);
     workshop.succeed(&["run", "pipeline.toml"]);
     assert!(!plan_path.exists());

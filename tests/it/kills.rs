@@ -1,4 +1,4 @@
-//! Extractions of every kind of state, killed at random moments and resumed: new caches, and caches that grow.
+//! Extractions of every kind of state that are killed at random moments and resumed, into new caches and existing ones.
 
 use std::{
     collections::BTreeMap,
@@ -16,18 +16,18 @@ use crate::support::{
     RICH_PIPELINE, Workshop, assert_same_files, contents, copy_folder, csv_with_repeats, read_json,
 };
 
-/// A cache that is there, and what is then asked of it.
+/// An existing cache, and the extraction that extends it.
 struct Growth {
     seed: u64,
     n_kills: usize,
-    /// Texts, and what stands in `[cache]` in place of all states, of the extraction that goes before; none for a new
-    /// cache.
+    /// For the extraction that comes first, the number of texts, and the keys of `[cache]` that replace storing all
+    /// states; `None` for a new cache.
     before: Option<(usize, &'static str)>,
-    /// The same of the extraction that is killed.
+    /// The same for the extraction that is killed.
     after: (usize, &'static str),
 }
 
-/// Kills are tried at most this many times as often as asked for.
+/// The maximum number of kills, as a multiple of the requested number.
 const MOST_TRIES: usize = 6;
 
 const ALL: &str = r#"layers = [1, -1]
@@ -39,13 +39,13 @@ fn write(workshop: &Workshop, (n_texts, states): (usize, &str)) {
     workshop.write_pipeline(&RICH_PIPELINE.replace(ALL, states));
 }
 
-/// Commits of which a manifest tells: each leaves an origin.
+/// Returns the number of commits in a manifest, each of which adds an origin.
 fn n_commits(cache: &Path) -> usize {
     let manifest = fs::read_to_string(cache.join("manifest.json")).unwrap_or_default();
     manifest.matches("\"parity\"").count()
 }
 
-/// Documents of the shards that hold every one of these states.
+/// Returns the number of documents in shards that have at least this many states.
 fn n_complete(cache: &Path, states: usize) -> u64 {
     if !cache.join("manifest.json").is_file() {
         return 0;
@@ -64,7 +64,7 @@ fn extract(threads: &str) -> [&str; 4] {
     ["extract", "pipeline.toml", "--threads", threads]
 }
 
-/// Kills an extraction `delay` after its commit of this number; whether that came before its end.
+/// Kills an extraction `delay` after its commit of this number. Returns whether it was killed before its end.
 fn kill(workshop: &Workshop, cache: &Path, threads: &str, commit: usize, delay: Duration) -> bool {
     let mut command = workshop.command(&extract(threads));
     command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -80,7 +80,8 @@ fn kill(workshop: &Workshop, cache: &Path, threads: &str, commit: usize, delay: 
 }
 
 impl Growth {
-    /// Kills and resumes at moments of this seed; every cache ends in the bytes of one that was never killed.
+    /// Kills and resumes at random moments of this seed, and asserts that every cache has the same bytes in the end as
+    /// one that was never killed.
     fn survive(&self) {
         let uninterrupted = Workshop::empty();
         if let Some(before) = self.before {
@@ -104,7 +105,7 @@ impl Growth {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         let mut n_halfway = 0;
         let mut number = 0;
-        // A busy machine kills later than it is told: then more kills, ever closer to a commit, make up for it.
+        // On a busy machine, kills come late. Further kills, ever closer to a commit, make up for that.
         while number < self.n_kills
             || (2 * n_halfway < self.n_kills && number < MOST_TRIES * self.n_kills)
         {
@@ -141,7 +142,7 @@ impl Growth {
         );
     }
 
-    /// States of a shard that lacks nothing which its documents have not elsewhere.
+    /// Returns the number of states in a complete shard, not counting those that its documents have in other shards.
     fn n_states(&self) -> usize {
         let n_states = |states: &str| {
             let table: toml::Table = states.parse().unwrap();
@@ -153,7 +154,7 @@ impl Growth {
     }
 }
 
-/// As [`assert_same_files`], with the moment of the kill.
+/// Does the same as [`assert_same_files`], and names the moment of the kill.
 fn assert_same(
     expected: &BTreeMap<String, Vec<u8>>,
     got: &BTreeMap<String, Vec<u8>>,
@@ -210,7 +211,7 @@ fn states_and_texts_that_are_added_together_survive_kills_at_random_moments() {
 
 #[test]
 fn states_that_are_added_for_some_texts_alone_survive_kills_at_random_moments() {
-    // Hardly a shard is asked for whole, so the new states go to new shards.
+    // Hardly any shard is requested completely, so the new states are written to new shards.
     Growth {
         seed: 6,
         n_kills: 6,

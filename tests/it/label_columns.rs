@@ -1,4 +1,5 @@
-//! Heads that learn from other columns of labels than the one that judges them: an annotator, a rule, a weak label.
+//! Heads that are trained on other columns of labels than the one they are evaluated on: an annotator, a rule, a weak
+//! label.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -11,7 +12,7 @@ use crate::support::{Workshop, minilm, read_json, repository, texts};
 
 const SWEEP: &[&str] = &["sweep", "pipeline.toml"];
 
-/// The shipped reviews.
+/// Reads the reviews that are shipped with the repository.
 fn reviews() -> Vec<Record> {
     let source = Source::new(repository().join("data/reviews.csv"));
     let want = WantedFields { label: true, text_pair: false };
@@ -28,8 +29,8 @@ fn csv_of(header: &[&str], rows: &[Vec<&str>]) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-/// Reviews in train.csv, where 30 % of the labels in the column `noisy` are others; in judged.csv without that column; and in
-/// noisy.csv, where these labels stand in the column `label`.
+/// Writes reviews to train.csv, with 30 % of the labels in the column `noisy` changed; to judged.csv without that
+/// column; and to noisy.csv, with those labels in the column `label`.
 fn noisy_reviews(workshop: &Workshop) {
     let labels = ["negative", "neutral", "positive"];
     let mut rng = ChaCha8Rng::seed_from_u64(5);
@@ -51,7 +52,7 @@ fn noisy_reviews(workshop: &Workshop) {
     workshop.write("noisy.csv", csv_of(&["text", "label"], &noisy));
 }
 
-/// Trains on a file and is judged on judged.csv.
+/// Returns a pipeline that trains on a file and is evaluated on judged.csv.
 fn pipeline_of(train: &str, model: &str, rest: &str) -> String {
     format!(
         "name = \"tiny\"\n[model]\npath = \"{model}\"\ndevice = \"cpu\"\n[data]\ntrain = {{ path = \"{train}\" }}\n\
@@ -90,7 +91,7 @@ fn of_two_columns_the_one_with_fewer_wrong_labels_wins_and_each_head_is_that_of_
     let workshop = Workshop::empty();
     noisy_reviews(&workshop);
     let model = minilm().display().to_string();
-    // A weight of each class tells which labels it was counted from.
+    // The class weights show which labels they were counted from.
     let train = "[train]\nlr = 1e-2\nclass_weights = \"balanced\"\n";
     let sweep = format!(
         "{train}[sweep]\nlabel = [\"noisy\", \"label\"]\nkind = [\"linear\", \"logistic\"]\n"
@@ -105,7 +106,7 @@ fn of_two_columns_the_one_with_fewer_wrong_labels_wins_and_each_head_is_that_of_
     labels.sort_unstable();
     assert_eq!(labels, ["label", "label", "noisy", "noisy"]);
     assert!(column(&run.join("effects.csv"), "value").contains(&"noisy".into()));
-    // Both columns are learned in one pass of the states: a unit of each way to fit.
+    // Both columns are trained on in one pass over the states: there is one unit for each way of fitting.
     assert_eq!(column(&run.join("timings.csv"), "heads"), ["2", "2"]);
     assert_eq!(read_json(&run.join("head.json"))["label_column"], "label");
     let lock = read_json(&run.join("lock.json"));
@@ -121,7 +122,7 @@ fn of_two_columns_the_one_with_fewer_wrong_labels_wins_and_each_head_is_that_of_
             let row = rows.find(|row| row["settings"] == settings).unwrap();
             let score = row["score"].as_f64().unwrap();
             assert!((score - validation(&plain)).abs() < 1e-12, "{kind} {label}");
-            // And the head that is trained alone from the column is the one of the file, to the last bit.
+            // A head trained on the column alone equals the one trained on the file, to the last bit.
             workshop.write("column.toml", pipeline_of("train.csv", &model, train));
             let label_key = format!("train.label={label}");
             let set = ["--set", &kind_key, "--set", &label_key];
@@ -140,8 +141,8 @@ fn of_two_columns_the_one_with_fewer_wrong_labels_wins_and_each_head_is_that_of_
     assert!(replay.stdout.contains("the same bytes"), "{}", replay.stdout);
 }
 
-/// Texts of two labels that the tiny model can tell apart, with what `cells` says of each number and label; every fourth in
-/// judged.csv.
+/// Writes texts with two labels that the tiny model can distinguish, and the further cells that `cells` returns for
+/// each number and label; every fourth text goes to judged.csv.
 fn two_labels(workshop: &Workshop, columns: &[&str], cells: impl Fn(usize, &str) -> Vec<String>) {
     let (mut train, mut judged) = (Vec::new(), Vec::new());
     for (number, text) in texts(120).into_iter().enumerate() {
@@ -166,7 +167,7 @@ fn other(label: &str) -> String {
     if label == "a" { "b" } else { "a" }.to_string()
 }
 
-/// The tiny model's pipeline over train.csv and judged.csv.
+/// Writes the tiny model's pipeline for train.csv and judged.csv.
 fn write_tiny(workshop: &Workshop, rest: &str) {
     workshop.write_pipeline(&pipeline_of("train.csv", "MODEL", rest));
 }
@@ -175,7 +176,7 @@ fn write_tiny(workshop: &Workshop, rest: &str) {
 fn folds_learn_from_a_column_and_are_judged_by_the_label() {
     let workshop = Workshop::empty();
     two_labels(&workshop, &["swapped"], |_, label| vec![other(label)]);
-    // A discriminant of swapped labels says the other class of every row.
+    // A discriminant trained on swapped labels predicts the other class for every row.
     write_tiny(
         &workshop,
         "[head]\nlambda = 1.0\n[sweep]\nfolds = 3\nkind = [\"lda\"]\nselect = \"accuracy\"\nlabel = [\"label\", \"swapped\"]\n",
@@ -184,7 +185,8 @@ fn folds_learn_from_a_column_and_are_judged_by_the_label() {
     let (own, swapped) = (score_of(&report, "label"), score_of(&report, "swapped"));
     assert!(own > 0.6, "{own}");
     assert!((own + swapped - 1.0).abs() < 1e-12, "{own} {swapped}");
-    // Of the swapped column alone the winner is trained again on train and validation, and says the other class too.
+    // With the swapped column alone, the winner is trained again on the training and validation rows, and predicts the
+    // other class too.
     let set = ["--set", "sweep.label=[\"swapped\"]"];
     let again = workshop.json(&[SWEEP, &set].concat());
     let run = workshop.path(again["run"].as_str().unwrap());
@@ -206,7 +208,7 @@ fn a_row_with_an_empty_cell_is_not_learned_from_and_is_counted() {
     let counted = format!("{n_empty} of 90 rows have no label in the column `some`");
     assert!(ran.stderr.contains(&counted), "{}", ran.stderr);
     let swept = workshop.json(SWEEP);
-    // The rows without a cell, left out of the file.
+    // Remove the rows without a label from the file.
     let all = fs::read_to_string(workshop.path("train.csv")).unwrap();
     let full: Vec<&str> = all.lines().filter(|line| !line.ends_with(',')).collect();
     assert_eq!(full.len(), 1 + 90 - n_empty);
@@ -289,7 +291,7 @@ fn what_is_wrong_with_columns_of_labels_is_said_with_its_place_and_a_cure() {
         assert!(error.contains("sweep.label names columns with one label"), "{error}");
         assert!(error.contains("[tasks.NAME]"), "{error}");
     }
-    // With folds, and where the winner is trained again, validation rows are learned from: their file needs the column.
+    // With folds, or if the winner is trained again, validation rows are trained on, so their file needs the column.
     let judged = fs::read_to_string(workshop.path("judged.csv")).unwrap();
     let two_cells = |line: &str| line.split(',').take(2).collect::<Vec<_>>().join(",");
     let judged: Vec<String> = judged.lines().map(two_cells).collect();

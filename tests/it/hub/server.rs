@@ -1,7 +1,8 @@
-//! A small hub: HTTP/1.1 on 127.0.0.1, the two routes that a pull takes, and every trouble that a test asks for.
+//! A small hub: HTTP/1.1 on 127.0.0.1, with the two routes that a pull uses, and with every kind of failure that a test
+//! needs.
 //!
-//! As on the hub, small files are served where they are asked for, and large ones (here: weights) elsewhere, by a
-//! redirect to a second server.
+//! As on the real hub, small files are served directly, and large ones (here: weights) by a redirect to a second
+//! server.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +18,7 @@ use sha2::Sha256;
 
 use crate::support::fixture;
 
-/// What `main` stands for.
+/// The commit that `main` refers to.
 pub(super) const COMMIT: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 /// Another commit.
@@ -25,7 +26,7 @@ pub(super) const OLD_COMMIT: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// The files of the tiny BERT, and one that goes with a tokenizer.
+/// Returns the files of the tiny BERT, and one more that belongs to a tokenizer.
 pub(super) fn tiny_bert() -> Files {
     let names = ["config.json", "tokenizer.json", "model.safetensors"];
     let read = |name: &str| std::fs::read(fixture("tiny_bert").join(name)).unwrap();
@@ -34,11 +35,11 @@ pub(super) fn tiny_bert() -> Files {
     files
 }
 
-/// What somebody asked for.
+/// A request that the hub has received.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     pub(super) path: String,
-    /// Whether the hub itself was asked, and not the server that it points to.
+    /// Whether it was sent to the hub itself, and not to the server that it redirects to.
     pub(super) own: bool,
     pub(super) range: Option<String>,
     pub(super) authorization: Option<String>,
@@ -47,7 +48,7 @@ pub(super) struct Request {
 #[derive(Default)]
 struct State {
     repository: String,
-    /// Commit and files by the names of the revision.
+    /// The commit and its files, by the name of the revision.
     revisions: BTreeMap<String, (String, Files)>,
     asked: Vec<Request>,
     storage: String,
@@ -56,12 +57,12 @@ struct State {
     lost: Option<String>,
     corrupt: Option<String>,
     longer: Option<String>,
-    /// A file, and the bytes after which the connection breaks off, once.
+    /// A file, and the number of bytes after which the connection is closed, once.
     breaks: Option<(String, usize)>,
     no_ranges: bool,
-    /// A file, and the size that it is listed with.
+    /// A file, and the size that is listed for it.
     announced: Option<(String, u64)>,
-    /// What is sent in place of a list of files.
+    /// The response that is sent instead of a list of files.
     list: Option<Value>,
 }
 
@@ -71,7 +72,7 @@ pub(super) struct Hub {
 }
 
 impl Hub {
-    /// One with these files as `acme/tiny` on `main`.
+    /// Creates a hub with these files as `acme/tiny` on `main`.
     pub(super) fn of(files: Files) -> Hub {
         let state = Arc::new(Mutex::new(State::default()));
         let storage = serve(Arc::clone(&state), false);
@@ -86,7 +87,7 @@ impl Hub {
         hub
     }
 
-    /// An address where nobody listens: a port of the system's own, which no other test can be given.
+    /// Returns a hub that is down: its port is a reserved one, which no other test can be given.
     pub(super) fn down() -> Hub {
         Hub { port: 1, state: Arc::default() }
     }
@@ -123,22 +124,22 @@ impl Hub {
         self.with(|state| state.status = Some(status));
     }
 
-    /// The next answer with this file breaks off after so many bytes.
+    /// Closes the connection after this many bytes of the next response with this file.
     pub(super) fn break_off(&self, file: &str, after: usize) {
         self.with(|state| state.breaks = Some((file.into(), after)));
     }
 
-    /// The server of large files has another port on the hub's own host.
+    /// Serves large files from another port on the hub's own host.
     pub(super) fn store_beside(&self) {
         self.with(|state| state.storage = state.storage.replace("localhost", "127.0.0.1"));
     }
 
-    /// This large file is listed with another size than it has.
+    /// Lists this large file with a wrong size.
     pub(super) fn announce(&self, file: &str, size: u64) {
         self.with(|state| state.announced = Some((file.into(), size)));
     }
 
-    /// Every list of files is this.
+    /// Responds to every request for a list of files with this.
     pub(super) fn list_always(&self, list: Value) {
         self.with(|state| state.list = Some(list));
     }
@@ -147,7 +148,7 @@ impl Hub {
         self.with(|state| state.no_ranges = true);
     }
 
-    /// One bit of this file is served wrong.
+    /// Serves this file with one wrong bit.
     pub(super) fn corrupt(&self, file: &str) {
         self.with(|state| state.corrupt = Some(file.into()));
     }
@@ -156,17 +157,17 @@ impl Hub {
         self.with(|state| state.corrupt = None);
     }
 
-    /// This file is served with a byte more than it is listed with.
+    /// Serves this file with one byte more than it is listed with.
     pub(super) fn lengthen(&self, file: &str) {
         self.with(|state| state.longer = Some(file.into()));
     }
 
-    /// This file is listed, but not served.
+    /// Lists this file, but does not serve it.
     pub(super) fn lose(&self, file: &str) {
         self.with(|state| state.lost = Some(file.into()));
     }
 
-    /// The hash that a file is listed with, and that of what is served.
+    /// Returns the hash that a file is listed with, and the hash of what is served.
     pub(super) fn hashes(&self, file: &str) -> (String, String) {
         self.with(|state| {
             let listed = &state.revisions["main"].1[file];
@@ -188,14 +189,14 @@ fn sum(file: &str, bytes: &[u8]) -> String {
     hex(&Sha1::digest(blob))
 }
 
-/// Listens until the test's process ends; returns the port.
+/// Listens until the test process ends, and returns the port.
 fn serve(state: Arc<Mutex<State>>, own: bool) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
         for stream in listener.incoming() {
             let state = Arc::clone(&state);
-            // A client that hangs up is no business of the server's.
+            // Ignore a client that hangs up.
             thread::spawn(move || drop(answer(&state, own, stream.unwrap())));
         }
     });
@@ -236,7 +237,7 @@ fn answer(state: &Mutex<State>, own: bool, mut stream: TcpStream) -> std::io::Re
     stream.write_all(&answer.body[..answer.sent.unwrap_or(answer.body.len())])
 }
 
-/// An answer, of which only so many bytes may be sent.
+/// A response, of which possibly only the first bytes are sent.
 struct Answer {
     status: String,
     headers: Vec<(&'static str, String)>,

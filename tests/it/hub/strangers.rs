@@ -1,4 +1,5 @@
-//! A hub, or what answers in its place, that wants a token, a disk or a name of its own choice.
+//! A hub, or something that answers in its place, that asks for a token, for too much disk space, or for file names of
+//! its own choice.
 
 use serde_json::{Value, json};
 
@@ -30,7 +31,7 @@ fn a_model_that_the_disk_cannot_hold_is_not_begun_unless_it_is_wanted() {
     assert!(stderr.contains("--yes"), "{stderr}");
     let asked = |file: &str| hub.asked().iter().any(|asked| asked.path.contains(file));
     assert!(asked("config.json") && !asked("model.safetensors"));
-    // What is there is less than was announced.
+    // The file is smaller than its listed size.
     let stderr = fail(&workshop, &hub, &[&PULL[..], &["--yes"]].concat());
     assert!(stderr.contains("before the transfer ended"), "{stderr}");
     assert!(asked("model.safetensors"));

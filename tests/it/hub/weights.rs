@@ -1,4 +1,4 @@
-//! Which weights are pulled and verified: those that an extraction runs.
+//! The weights that are pulled and verified are those that an extraction uses.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::support::{Workshop, contents, fixture};
 
-/// A checkpoint of the families, without what is expected of it.
+/// Copies a checkpoint of the families, without its expected states.
 fn copy_of(workshop: &Workshop, family: &str) -> PathBuf {
     let folder = workshop.path(family);
     fs::create_dir(&folder).unwrap();
@@ -27,7 +27,8 @@ fn copy_of(workshop: &Workshop, family: &str) -> PathBuf {
     folder
 }
 
-/// The files in the folder that verify finds damaged, and how many it looked at; extract must agree.
+/// Returns the files in the folder that `verify` reports as damaged, and the number of files it checked. Asserts that
+/// `extract` agrees.
 fn verify(workshop: &Workshop, folder: &Path) -> (Vec<String>, u64) {
     let name = folder.file_name().unwrap().to_str().unwrap();
     let ran = workshop.run(&["model", "verify", name, "--json"]);
@@ -72,7 +73,7 @@ fn the_external_data_of_a_model_onnx_must_be_there() {
     let workshop = Workshop::tiny();
     let folder = copy_of(&workshop, "deberta_onnx");
     assert_eq!(verify(&workshop, &folder), damaged(&[], 4));
-    // Of a family that our graph cannot run: nobody reads them.
+    // The safetensors of a family that our own graph does not support are never read.
     fs::write(folder.join("model.safetensors"), "half").unwrap();
     assert_eq!(verify(&workshop, &folder), damaged(&[], 4));
     fs::remove_file(folder.join("model.onnx_data")).unwrap();
@@ -106,7 +107,7 @@ fn other_safetensors_are_no_weights() {
     assert_eq!(verify(&workshop, &folder), damaged(&["model.safetensors"], 3));
 }
 
-/// A repository of a family that our graph cannot run, with safetensors.
+/// Returns the files of a repository with safetensors, of a family that our own graph does not support.
 fn deberta() -> std::collections::BTreeMap<String, Vec<u8>> {
     let mut files = tiny_bert();
     let config = fs::read(fixture("families/deberta_onnx/config.json")).unwrap();
@@ -131,7 +132,7 @@ fn weights_that_our_graph_cannot_run_are_passed_over_for_model_onnx() {
     assert!(safetensors.is_none(), "{asked:?}");
     assert_eq!(verify(&workshop, &workshop.path("tiny")), damaged(&[], 5));
 
-    // Where our graph runs the family, the safetensors are taken.
+    // If our own graph supports the family, the safetensors are pulled.
     files.extend(tiny_bert());
     let (workshop, hub) = (Workshop::empty(), Hub::of(files));
     succeed(&workshop, &hub, &PULL);
@@ -148,7 +149,7 @@ fn a_repository_without_weights_that_can_be_run_is_refused_before_they_are_fetch
     assert_eq!(asked.len(), 2, "the list and config.json: {asked:?}");
     assert!(!workshop.path("models/tiny").exists());
 
-    // A pull that was there before stays as it was.
+    // An earlier pull is left unchanged.
     let hub = Hub::of(tiny_bert());
     succeed(&workshop, &hub, &PULL);
     let before = contents(&workshop.path("models/tiny"));
