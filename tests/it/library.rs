@@ -1,4 +1,4 @@
-//! The types at the root of the library against the program: the same states, the same heads, the same predictions.
+//! The types at the root of the library, compared with the program: the same states, heads and predictions.
 
 use frostbert::{
     Cache, Classifier, Device, Embedder, EmbedderOptions, Error, Experiment, FitOptions, Key,
@@ -21,7 +21,7 @@ fn largest_difference(one: &Array2<f32>, other: &Array2<f32>) -> f32 {
     one.iter().zip(other).fold(0.0, |most, (a, b)| most.max((a - b).abs()))
 }
 
-/// The cache that the program makes of a workshop's pipeline.
+/// Runs the workshop's pipeline with the program, and opens the cache.
 fn extracted(workshop: &Workshop, overrides: &[&str]) -> Cache {
     let mut arguments = vec!["extract", "pipeline.toml"];
     arguments.extend(overrides.iter().flat_map(|setting| ["--set", *setting]));
@@ -90,7 +90,7 @@ fn pairs_are_encoded_in_one_input_as_by_extract() {
     assert!(off < 2e-6, "{off}");
 }
 
-/// The pipeline trains on every row, as `fit` does.
+/// The pipeline trains on all rows, as `fit` does.
 #[test]
 fn a_fitted_head_is_the_head_that_train_saves() {
     let workshop = Workshop::tiny();

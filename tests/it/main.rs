@@ -1,4 +1,5 @@
-//! The integration tests: the program run as a user runs it, the library against its oracles, the source against its rules.
+//! The integration tests: of the program as users run it, of the library against its oracles, and of the source code
+//! against its rules.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do its helpers")]
 

@@ -1,4 +1,4 @@
-//! More classes than a matrix of them, or a column for each, can be kept of.
+//! More classes than a confusion matrix, or a table with a column for each, can show.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ const N_CLASSES: usize = 1_200;
 
 const ROWS_OF_CLASS: usize = 4;
 
-/// A workshop of many classes, each of which has two words of its own.
+/// Creates a workshop with many classes, each of which has two words of its own.
 fn workshop() -> Workshop {
     let words =
         ["cold", "snow", "frost", "warm", "good", "very", "film", "not", "bad", "is", "and", "the"];
@@ -97,7 +97,7 @@ fn a_run_of_many_classes_keeps_cells_of_the_confusion_and_the_most_probable_labe
 
     let text = ["predict", "runs/tiny", "--text", "cold snow frost 1"];
     let shown = workshop.succeed(&text).stdout;
-    // The label, and the three most probable ones below it.
+    // The label, and the three most probable labels below it.
     assert_eq!(shown.matches("class ").count(), 4, "{shown}");
     let all = workshop.json(&text);
     assert_eq!(all["probabilities"].as_object().unwrap().len(), N_CLASSES);

@@ -1,4 +1,4 @@
-//! Data as people have it: a file that is wrong in ten ways, and the shapes in which data comes.
+//! Data as people have it: a file with ten kinds of errors, and the formats in which data comes.
 
 use std::{fs, sync::Arc};
 
@@ -23,7 +23,7 @@ fn of_an_array_in_one_line_only_the_items_that_cannot_be_read_are_left_out() {
         format!("{{\"text\": \"{text}\", \"label\": \"{}\"}}", label(number))
     };
     let mut items: Vec<Vec<u8>> = (0..60).map(|number| item(number).into_bytes()).collect();
-    // A byte that is no UTF-8, and an item without a label, both on the only line.
+    // A byte that is not UTF-8, and an item without a label, both on the only line.
     items[0][11] = 0xff;
     items[1] = b"{\"text\": \"no label\"}".to_vec();
     let workshop = workshop("train = { path = \"all.json\" }\nclean = { skip_bad = true }");
@@ -32,12 +32,12 @@ fn of_an_array_in_one_line_only_the_items_that_cannot_be_read_are_left_out() {
     assert_eq!(split(&workshop).iter().sum::<u64>(), 58);
     let bad = fs::read_to_string(workshop.path("runs/tiny/001/bad_rows.csv")).unwrap();
     assert_eq!(bad.lines().count(), 3, "a header and two items: {bad}");
-    // What the file holds is told once, and for good.
+    // The format of the file is stored in the lock.
     let lock = read_json(&workshop.path("runs/tiny/001/lock.json"));
     assert_eq!(lock["pipeline"]["data"]["train"][0]["format"], "json");
 }
 
-/// A workshop whose pipeline has these lines in `[data]`.
+/// Creates a workshop whose pipeline has these lines in `[data]`.
 fn workshop(data: &str) -> Workshop {
     let workshop = Workshop::empty();
     let toml = TINY_PIPELINE.replace("train = { path = \"train.csv\" }", data);
@@ -45,13 +45,13 @@ fn workshop(data: &str) -> Workshop {
     workshop
 }
 
-/// Rows of train, validation and test of the first run, as its lock has them.
+/// Returns the numbers of training, validation and test rows of the first run, from its lock.
 fn split(workshop: &Workshop) -> [u64; 3] {
     let lock = read_json(&workshop.path("runs/tiny/001/lock.json"));
     ["train", "validation", "test"].map(|part| lock["split"][part].as_u64().unwrap())
 }
 
-/// Runs the pipeline, and once more from its lock.
+/// Runs the pipeline and replays the run from its lock.
 fn run_and_replay(workshop: &Workshop) -> Value {
     let report = workshop.json(&RUN);
     let ran = workshop.succeed(&["run", "--locked", "runs/tiny/001/lock.json"]);
@@ -59,8 +59,8 @@ fn run_and_replay(workshop: &Workshop) -> Value {
     report
 }
 
-/// A csv file with a byte order mark, blanks in its header, semicolons, a column of texts that is not called `text`, 150
-/// missing labels, a label that is spelled in two ways, empty texts, repeated rows, and an open quote in line 302.
+/// Returns a csv file with a byte order mark, spaces in its header, semicolons, a column of texts that is not called
+/// `text`, 150 missing labels, a label with two spellings, empty texts, repeated rows, and an open quote on line 302.
 fn messy() -> String {
     let mut lines = vec!["\u{feff} review ; label ;note".to_owned()];
     for (number, text) in texts(600).iter().enumerate() {
@@ -129,14 +129,14 @@ fn a_messy_file_says_what_is_wrong_one_after_the_other_and_then_runs() {
     assert_eq!((&train["empty"], &train["duplicates"]["count"]), (&json!(3), &json!(5)));
     assert_eq!(split(&workshop).iter().sum::<u64>(), 450);
 
-    // The lock has all of it: nothing is guessed in a replay, and the same lines are left out.
+    // The lock has all settings: a replay guesses nothing, and skips the same lines.
     let lock = read_json(&workshop.path("runs/tiny/001/lock.json"));
     assert_eq!(lock["pipeline"]["data"]["train"][0]["text"], json!("review"));
     let ran = workshop.succeed(&["run", "--locked", "runs/tiny/001/lock.json"]);
     assert!(ran.stdout.contains("the same bytes as"), "{}", ran.stdout);
     assert!(!ran.stderr.contains("texts are read from"), "{}", ran.stderr);
 
-    // Both stages read alike, each alone too.
+    // Both stages read the same rows, also if they are run separately.
     let extracted = workshop.json(&[&["extract"][..], &arguments[1..]].concat());
     assert_eq!(extracted["computed"], json!(0), "{extracted}");
 }
@@ -166,7 +166,7 @@ fn a_column_says_which_part_a_row_is_for() {
     let rows = csv(&texts(60), 0);
     let rows = rows.lines().enumerate().map(|(line, row)| match line {
         0 => format!("{row},fold\n"),
-        // Rows that are given for a part are kept, also where they are empty or repeat others.
+        // Rows that are assigned to a part are kept, even if they are empty or duplicates.
         55 => "the snow,cold,train\n".to_owned(),
         60 => " ,cold,test\n".to_owned(),
         line => format!("{row},{}\n", folds[(line - 1) % 6]),
@@ -179,7 +179,7 @@ fn a_column_says_which_part_a_row_is_for() {
     assert_eq!(parts, ["train", "validation", "test"]);
     assert!(checks["split"].is_null(), "nothing is left to be split");
 
-    // Where it says nothing of validation, that is split from train.
+    // If no row is assigned to validation, it is split from train.
     let all = fs::read_to_string(workshop.path("all.csv")).unwrap();
     workshop.write("all.csv", all.replace(",dev", ",train"));
     fs::remove_dir_all(workshop.path("runs")).unwrap();
@@ -255,7 +255,7 @@ fn a_folder_for_each_label_is_hashed_as_a_whole() {
     assert_eq!(report["extract"]["documents"], json!(60));
     let ran = workshop.succeed(&["predict", "runs/tiny", "reviews", "--json"]);
     assert_eq!(ran.stdout.lines().count(), 60);
-    // A text more, and it is no longer the same data.
+    // With one more text, the data are no longer the same.
     workshop.write("reviews/cold/61.txt", "the snow");
     let ran = workshop.run(&["run", "--locked", "runs/tiny/001/lock.json"]);
     assert!(ran.has_failed() && ran.stderr.contains("reviews: expected"), "{}", ran.stderr);
@@ -276,7 +276,7 @@ fn labels_in_a_file_beside_the_texts_are_read_and_hashed() {
     assert!(error.contains("labels.txt:60: expected a label for line 60 of texts.txt"), "{error}");
 }
 
-/// The rows of a SQuAD file as csv, each answer said to start so many characters later.
+/// Converts a SQuAD file to csv, with the start of each answer shifted by this many characters.
 fn table(squad: &str, shift: u64) -> String {
     let file: Value = serde_json::from_str(squad).unwrap();
     let mut rows = "id,question,context,answer,answer_start\n".to_owned();
@@ -324,7 +324,7 @@ fn questions_in_a_table_are_those_of_a_squad_file_and_answers_are_moved_to_where
     assert!(ran.stderr.contains("moved to the nearest place where they are"), "{}", ran.stderr);
     let ran = shifted.succeed(&["run", "--locked", "runs/tiny/001/lock.json"]);
     assert!(ran.stdout.contains("the same bytes as"), "{}", ran.stdout);
-    // Without the key there is nothing to learn from, and it is named.
+    // Without the key `misplaced`, there is nothing to train on, and the error names the key.
     let ran = shifted.run(&RUN);
     assert!(ran.stderr.contains("data.misplaced = \"nearest\" moves"), "{}", ran.stderr);
 }

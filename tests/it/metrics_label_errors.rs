@@ -1,6 +1,6 @@
-//! Likely label errors against cleanlab, and against the rule of the paper, loop by loop.
+//! Likely label errors, compared with cleanlab and with a plain implementation of the paper's rule.
 //!
-//! `scripts/fixtures/label_errors.py` makes the cases and what stands beside them.
+//! `scripts/fixtures/label_errors.py` makes the cases and the expected values.
 
 use std::collections::BTreeSet;
 
@@ -21,11 +21,11 @@ struct Case {
     /// Probabilities in units of `1 / unit`.
     units: Vec<Vec<u32>>,
     thresholds: Vec<f64>,
-    /// Row and suggested class, by row.
+    /// Rows and their suggested classes, sorted by row.
     paper: Vec<[usize; 2]>,
-    /// Rows, least plausible first.
+    /// Rows, with the least plausible label first.
     cleanlab: Vec<usize>,
-    /// The margins of these.
+    /// The margins of these rows.
     margins: Vec<f64>,
 }
 
@@ -64,7 +64,8 @@ fn likely_errors_and_what_they_likely_are_follow_the_papers_rule() {
     }
 }
 
-/// cleanlab's ranking leaves open how rows of one margin are ordered, so margins are compared in order, rows as a set.
+/// cleanlab's ranking does not define the order of rows with the same margin, so the margins are compared in order, and
+/// the rows as a set.
 #[test]
 fn likely_errors_are_those_that_cleanlab_finds_in_its_order_but_for_the_case_that_is_described() {
     let fixture = fixture();

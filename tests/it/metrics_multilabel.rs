@@ -1,4 +1,4 @@
-//! Multi-label metrics and thresholds against scikit-learn, on cases of `scripts/fixtures/metrics_multilabel.py`.
+//! Multi-label metrics and thresholds compared with scikit-learn, on cases of `scripts/fixtures/metrics_multilabel.py`.
 
 use std::collections::BTreeMap;
 

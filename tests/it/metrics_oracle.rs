@@ -1,14 +1,14 @@
-//! Our metrics, as the JSON that users read, held against the JSON of an oracle.
+//! Compares our metrics, as the JSON that users read, with the JSON of an oracle.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
 
-/// How far a number computed twice in f64 may be off.
+/// The largest allowed difference between two computations of a number in f64.
 const TOLERANCE: f64 = 1e-9;
 
-/// The same names and lengths everywhere, each number within 1e-9.
+/// Asserts that all names and lengths are the same, and that each number is within 1e-9.
 pub(crate) fn assert_equal(name: &str, got: &impl Serialize, expected: &Value) {
     let got = serde_json::to_value(got).unwrap();
     let worst = worst_difference(name, &got, expected);
@@ -46,8 +46,8 @@ fn worst_difference(path: &str, got: &Value, expected: &Value) -> f64 {
     }
 }
 
-/// Each end of each interval within a tenth of its width of the oracle's, which drew other rows, and the metric between
-/// the two; no other intervals.
+/// Asserts that the ends of each interval are within a tenth of its width of the oracle's interval, which has other
+/// resamples, that the metric is between them, and that there are no other intervals.
 pub(crate) fn assert_intervals(got: &impl Serialize, expected: &BTreeMap<String, [f64; 2]>) {
     let got = serde_json::to_value(got).unwrap();
     let intervals = got.as_object().unwrap().keys();

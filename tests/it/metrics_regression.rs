@@ -1,4 +1,4 @@
-//! Metrics of numbers against scipy and scikit-learn, on cases of `scripts/fixtures/metrics_regression.py`.
+//! Regression metrics compared with scipy and scikit-learn, on cases of `scripts/fixtures/metrics_regression.py`.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ fn fixture() -> Fixture {
 fn every_regression_metric_equals_that_of_scipy_and_scikit_learn() {
     for case in fixture().cases {
         let got = evaluate(&case.truth, &case.predicted, None);
-        // Errors may be as large as 1e16; the oracle's digits are relative to them.
+        // Errors may be as large as 1e16, so they are compared relative to their size.
         let scale = case.expected["mse"].as_f64().unwrap().max(1.0);
         let scaled = |metrics: Value| {
             let mut metrics = metrics;

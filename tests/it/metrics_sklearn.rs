@@ -1,6 +1,6 @@
-//! Our metrics against scikit-learn, numpy and scipy.
+//! Our metrics compared with scikit-learn, numpy and scipy.
 //!
-//! `scripts/fixtures/metrics_sklearn.py` makes the cases and the numbers that stand beside them.
+//! `scripts/fixtures/metrics_sklearn.py` makes the cases and the expected values.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ struct Case {
     expected: Expected,
 }
 
-/// Our own type reads the numbers of scikit-learn, so a name that is not the contract's fails.
+/// The values of scikit-learn are parsed with our own type, so a name that is not in the contract fails.
 #[derive(Deserialize)]
 struct Expected {
     #[serde(flatten)]

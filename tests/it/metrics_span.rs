@@ -1,4 +1,4 @@
-//! Answers scored by the rules of SQuAD, against those rules in Python: `scripts/fixtures/squad_rules.py`.
+//! Answers scored by the rules of SQuAD, compared with those rules in Python: `scripts/fixtures/squad_rules.py`.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ struct Question {
     f1: f64,
 }
 
-/// Of the random questions, which come last.
+/// The totals of the random questions, which come last.
 #[derive(Deserialize)]
 struct Totals {
     intervals: BTreeMap<String, [f64; 2]>,

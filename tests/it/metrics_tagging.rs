@@ -1,4 +1,4 @@
-//! Tagging metrics against seqeval and scikit-learn, on cases of `scripts/fixtures/metrics_seqeval.py`.
+//! Tagging metrics compared with seqeval and scikit-learn, on cases of `scripts/fixtures/metrics_seqeval.py`.
 
 use std::collections::BTreeMap;
 
@@ -25,12 +25,12 @@ struct Case {
     name: String,
     labels: Vec<String>,
     sentences: Vec<Sentence>,
-    /// Of the true tags of each sentence; none for tags that are no scheme.
+    /// The entities in the true tags of each sentence; empty for tags without a scheme.
     entities: Vec<Entities>,
     expected: Value,
 }
 
-/// Type, first word and one past the last word of each.
+/// The type, the first word, and one past the last word of each entity.
 #[derive(Deserialize)]
 struct Entities {
     strict: Vec<(String, usize, usize)>,

@@ -1,4 +1,5 @@
-//! Input that is not what it seems: read where there is one way to read it, else named in words that lead to the cure.
+//! Input that is not what it seems: read if there is only one way to read it, and otherwise rejected with an error that
+//! leads to the cure.
 
 use std::sync::Mutex;
 
@@ -7,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::{Workshop, csv, fixture, texts};
 
-/// A workshop whose pipeline reads a file of this name.
+/// Creates a workshop whose pipeline reads a file with this name and content.
 fn workshop(name: &str, content: impl AsRef<[u8]>) -> Workshop {
     let workshop = Workshop::tiny();
     workshop.write(name, content);
@@ -160,7 +161,7 @@ fn near_copies_that_could_not_be_looked_for_say_why() {
     let both = "\"train.csv\" }\ntest = { path = \"test.csv\" }\nsplit = { train = 1.0, validation = 0.0, test = 0.0 }";
     workshop.write("pipeline.toml", toml.replace("\"train.csv\" }", both));
     let ran = workshop.succeed(&["run", "pipeline.toml"]);
-    // In lines that fit a terminal.
+    // The text is wrapped to fit a terminal.
     let said: Vec<&str> = ran.stdout.split_whitespace().collect();
     assert!(
         said.join(" ").contains("near-duplicates were not looked for: all 40 rows of validation and test are exact copies of rows of train"),
@@ -177,7 +178,7 @@ fn nothing_of_a_text_or_a_name_commands_a_terminal() {
     let ran = workshop.succeed(&["predict", "runs/tiny", "--text", text]);
     assert!(ran.stdout.contains("\\u{1b}[31mis\\u{7}\\u{9b}2J"), "{}", ran.stdout);
     assert!(!ran.stdout.chars().any(|c| c.is_control() && c != '\n'), "{}", ran.stdout);
-    // For a program it is what it was.
+    // Programs get the original text.
     let ran = workshop.succeed(&["predict", "runs/tiny", "--text", text, "--json"]);
     let line: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(line["text"], text);
@@ -202,7 +203,7 @@ fn a_library_that_is_not_there_is_not_said_to_be_built_without_cuda() {
     assert!(error.contains("cannot use ONNX Runtime") && error.contains("nowhere.so"), "{error}");
 }
 
-/// Counts what gets done of the stage that trains heads.
+/// Records the progress of the stage that trains heads.
 #[derive(Default)]
 struct HeadsDone {
     is_training: Mutex<bool>,

@@ -1,4 +1,4 @@
-//! Runs whose folder, model, data or cache lie elsewhere than when they were made; and what a lock says of where that was.
+//! Runs whose folder, model, data or cache have been moved, and what a lock says about where a run was made.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -10,7 +10,7 @@ use crate::support::{
 
 const REVISION: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// A project with a model of its own, whose paths are all relative, and a run.
+/// Creates a project with its own model and only relative paths, and a run.
 fn project() -> Workshop {
     let workshop = Workshop::with_test_file();
     let model = workshop.copy_model("model");
@@ -26,7 +26,7 @@ fn copy_file(from: &Workshop, name: &str, to: &Workshop, new: &str) {
     fs::copy(from.path(name), to).unwrap();
 }
 
-/// What a replay must reproduce.
+/// Returns the files that a replay must reproduce.
 fn reproduced(run: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = contents(run);
     let names = ["head.json", "head.safetensors", "metrics.json", "predictions.parquet"];
@@ -67,7 +67,7 @@ fn files_that_have_moved_are_named_one_by_one() {
         &reproduced(&project.path("runs/tiny/001")),
         &reproduced(&elsewhere.path("runs/tiny/001")),
     );
-    // What was made elsewhere is a run like any other.
+    // The new run can be used like any other.
     let again = elsewhere.json(&["run", "--locked", "tiny"]);
     assert_eq!(again["replay"]["lock"], "runs/tiny/001/lock.json");
     assert_eq!(again["replay"]["same"].as_array().unwrap().len(), 4);
@@ -115,11 +115,11 @@ fn what_lies_beside_the_runs_is_found_by_its_hash() {
         &reproduced(&project.path("runs/tiny/001")),
         &reproduced(&elsewhere.path("runs/tiny/001")),
     );
-    // Another file under the name is not taken for it.
+    // A different file of the same name is not used.
     elsewhere.write("project/train.csv", csv(&texts(121), 0));
     let said = elsewhere.fail(&["run", "--locked", "project/runs/tiny/001/lock.json"]);
     assert!(said.contains("train.csv: expected") && said.contains("no such file"), "{said}");
-    // And a model of the name that lies in a folder of models is.
+    // But a model of the same name in a folder of models is found.
     fs::remove_dir_all(elsewhere.path("project/model")).unwrap();
     copy_folder(&project.path("model"), &elsewhere.path("models/model"));
     let ran = elsewhere.succeed(&["predict", "project/runs/tiny", "--text", "a"]);
@@ -148,7 +148,7 @@ fn a_lock_says_where_a_run_was_made_and_an_old_one_need_not() {
     let is_utc = created.starts_with("20") && created.ends_with('Z') && created.len() == 20;
     assert!(is_utc, "{created}");
     assert!(lock["host"].as_str().unwrap().contains("core"), "{lock}");
-    // The program says of which commit it is, and so does the lock; without git both say none.
+    // The version and the lock name the same commit, or neither does, if the program was built without git.
     let version = project.succeed(&["--version"]).stdout;
     match lock["commit"].as_str() {
         Some(commit) => assert!(version.ends_with(&format!(" ({commit})\n")), "{version}"),
@@ -161,11 +161,11 @@ fn a_lock_says_where_a_run_was_made_and_an_old_one_need_not() {
         fs::write(&path, lock.to_string()).unwrap();
         project.succeed(&["run", "--locked", "runs/tiny/001/lock.json"])
     };
-    // Another commit of the same version is no failure.
+    // Another commit of the same version is not an error.
     let ran = with(&|lock| drop(lock.insert("commit".into(), json!("000000000000"))));
     assert!(ran.stderr.contains("was made by commit 000000000000 of frostbert"), "{}", ran.stderr);
     assert!(ran.stdout.lines().last().unwrap().contains("the same bytes"), "{}", ran.stdout);
-    // A lock of an earlier version says none of it.
+    // A lock of an earlier version has none of these keys.
     let ran = with(&|lock| {
         for key in ["commit", "created", "host", "base_model"] {
             lock.remove(key);

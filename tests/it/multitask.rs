@@ -1,4 +1,4 @@
-//! Several tasks over one model and one cache.
+//! Several tasks with one model and one cache.
 
 use std::fs;
 
@@ -12,7 +12,8 @@ use crate::{
 const TOP: &str =
     "name = \"tiny\"\n[model]\npath = \"MODEL\"\ndevice = \"cpu\"\nbatch_tokens = 512\n";
 
-/// Two tasks on one file, one on another with some of the same texts, and one of words.
+/// Creates a workshop with two tasks on one file, one task on another file with some of the same texts, and one of
+/// words.
 fn workshop() -> Workshop {
     let workshop = Workshop::empty();
     workshop.write("train.csv", csv(&texts(90), 0));
@@ -61,7 +62,7 @@ fn several_tasks_print_what_each_of_them_would_and_share_a_cache() {
     let workshop = workshop();
     let report = workshop.json(&["run", PIPELINE]);
     assert_tasks(&report["train"]);
-    // One cache, in which no text stands twice: 130 texts and 60 sentences.
+    // One cache without duplicates: 130 texts and 60 sentences.
     assert_eq!(workshop.manifest()["documents"], json!(190));
     assert_eq!(report["extract"]["documents"], json!(2 * 120 + 70 + 60));
 
@@ -78,7 +79,7 @@ fn several_tasks_print_what_each_of_them_would_and_share_a_cache() {
 #[test]
 fn a_text_of_two_tasks_is_computed_once() {
     let workshop = workshop();
-    // 120 texts of two tasks that read one file, 10 more of a third, 60 sentences.
+    // 120 texts of two tasks that read the same file, 10 more of a third task, and 60 sentences.
     let report = workshop.json(&["extract", PIPELINE]);
     assert_eq!(report["computed"], json!(190), "{report}");
     let report = workshop.json(&["extract", PIPELINE]);
@@ -165,7 +166,7 @@ fn garbage_is_what_none_of_the_tasks_needs() {
     workshop.json(&["extract", PIPELINE]);
     let collected = workshop.json(&["cache", "gc", "cache", "--pipeline", PIPELINE]);
     assert_eq!(collected["caches"][0]["dropped"], json!(0), "{collected}");
-    // Without the task of lengths, its own 10 texts are needed no more.
+    // Without the task `lengths`, the 10 texts that only it reads are no longer needed.
     let toml = fs::read_to_string(workshop.path(PIPELINE)).unwrap();
     let others: Vec<&str> =
         toml.split("[tasks.").filter(|task| !task.starts_with("length")).collect();

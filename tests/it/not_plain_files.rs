@@ -1,4 +1,4 @@
-//! Pipes, devices, sockets and folders where a file is named: each is read, or refused at once with the cure.
+//! Pipes, devices, sockets and folders in place of a file: each is read, or rejected immediately with the cure.
 
 use std::{
     fs::File,
@@ -10,7 +10,7 @@ use std::{
 
 use crate::support::{Ran, Workshop};
 
-/// What stdin is.
+/// What the program's stdin is.
 #[derive(Clone, Copy)]
 enum Stdin<'a> {
     Null,
@@ -20,7 +20,7 @@ enum Stdin<'a> {
     File(&'a str),
 }
 
-/// Runs the program, which must end within half a minute.
+/// Runs the program, which must exit within half a minute.
 fn run(workshop: &Workshop, arguments: &[&str], stdin: Stdin<'_>) -> Ran {
     let mut command = workshop.command(arguments);
     command.stdin(match stdin {
@@ -31,7 +31,7 @@ fn run(workshop: &Workshop, arguments: &[&str], stdin: Stdin<'_>) -> Ran {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     if let Stdin::Pipe(text) = stdin {
         let mut pipe = child.stdin.take().unwrap();
-        // A program that refuses does not read.
+        // A program that rejects stdin does not read it.
         let _ = pipe.write_all(text.as_bytes());
     }
     ended(child)
@@ -55,7 +55,7 @@ fn ended(mut child: Child) -> Ran {
     }
 }
 
-/// A workshop with a run, a named pipe, a socket that lives as long as what comes with it, and a folder.
+/// Creates a workshop with a run, a named pipe, a folder, and a socket that lives as long as the returned listener.
 fn with_strange_files() -> (Workshop, UnixListener) {
     let workshop = Workshop::tiny();
     workshop.succeed(&["run", "pipeline.toml"]);
@@ -133,7 +133,7 @@ fn predict_reads_what_can_be_read_once() {
         assert_eq!(ran.code, Some(0), "{path}: {}", ran.stderr);
         assert_eq!(ran.stdout.lines().count(), n_lines, "{path}");
     }
-    // A named pipe waits for its writer.
+    // Reading from a named pipe waits for its writer.
     let child = workshop
         .command(&["predict", "runs/tiny", "pipe", "--format", "csv", "--json"])
         .stdout(Stdio::piped())

@@ -1,4 +1,4 @@
-//! Output that cannot be written: the work is done all the same, nothing panics, and what it meant is in the exit code.
+//! Output that cannot be written: the work is still done, nothing panics, and the exit code reports the result.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -14,12 +14,12 @@ use serde_json::Value;
 
 use crate::support::{Workshop, copy_folder, csv, program, repository, texts};
 
-/// A device on which every write fails.
+/// Opens a device to which every write fails.
 fn full() -> File {
     OpenOptions::new().write(true).open("/dev/full").unwrap()
 }
 
-/// The writing end of a pipe that nobody reads.
+/// Returns the writing end of a pipe without a reader.
 fn unread() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -30,7 +30,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A name that is no UTF-8.
+/// Returns a name that is not UTF-8.
 fn strange(name: &str) -> OsString {
     let mut bytes = name.as_bytes().to_vec();
     bytes.push(0xFF);
@@ -48,7 +48,7 @@ fn work_is_done_where_stderr_cannot_be_written() {
         let printed = String::from_utf8(output.stdout).unwrap();
         assert!(printed.contains(&format!("run         runs/tiny/00{}", number + 1)), "{printed}");
     }
-    // What cannot be said changes no exit code either.
+    // A message that cannot be printed does not change the exit code either.
     for (arguments, code) in [
         (&["train", "no-such-file.toml"][..], 4),
         (&["no-such-command"], 2),
@@ -119,7 +119,7 @@ fn a_full_disk_behind_stdout_is_an_error_and_the_run_is_there() {
 fn predict_stops_when_its_reader_has_gone() {
     let workshop = Workshop::tiny();
     workshop.succeed(&["run", "pipeline.toml"]);
-    // A stream without end: whoever reads it to its end never stops.
+    // An endless stream: the program must not try to read all of it.
     let (reader, writer) = std::io::pipe().unwrap();
     let text = csv(&texts(5000), 0).replace("text,label\n", "");
     std::thread::spawn(move || {
@@ -153,7 +153,7 @@ fn predict_stops_when_its_reader_has_gone() {
     assert!(!said.contains("error") && !said.contains("panicked"), "{said}");
 }
 
-/// Runs the program with arguments that need not be UTF-8, which must succeed, and parses what it prints.
+/// Runs the program with arguments that may not be UTF-8, which must succeed, and parses what it prints.
 fn json(folder: &Path, arguments: &[&OsStr]) -> Value {
     let output = command(folder, arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
@@ -169,7 +169,7 @@ fn command(folder: &Path, arguments: &[&OsStr]) -> Command {
 #[test]
 fn paths_that_are_no_utf_8_are_shown_and_fail_nothing() {
     let workshop = Workshop::tiny();
-    // All of it in a folder of such a name, with relative paths inside.
+    // Everything in a folder with such a name, with relative paths inside.
     let folder = workshop.path("x").with_file_name(strange("w"));
     fs::create_dir(&folder).unwrap();
     let pipeline = fs::read_to_string(workshop.path("pipeline.toml")).unwrap();
@@ -183,7 +183,7 @@ fn paths_that_are_no_utf_8_are_shown_and_fail_nothing() {
     let locked = ["run", "--locked", "runs/tiny/001/lock.json"].map(OsStr::new);
     json(&folder, &locked);
 
-    // Each path that can be typed.
+    // Every path that can be given as an argument.
     let name = |path: &Path| path.file_name().unwrap().to_owned();
     let (runs, caches, data, model, out) =
         (strange("runs"), strange("caches"), strange("data"), strange("model"), strange("out"));
@@ -223,7 +223,7 @@ fn paths_that_are_no_utf_8_are_shown_and_fail_nothing() {
         assert!(place.is_empty() || text.contains(shown), "{arguments:?}: {text}");
     }
 
-    // A library that is not there is a finding.
+    // A missing library is reported as a finding.
     let nowhere = strange("nowhere");
     let doctor =
         ["doctor".as_ref(), unnamed.as_os_str(), "--ort-lib".as_ref(), nowhere.as_os_str()];
@@ -232,7 +232,7 @@ fn paths_that_are_no_utf_8_are_shown_and_fail_nothing() {
     let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(printed["onnxruntime"]["library"], "nowhere\u{FFFD}");
 
-    // Damage is named, too.
+    // Damaged files are named too.
     let shard = fs::read_dir(folder.join(&cache))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -248,7 +248,7 @@ fn paths_that_are_no_utf_8_are_shown_and_fail_nothing() {
         assert!(damaged.contains(shown), "{damaged}");
     }
 
-    // Texts have to be UTF-8, and that is wrong usage.
+    // Texts must be UTF-8; anything else is wrong usage.
     let text = strange("text");
     let arguments = ["predict".as_ref(), run.as_os_str(), "--text".as_ref(), text.as_os_str()];
     let output = command(&folder, &arguments).output().unwrap();

@@ -1,4 +1,4 @@
-//! The Parquet files of a cache and of a run, read back with the `parquet` crate: what other tools will find in them.
+//! Reads the Parquet files of a cache and of a run with the `parquet` crate, to see what other tools will find in them.
 
 use std::{collections::HashMap, fs::File, path::Path};
 
@@ -21,7 +21,7 @@ fn open(path: &Path) -> SerializedFileReader<File> {
     SerializedFileReader::new(File::open(path).unwrap()).unwrap()
 }
 
-/// Name, physical and converted type, and length of each column, all of which must be REQUIRED.
+/// Returns the name, physical type, converted type and length of each column, all of which must be REQUIRED.
 fn shape(reader: &SerializedFileReader<File>) -> Vec<(String, PhysicalType, ConvertedType, i32)> {
     let schema = reader.metadata().file_metadata().schema_descr();
     schema
@@ -50,7 +50,7 @@ fn shape(reader: &SerializedFileReader<File>) -> Vec<(String, PhysicalType, Conv
         .collect()
 }
 
-/// An extraction of the tiny data that stores three states of two layers, in this type.
+/// Extracts the tiny data, storing three states of two layers in this type.
 fn extracted(dtype: &str) -> Workshop {
     let workshop = Workshop::tiny();
     let store = "cache.store=[\"max\", \"cls\", \"mean\"]";
@@ -137,7 +137,7 @@ fn documents_have_the_columns_of_the_format() {
     }
 }
 
-/// The documents of a shard: key, tokens, first token.
+/// Returns the documents of a shard: the key, the number of tokens, and the first token.
 fn documents(shard: &Path) -> Vec<(Key, u32, u64)> {
     let reader = open(&shard.join("docs.parquet"));
     reader
@@ -159,7 +159,7 @@ fn documents(shard: &Path) -> Vec<(Key, u32, u64)> {
         .collect()
 }
 
-/// The rows of a state's file, decoded.
+/// Returns the decoded rows of a state's file.
 fn states(path: &Path, dtype: Dtype) -> Vec<Vec<f32>> {
     let reader = open(path);
     reader
@@ -262,7 +262,7 @@ fn the_cache_holds_what_transformers_computes() {
     }
 }
 
-/// Pools `[token][hidden]` in f64, in the most obvious way.
+/// Pools `[token][hidden]` in f64, in the simplest way.
 fn pooled(tokens: &Value, pooling: Pooling) -> Vec<f64> {
     let tokens: Vec<Vec<f64>> = serde_json::from_value(tokens.clone()).unwrap();
     (0..HIDDEN)

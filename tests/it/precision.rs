@@ -1,5 +1,5 @@
-//! int8 encoders: their states against f32 and against the same quantisation in PyTorch (`scripts/fixtures/int8.py`), and
-//! the report that compares precisions.
+//! int8 encoders: their states compared with f32 and with the same quantisation in PyTorch
+//! (`scripts/fixtures/int8.py`), and the report that compares precisions.
 
 use frostbert::internals::encoder::{device::Precision, plan::plan_batches};
 use insta::assert_snapshot;
@@ -12,7 +12,7 @@ use crate::{
     support::{Workshop, fixture, minilm, read_json},
 };
 
-/// The states of a text at some of its tokens.
+/// Returns the states of a text at some of its tokens.
 fn at(layers: &Layers, positions: &[usize], hidden: usize) -> Layers {
     let of_layer = |layer: &Vec<f32>| {
         let tokens = positions.iter();
@@ -23,14 +23,14 @@ fn at(layers: &Layers, positions: &[usize], hidden: usize) -> Layers {
     layers.iter().map(of_layer).collect()
 }
 
-/// By layer, the cosine of each token's two states.
+/// Returns the cosine similarity of each token's two states.
 fn cosines(expected: &[f32], got: &[f32], hidden: usize) -> Vec<f64> {
     assert_eq!(expected.len(), got.len());
     let tokens = expected.chunks_exact(hidden).zip(got.chunks_exact(hidden));
     tokens.map(|(expected, got)| cosine(expected, got)).collect()
 }
 
-/// Texts of a fixture that are no pairs: their number, ids, and the tokens of which states are kept.
+/// Returns the texts of a fixture except the pairs: their numbers, ids, and the tokens whose states are kept.
 fn texts_of(name: &str) -> Vec<(usize, Vec<u32>, Vec<usize>)> {
     let json = match name {
         "minilm" => hidden_states().0,
@@ -61,8 +61,9 @@ fn folder_of(name: &str) -> std::path::PathBuf {
 
 #[test]
 fn int8_states_equal_those_of_quantised_layers_in_pytorch() {
-    // Where a value lies between two steps, the last bit of f32 decides which is taken, so an oracle in f64 can differ by a
-    // step. In the small models none does; in MiniLM some do, and states differ by a tenth of what they do from f32's.
+    // If a value is halfway between two steps, the last bit of f32 decides which is taken, so an oracle in f64 can
+    // differ by one step. In the small models this never happens; in MiniLM it does, and the states differ by a tenth
+    // of their difference from f32.
     let file = std::fs::read(fixture("int8.safetensors")).unwrap();
     for (name, least_mean, least) in [
         ("minilm", 0.9997, 0.997),
@@ -102,7 +103,7 @@ fn the_layers_of_minilm_in_int8_are_near_those_of_transformers() {
             layer.extend(cosines(expected, got, hidden));
         }
     }
-    // The embeddings are not quantised.
+    // The embeddings (layer 0) are not quantised.
     let gates = [0.999_999, 0.9998, 0.9997, 0.9995, 0.9993, 0.9991, 0.998];
     assert_eq!(layers.len(), gates.len());
     for (number, (layer, gate)) in layers.iter().zip(gates).enumerate() {
@@ -179,7 +180,7 @@ fn a_precision_report_compares_states_speed_and_heads() {
     assert!(low <= change && change <= high, "{low} {change} {high}");
     assert_ne!(f32_row["cache"], int8_row["cache"], "a cache for each");
 
-    // All is cached now, and the numbers that are no times are the same.
+    // Everything is cached now, and all numbers except times are the same.
     let again = workshop.json(&command);
     for (row, again) in rows.iter().zip(again["precisions"].as_array().unwrap()) {
         for key in ["layers", "value", "difference", "difference_ci", "cache"] {
