@@ -1,4 +1,4 @@
-//! Predictions for many records: states that the run's cache holds, parts in a folder, answers line by line.
+//! Predictions for many records: states from the run's cache, parts in a folder, and answers line by line.
 
 use std::{
     fs,
@@ -13,7 +13,8 @@ use crate::{
     support::{RICH_PIPELINE, Workshop, contents, csv, csv_with_repeats, texts},
 };
 
-/// Predicts for a file with the run's cache and without; the bytes are the same. Returns the report of the first.
+/// Predicts for a file with the run's cache and without it, and asserts that the bytes are the same. Returns the report
+/// of the first prediction.
 fn assert_same_without_cache(workshop: &Workshop, file: &str, more: &[&str]) -> Value {
     let predict = |out: &str| {
         let arguments = ["predict", "runs/tiny", file, "--out", out, "--with-text"];
@@ -36,13 +37,13 @@ fn states_of_the_cache_are_not_computed_again_and_give_the_same_bytes() {
     workshop.succeed(&["run", "pipeline.toml"]);
     let report = assert_same_without_cache(&workshop, "train.csv", &["--probabilities"]);
     assert_eq!((&report["rows"], &report["reused"]), (&json!(120), &json!(120)));
-    // Nothing is loaded where nothing is encoded.
+    // The runtime is not loaded if nothing is encoded.
     let without_runtime = ["--out", "a.csv", "--ort-lib", "no-such-library.so"];
     let ran = workshop.succeed(&[&["predict", "tiny", "train.csv"][..], &without_runtime].concat());
     let note = "the states of 120 texts were in the run's cache";
     assert!(ran.stderr.contains(note), "{}", ran.stderr);
 
-    // Old and new rows, repeated ones and one without a text.
+    // Known and new rows, repeated rows, and one without a text.
     let mut rows = csv(&texts(150), 0);
     rows.push_str(" ,cold\n");
     rows.extend(csv(&texts(10), 0).lines().skip(1).map(|line| format!("{line}\n")));
@@ -127,7 +128,7 @@ fn who_types_is_answered_line_by_line() {
     for text in ["the cold snow", "very warm", "film"] {
         writeln!(input, "{text}").unwrap();
         input.flush().unwrap();
-        // The next line is written when this one is answered.
+        // The next line is written only after the answer to this one.
         let answer: Value = serde_json::from_str(&answers.next().unwrap().unwrap()).unwrap();
         assert_eq!(answer["text"], text);
     }
@@ -172,7 +173,7 @@ fn several_runs_answer_side_by_side() {
     );
     assert_eq!(written.lines().count(), 3);
 
-    // Two runs of a name are told apart by their folders.
+    // Two runs of the same name are distinguished by their folders.
     workshop.succeed(&["run", "pipeline.toml"]);
     let two = ["predict", "tiny/001", "--run", "tiny/002", "--text", "a", "--json"];
     let said: Value = serde_json::from_str(&workshop.succeed(&two).stdout).unwrap();

@@ -1,4 +1,4 @@
-//! Answers of questions: where they stand, across windows, and that there may be none.
+//! Question answering: the positions of answers, answers across windows, and questions without an answer.
 
 use frostbert::cache::fingerprint::hash_bytes;
 use serde_json::{Value, json};
@@ -8,7 +8,8 @@ use crate::{
     support::{Workshop, read_json},
 };
 
-/// A head on the embeddings of words learns that the answer is always the word `frost`, to the last question.
+/// Creates a workshop with a head on the embedding layer, which learns perfectly that the answer is always the word
+/// `frost`.
 fn workshop(overflow: &str) -> Workshop {
     let case = Case {
         task: "qa",
@@ -25,7 +26,7 @@ fn workshop(overflow: &str) -> Workshop {
     workshop
 }
 
-/// The questions of which `frost` is the answer.
+/// Keeps the questions whose answer is `frost`.
 fn about_frost(squad: &str) -> Value {
     let mut file: Value = serde_json::from_str(squad).unwrap();
     for paragraph in file["data"][0]["paragraphs"].as_array_mut().unwrap() {
@@ -106,7 +107,7 @@ fn no_answer_is_null_where_questions_may_have_none() {
         ["has_answer", "no_answer"].map(|kind| metrics["test"][kind]["n"].as_u64());
     assert_eq!((with, without), (Some(13), Some(7)));
 
-    // A threshold below every margin makes everything unanswered, one above them nothing.
+    // With a threshold below every margin no question is answered, and with one above them all are.
     let mut answered = Vec::new();
     for threshold in [-1e6, 1e6] {
         let mut head = head.clone();
@@ -124,7 +125,7 @@ fn no_answer_is_null_where_questions_may_have_none() {
     }
     assert_eq!(answered, [0, 20]);
 
-    // Without such questions there is always an answer.
+    // If there are no impossible questions, every question is answered.
     let workshop = Case { data: Data::Questions, ..case }.workshop();
     workshop.json(&["run", PIPELINE]);
     assert!(read_json(&workshop.path("runs/tiny/001/head.json"))["no_answer_threshold"].is_null());

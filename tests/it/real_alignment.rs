@@ -1,5 +1,5 @@
-//! Truncation, windows and character offsets on public data sets: `scripts/fixtures/real_alignment.py` made the numbers.
-//! Where there is no data, a test says so and passes.
+//! Truncation, windows and character offsets on public data sets; the expected numbers are made by
+//! `scripts/fixtures/real_alignment.py`. Without the data, a test prints a message and passes.
 
 use std::{collections::HashMap, io::Read, path::Path};
 
@@ -19,7 +19,7 @@ use crate::support::{datasets, fixture, minilm, read_json};
 const WINDOW: usize = 128;
 const STRIDE: usize = 32;
 
-/// More tokens than any text has.
+/// A limit that no text reaches, in tokens.
 const UNLIMITED: usize = 100_000;
 
 fn tokenizer(max_length: usize, overflow: Overflow) -> TextTokenizer {
@@ -39,7 +39,7 @@ fn encode(texts: &[String], max_length: usize, overflow: Overflow) -> Vec<Encodi
     tokenizer(max_length, overflow).encode(&inputs, true).unwrap()
 }
 
-/// `id,start,end,word` of each token.
+/// Returns the id, start, end and word of each token.
 fn tokens(window: &Window) -> impl Iterator<Item = (u32, u32, u32, i32)> + '_ {
     let places = &window.alignment;
     (0..window.ids.len()).map(|token| {
@@ -48,7 +48,7 @@ fn tokens(window: &Window) -> impl Iterator<Item = (u32, u32, u32, i32)> + '_ {
     })
 }
 
-/// The checksum of the script.
+/// Computes the same checksum as the script.
 fn crc32(encodings: &[Encoding]) -> u32 {
     let mut crc = Crc::new();
     for encoding in encodings {
@@ -64,14 +64,14 @@ fn crc32(encodings: &[Encoding]) -> u32 {
     crc.sum()
 }
 
-/// As BERT does: no control characters, no accents, lower case; and here no white space.
+/// Normalises a text as BERT does (no control characters, no accents, lower case), and removes white space.
 fn normalise(normalizer: &BertNormalizer, text: &str) -> String {
     let mut normalized = NormalizedString::from(text);
     normalizer.normalize(&mut normalized).unwrap();
     normalized.get().split_whitespace().collect()
 }
 
-/// The spelling of every id.
+/// Returns the spelling of every id.
 fn vocabulary() -> HashMap<u32, String> {
     let json = read_json(&minilm().join("tokenizer.json"));
     let entries = json["model"]["vocab"].as_object().unwrap();
@@ -110,10 +110,10 @@ fn four_thousand_paragraphs_have_the_tokens_of_the_python_tokenizer() {
     }
 }
 
-/// The characters of every token, normalised, spell it.
+/// Asserts that the normalised characters of every token spell it.
 fn spell_their_text(texts: &[String], whole: &[Encoding], expected: &Value) {
     let (vocabulary, normalizer) = (vocabulary(), BertNormalizer::default());
-    // Words come again and again.
+    // Words occur many times.
     let mut normalised: HashMap<String, String> = HashMap::new();
     let mut n_compared = 0;
     for (text, encoding) in texts.iter().zip(whole) {
@@ -133,7 +133,8 @@ fn spell_their_text(texts: &[String], whole: &[Encoding], expected: &Value) {
     assert_eq!(json!(n_compared), expected["tokens_that_spell_their_text"]);
 }
 
-/// Every token stands in the windows that reach over it, and in no other; special tokens in each.
+/// Asserts that every token is in the windows that cover it and in no other, and that special tokens are in all of
+/// them.
 fn assert_holds_all(encoding: &Encoding, whole: &Window) {
     let mut counts: HashMap<(u32, u32, u32, i32), i64> = HashMap::new();
     for window in &encoding.windows {
@@ -215,7 +216,7 @@ fn the_tokens_of_an_answer_spell_it() {
     }
 }
 
-/// Whether the second text of a window holds these tokens, one after the other.
+/// Returns whether the second text of a window contains these tokens consecutively.
 fn holds(window: &Window, run: &[(u32, u32, u32, i32)]) -> bool {
     let sequences = &window.alignment.sequences;
     let second: Vec<_> = tokens(window)

@@ -1,4 +1,4 @@
-//! The readers of words and questions on public data sets, against what a parser of its own in Python makes of them
+//! The readers of words and questions on public data sets, compared with an independent parser in Python
 //! (`scripts/fixtures/annotated_data.py`).
 
 use std::collections::HashSet;
@@ -23,7 +23,7 @@ struct WordsCase {
     words: usize,
     tags: usize,
     entities: usize,
-    /// Tags that are not as they stand in the file.
+    /// The number of tags that differ from the file.
     made_iob2: usize,
     groups: usize,
     crc32: u32,
@@ -62,7 +62,7 @@ fn tagged_words(example: &Record) -> impl Iterator<Item = (&String, &String)> {
     example.words.as_ref().unwrap().iter().zip(tags)
 }
 
-/// A sentence as the fixture's checksum sees it.
+/// Formats a sentence as for the fixture's checksum.
 fn sentence_lines(example: &Record) -> String {
     let name = |name: &Option<String>| name.clone().unwrap_or_default();
     let line = example.line.unwrap();
@@ -73,7 +73,7 @@ fn sentence_lines(example: &Record) -> String {
     lines
 }
 
-/// A question as the fixture's checksum sees it.
+/// Formats a question as for the fixture's checksum.
 fn question_lines(example: &Record) -> String {
     let id = example.id.as_deref().unwrap();
     let context = example.text_pair.as_deref().unwrap();
@@ -92,7 +92,7 @@ fn sentences_words_tags_lines_and_documents_are_those_of_another_parser() {
         };
         let by_extension = Source::new(path);
         let source = Source {
-            // The annotated test file of WNUT17 has an extension of its own.
+            // The annotated test file of WNUT17 has an unusual extension.
             format: by_extension.resolve_format().ok().or(Some(Format::Conll)),
             ..by_extension
         };
@@ -122,7 +122,8 @@ fn the_published_counts_of_wnut17_ud_ewt_and_squad_are_those_of_the_fixture() {
     let made_iob2: Vec<_> = words.iter().map(|case| case.made_iob2).collect();
     let words: Vec<_> =
         words.iter().map(|case| (case.examples, case.words, case.entities)).collect();
-    // Of the test file with several tags in some cells, one annotator's slip: an entity that starts with `I-`.
+    // In the test file that has several tags in some cells, one annotator made a mistake: an entity that starts with
+    // `I-`.
     assert_eq!(made_iob2, [0, 0, 0, 1, 0, 0]);
     assert_eq!(words[0], (3_394, 62_730, 1_975));
     assert_eq!(words[1], (1_009, 15_733, 836));

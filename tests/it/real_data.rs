@@ -1,10 +1,10 @@
-//! The default model on a public data set; where there is none, the test says so and passes.
+//! The default model on a public data set. Without the data, the test prints a message and passes.
 
 use serde_json::json;
 
 use crate::support::{Workshop, datasets, minilm, read_json};
 
-/// TREC's test questions, split in three: latin-1, one `LABEL:fine text` a line.
+/// TREC's test questions, split into three parts: latin-1, with one `LABEL:fine text` per line.
 const TREC: &str = r#"name = "trec"
 
 [model]

@@ -1,4 +1,4 @@
-//! The readers on public data sets, whose counts are published.
+//! The readers on public data sets with published counts.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,7 +17,7 @@ use crate::support::datasets;
 
 const LABELLED: WantedFields = WantedFields { label: true, text_pair: false };
 
-/// A file of the data sets, or `None` (and a word about it) where this machine has none.
+/// Returns a file of the data sets, or `None`, after a message, if this machine does not have them.
 pub(crate) fn data_set(file: &str) -> Option<PathBuf> {
     Some(datasets()?.join(file))
 }
@@ -26,7 +26,7 @@ pub(crate) fn examples(source: &Source, want: WantedFields) -> Vec<Record> {
     read(source, want).unwrap().collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A file of sms_spam: the label stands first, and quotes are characters.
+/// A file of sms_spam: the label comes first, and quotes are ordinary characters.
 pub(crate) fn sms_spam(path: &Path) -> Source {
     Source {
         format: Some(Format::Tsv),
@@ -38,7 +38,7 @@ pub(crate) fn sms_spam(path: &Path) -> Source {
     }
 }
 
-/// A file of goemotions: labels are ids, joined by commas.
+/// A file of goemotions: labels are ids separated by commas.
 pub(crate) fn goemotions(path: &Path) -> Source {
     Source {
         header: false,
@@ -49,7 +49,7 @@ pub(crate) fn goemotions(path: &Path) -> Source {
     }
 }
 
-/// A file of stsb: tab-separated despite its name, pairs in the sixth and seventh field.
+/// A file of stsb: tab-separated despite its name, with pairs in the sixth and seventh fields.
 pub(crate) fn stsb(path: &Path) -> Source {
     Source {
         format: Some(Format::Tsv),
@@ -74,7 +74,7 @@ fn label_map(examples: &[Record]) -> LabelMap {
     LabelMap::from_train(examples.iter().filter_map(|example| example.label.as_deref()))
 }
 
-/// The record's line as it stands in the file, to hold against the record.
+/// Returns a record's line in the file, to compare with the record.
 fn line_at(path: &Path, line: Option<u64>) -> String {
     let content = String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
     content.split('\n').nth(line.unwrap() as usize - 1).unwrap().to_owned()

@@ -1,4 +1,4 @@
-//! Public data sets of every task as rows: none is lost, and what is told of them is what their authors publish.
+//! Public data sets for every task: no row is lost, and the reported counts are those that the authors publish.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -15,12 +15,12 @@ use crate::real_readers::{data_set, goemotions, sms_spam, stsb};
 const KEEP_ALL: CleanOptions =
     CleanOptions { drop_empty: false, drop_duplicates: false, drop_unlabelled: false };
 
-/// How many rows each part has.
+/// Returns the number of rows of each part.
 fn counts(dataset: &Dataset) -> [usize; 3] {
     Part::ALL.map(|part| dataset.part(part).len())
 }
 
-/// Classes of these sources, split as the defaults say; nothing is left out.
+/// Returns settings for classes from these sources, with the default split and without filters.
 fn settings(train: &[Source]) -> DatasetSettings<'_> {
     DatasetSettings {
         task: DataTask::Classification,
@@ -37,7 +37,7 @@ fn settings(train: &[Source]) -> DatasetSettings<'_> {
     }
 }
 
-/// The rows of files for train, validation and test; nothing is left out, and nothing split where a part is given.
+/// Loads files for train, validation and test without filters; parts that are given are not split.
 fn load(task: DataTask, labels: Option<LabelMap>, sources: [&[Source]; 3]) -> Dataset {
     let [train, validation, test] = sources;
     let given = |sources: &[Source]| !sources.is_empty();
@@ -83,7 +83,7 @@ fn wnut17_has_3394_1009_and_1287_sentences_of_13_tags() {
         ("I-corporation", 46, 59_570)
     );
 
-    // Its other test file has several tags in some cells, which no head can be measured on.
+    // Its other test file has several tags in some cells, so no head can be evaluated on it.
     let several = [of("emerging.test.conll")];
     let labels = dataset.labels;
     let error =
@@ -225,7 +225,7 @@ fn covid_faq_and_sms_spam_are_classified_as_before() {
     assert_eq!(Dataset::load(&settings).unwrap().rows.len(), 5_574 - 403);
 }
 
-/// Every public file whose rows have groups. `cargo test --test it groups_of_real_data -- --nocapture` prints the table of
+/// Every public file with groups of rows. `cargo test --test it groups_of_real_data -- --nocapture` prints the table of
 /// docs/performance.md.
 #[test]
 fn groups_of_real_data_are_split_within_three_rows_of_their_shares() {

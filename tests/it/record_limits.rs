@@ -1,4 +1,4 @@
-//! Records without an end: a file of some megabytes that unpacks to gigabytes is refused with file and line, in little
+//! Endless records: a file of a few megabytes that decompresses to gigabytes is rejected with file and line, in little
 //! memory.
 
 use std::{io::Write, process::Command, time::Instant};
@@ -15,13 +15,13 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Gzip data of `start` and then 64 MiB of `unit` so many times: a file of members is one text.
+/// Returns gzip data of `start`, followed by `times` members of 64 MiB of `unit`, which decompress to a single text.
 fn bomb(start: &str, unit: &str, times: usize) -> Vec<u8> {
     let block = gzip(unit.repeat(64 * MIB / unit.len()).as_bytes());
     [gzip(start.as_bytes()), block.repeat(times)].concat()
 }
 
-/// Runs the program with no more than 1.5 GB of addresses, which must fail; what it says.
+/// Runs the program with at most 1.5 GB of address space, which must fail, and returns its stderr.
 fn refused(workshop: &Workshop, arguments: &[&str]) -> String {
     let program = workshop.command(arguments);
     let mut command = Command::new("sh");
@@ -113,7 +113,7 @@ fn what_else_is_read_has_a_limit_too() {
             "{said}"
         );
     }
-    // Short names without an end.
+    // A very long list of short names.
     let names: String = (0..2_000_000).map(|number| format!("{number}\n")).collect();
     workshop.write("names", names);
     let said = refused(&workshop, &["run", "pipeline.toml", "--set", "data.labels=names"]);
@@ -131,7 +131,7 @@ fn what_else_is_read_has_a_limit_too() {
             "{said}"
         );
     }
-    // Standard input.
+    // Endless standard input.
     let mut command = workshop.command(&["predict", "runs/tiny", "-"]);
     command.stdin(std::fs::File::open("/dev/zero").unwrap());
     let ran = finish_with_stdin(command);
@@ -143,7 +143,7 @@ fn what_else_is_read_has_a_limit_too() {
     );
 }
 
-/// Runs a command whose stdin is set, which must fail.
+/// Runs a command with its own stdin, which must fail, and returns its stderr.
 fn finish_with_stdin(mut command: Command) -> String {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(3));

@@ -1,4 +1,4 @@
-//! Runs and their replays: the same bytes, or a word on what differs; and heads on other texts.
+//! Runs and their replays: the same bytes, or an error about what differs. Also heads applied to other texts.
 
 use std::{collections::HashMap, fs, path::PathBuf};
 
@@ -11,11 +11,11 @@ use crate::support::{
 
 const RUN: [&str; 2] = ["run", "pipeline.toml"];
 
-/// What a replay must reproduce.
+/// The files that a replay must reproduce.
 const REPRODUCED: [&str; 4] =
     ["head.json", "head.safetensors", "metrics.json", "predictions.parquet"];
 
-/// The bytes that a replay must reproduce, of a run folder.
+/// Returns the files of a run folder that a replay must reproduce.
 fn reproduced(workshop: &Workshop, run: &Value) -> std::collections::BTreeMap<String, Vec<u8>> {
     let mut files = contents(&workshop.path(run.as_str().unwrap()));
     files.retain(|name, _| REPRODUCED.contains(&name.as_str()));
@@ -136,7 +136,7 @@ fn other_bytes_than_the_lock_says_are_an_error_that_names_them() {
     insta::assert_snapshot!("a_file_that_is_no_lock", no_lock);
 }
 
-/// The rows of predictions.parquet by their text.
+/// Returns the rows of predictions.parquet by their text.
 fn predictions(run: PathBuf) -> HashMap<String, HashMap<String, Field>> {
     let file = fs::File::open(run.join("predictions.parquet")).unwrap();
     let reader = SerializedFileReader::new(file).unwrap();
@@ -183,7 +183,7 @@ fn assert_predicts_as_the_run(run: &[&str]) {
         assert!(line["text"].is_string() && line["label"].is_string(), "{line}");
         let row = &written[line["text"].as_str().unwrap()];
         assert_eq!(line["label"].to_string(), row["predicted"].to_string(), "{line}");
-        // Its batch mates were others: one unit in the last place of the stored f16 states may be.
+        // It was in a batch with other texts, so the stored f16 states may differ by one unit in the last place.
         let near =
             |value: &Value, field: &Field| (value.as_f64().unwrap() - float(field)).abs() < 1e-3;
         assert!(near(&line["confidence"], &row["confidence"]), "{line} is not {row:?}");
@@ -224,7 +224,7 @@ fn evaluating_the_test_file_gives_the_metrics_of_the_run() {
         let report = workshop.json(&["evaluate", run, "--data", "test.csv"]);
         assert_eq!(report["metrics"], test);
     }
-    // Also where the states must be computed again.
+    // The same holds if the states must be computed again.
     fs::remove_dir_all(workshop.path("cache")).unwrap();
     let accuracy =
         workshop.json(&["evaluate", "runs/tiny", "--data", "test.csv"])["metrics"]["accuracy"]

@@ -1,4 +1,4 @@
-//! Runs by their names and tags, lists of them, and old ones removed.
+//! Runs by name and tag, lists of runs, and the removal of old runs.
 
 use std::{collections::BTreeSet, fs, process::Command, thread, time::Duration};
 
@@ -12,7 +12,7 @@ fn predict(workshop: &Workshop, run: &str) -> Ran {
     workshop.succeed(&["predict", run, "--text", "the cold snow"])
 }
 
-/// Says that a run was whole long ago.
+/// Changes the lock of a run to say that it was finished long ago.
 fn make_old(workshop: &Workshop, run: &str) {
     let path = workshop.path(run).join("lock.json");
     let mut lock = read_json(&path);
@@ -40,7 +40,7 @@ fn a_run_is_found_by_its_folder_its_name_or_a_tag() {
     assert!(ran.stderr.contains("note: runs/tiny/002: classification"), "{}", ran.stderr);
     assert!(!ran.stderr.contains("warning"), "the same data: {}", ran.stderr);
 
-    // A tag stands for a run until it is moved or removed.
+    // A tag refers to a run until it is moved or removed.
     assert_eq!(
         workshop.json(&["runs", "tag", "tiny/001", "production"]),
         json!({ "tag": "production", "run": "runs/tiny/001", "before": null })
@@ -66,7 +66,7 @@ fn a_run_is_found_by_its_folder_its_name_or_a_tag() {
     assert_eq!(ran.code, Some(2), "{}", ran.stderr);
     assert!(ran.stderr.contains("expected a tag of runs/tags.json"), "{}", ran.stderr);
 
-    // What could be taken for something else is no tag.
+    // Ambiguous names are not valid tags.
     for tag in ["tiny", "002", "a/b", ".hidden", ""] {
         let ran = workshop.run(&["runs", "tag", "tiny", tag]);
         assert_eq!(ran.code, Some(2), "{tag}: {}", ran.stderr);
@@ -168,7 +168,7 @@ fn runs_are_listed_with_what_they_are_worth() {
     assert!(ran.stderr.contains("runs/tiny/003 holds no finished run"), "{}", ran.stderr);
     assert_eq!(workshop.run(&["runs", "ls", "nowhere"]).code, Some(4));
 
-    // Without a test part, of validation.
+    // Without a test part, the metric is that of validation.
     workshop.write_pipeline(TINY_PIPELINE);
     let without = "data.split={train=0.7,validation=0.3,test=0.0}";
     workshop.succeed(&["run", "pipeline.toml", "--set", without]);
@@ -278,7 +278,7 @@ fn old_runs_are_removed_and_no_tagged_unfinished_or_written_one() {
     assert!(asked["bytes"].as_u64().unwrap() > 1000 && asked["dry_run"] == json!(true));
     assert!(contents(&workshop.path("runs")) == before, "only asked");
 
-    // Another process writes the first one: its folder is locked as a run locks it.
+    // Another process is writing the first run: its folder is locked in the same way as by a run.
     let folder = fs::File::open(workshop.path("runs/tiny/001")).unwrap();
     folder.lock_shared().unwrap();
     let ran = workshop.succeed(&["runs", "prune", "--keep", "2"]);
@@ -301,7 +301,7 @@ fn old_runs_are_removed_and_no_tagged_unfinished_or_written_one() {
     let names = fs::read_dir(workshop.path("runs/tiny")).unwrap();
     assert_eq!(names.count(), 5, "nothing is left aside");
 
-    // By age: the newest of a name stays, however old it is.
+    // By age: the newest run of a name is kept, however old it is.
     for run in ["runs/tiny/004", "runs/tiny/005", "runs/tiny/002"] {
         make_old(&workshop, run);
     }
@@ -330,7 +330,7 @@ fn a_run_with_a_tag_stays_by_whatever_name_it_is_found() {
     for run in ["001", "002", "003"] {
         assert!(workshop.path(&format!("runs/tiny/{run}/lock.json")).exists(), "{run}");
     }
-    // Names with dots are no files.
+    // Names with dots are not taken for files.
     let ran = workshop.succeed(&["run", "--locked", "v1.0"]);
     assert!(ran.stdout.contains("the same bytes as runs/tiny/001/lock.json"), "{}", ran.stdout);
     let twice = ["predict", "v1.0", "--run", "tiny/001", "--text", "the cold snow"];

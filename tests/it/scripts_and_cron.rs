@@ -1,4 +1,4 @@
-//! What scripts and nightly jobs need: a log, patience with a busy cache, caches that are named and pruned, dry runs.
+//! What scripts and nightly jobs need: a log, waiting for a busy cache, listing and pruning caches, and dry runs.
 
 use std::{
     fs::{self, File},
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::{TINY_PIPELINE, Workshop, contents, csv, finish, texts};
 
-/// The lock that a writer of the one cache holds.
+/// Takes the lock that a writer of the cache holds.
 fn writers_lock(cache: &Path) -> File {
     let path = cache.join("writer.lock");
     fs::write(&path, "4242\n").unwrap();
@@ -39,7 +39,7 @@ fn a_log_has_the_lines_of_stderr_with_their_times_and_goes_on() {
     assert!(ran.stderr.contains("cannot write to the log `no/such/folder/night.log`"));
 }
 
-/// An extraction that has begun to wait for the cache.
+/// Starts an extraction, and returns when it is waiting for the cache.
 fn start_waiting(workshop: &Workshop) -> Child {
     let mut command =
         workshop.command(&["extract", "--wait", "pipeline.toml", "--json", "--log", "wait.log"]);
@@ -98,13 +98,14 @@ fn a_cache_that_is_removed_while_it_is_waited_for_is_made_anew() {
     workshop.succeed(&["cache", "verify", "cache"]);
 }
 
-/// Says that a cache was last used so many days ago.
+/// Sets the last use of a cache to this many days ago.
 fn age(cache: &Path, days: u64) {
     let about = File::options().append(true).open(cache.join("about.json")).unwrap();
     about.set_modified(SystemTime::now() - Duration::from_secs(days * 86_400)).unwrap();
 }
 
-/// Three caches of the tiny BERT, with the lengths 16, 24 and 32, the largest last used 3 days ago and the smallest 1.
+/// Creates three caches of the tiny BERT, with the lengths 16, 24 and 32; the largest was last used 3 days ago, and the
+/// smallest 1 day ago.
 fn three_caches() -> (Workshop, Vec<PathBuf>) {
     let workshop = Workshop::tiny();
     let caches = [16, 24, 32].map(|length| {
@@ -145,7 +146,7 @@ fn caches_are_listed_with_their_model_and_their_last_use() {
     assert!(
         page.contains("  tiny_bert  ") && page.contains("mean-L02, at most 24 tokens, f16, cpu")
     );
-    // A training is a use.
+    // Training counts as a use.
     age(&caches[2], 90);
     let of = |cache: &Path| {
         let all = workshop.json(&["cache", "ls"]);
@@ -188,7 +189,7 @@ fn caches_are_pruned_by_age_and_by_size_the_longest_unused_first() {
     };
     let there = || caches.iter().map(|cache| cache.is_dir()).collect::<Vec<bool>>();
     let before = contents(&workshop.path("cache"));
-    // What a link points to belongs to another folder of caches.
+    // The target of a link belongs to another folder of caches.
     fs::create_dir(workshop.path("others")).unwrap();
     let link = workshop.path("others").join(caches[2].file_name().unwrap());
     std::os::unix::fs::symlink(&caches[2], &link).unwrap();
@@ -201,7 +202,7 @@ fn caches_are_pruned_by_age_and_by_size_the_longest_unused_first() {
     assert_eq!(dry["dry_run"], true);
     assert!(contents(&workshop.path("cache")) == before, "a dry run removed something");
 
-    // Somebody writes to the oldest: the next goes in its place.
+    // Another process is writing to the oldest cache, so the next one is removed instead.
     let lock = writers_lock(&caches[2]);
     let most = format!("{}B", sizes[0] + sizes[2]);
     let page = workshop.succeed(&["cache", "prune", "--max-size", &most]).stdout;
@@ -265,7 +266,7 @@ fn a_dry_run_checks_everything_says_what_would_be_done_and_writes_nothing() {
     assert!(page.contains("0 to encode, 120 in the cache"), "{page}");
     assert!(contents(&workshop.path("")) == before, "something was written");
 
-    // What is at fault is found.
+    // Errors are found.
     workshop.write("train.csv", "text,label\na,b\nc\n");
     let ran = workshop.run(&["run", "pipeline.toml", "--dry-run"]);
     assert_eq!(ran.code, Some(3), "{}", ran.stderr);

@@ -1,4 +1,5 @@
-//! Sweeps by the metrics of probabilities: the order of the heads, and the value of each beside that of the head alone.
+//! Sweeps by metrics of probabilities: the order of the heads, and the value of each compared with that of the same
+//! head trained alone.
 
 use std::fs;
 
@@ -6,7 +7,8 @@ use serde_json::Value;
 
 use crate::support::{Workshop, read_json, texts};
 
-/// The tiny pipeline on texts of two labels, or any number of them, every fourth in a file for validation.
+/// Creates the tiny pipeline for texts with one of two labels, or with any number of them, with every fourth text in a
+/// validation file.
 fn workshop(task: &str) -> Workshop {
     let workshop = Workshop::empty();
     let mut files = [String::from("text,label\n"), String::from("text,label\n")];
@@ -28,7 +30,7 @@ fn workshop(task: &str) -> Workshop {
     workshop
 }
 
-/// The last row of history.csv and a column of it.
+/// Returns the value of a column in the last row of history.csv.
 fn of_the_last_epoch(workshop: &Workshop, report: &Value, column: &str) -> f64 {
     let run = workshop.path(report["run"].as_str().unwrap());
     let history = fs::read_to_string(run.join("history.csv")).unwrap();
@@ -46,7 +48,7 @@ fn heads_are_selected_by_every_metric_of_probabilities_in_its_own_direction() {
         for (metric, higher_is_better) in
             [("roc_auc", true), ("log_loss", false), ("brier", false), ("ece", false)]
         {
-            // So many epochs without a better value that no head stops: its last epoch is history.csv's last row.
+            // With this patience no head stops early, so the last row of history.csv is the last epoch.
             let train = format!(
                 "[train]\nepochs = 4\nearly_stopping = {{ metric = \"{metric}\", patience = 9 }}\n"
             );

@@ -1,4 +1,4 @@
-//! What data/README.md says of the files beside it, held against what the library's readers find in them.
+//! Compares what data/README.md says about the files next to it with what the library's readers find in them.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -41,7 +41,7 @@ fn texts(name: &str) -> Vec<String> {
     examples.into_iter().map(|example| example.text).collect()
 }
 
-/// The cells of the table row that begins with this file, or this label.
+/// Returns the cells of the table row for this file or label.
 fn row_of(readme: &str, name: &str) -> Vec<String> {
     let start = format!("| `{name}`");
     let line = readme.lines().find(|line| line.starts_with(&start));
@@ -49,7 +49,7 @@ fn row_of(readme: &str, name: &str) -> Vec<String> {
     line.split('|').skip(2).map(|cell| cell.trim().to_string()).collect()
 }
 
-/// The numbers in a text, in order; `2,261` is one.
+/// Returns the numbers in a text, in order; `2,261` is a single number.
 fn numbers(text: &str) -> Vec<usize> {
     let pattern = Regex::new(r"\d+(,\d{3})*").unwrap();
     let found = pattern.find_iter(text);
@@ -69,7 +69,7 @@ fn every_file_of_data_has_a_row_with_its_number_of_records() {
     let readme = readme();
     for entry in fs::read_dir(repository().join("data")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        // banking77 is a folder, with a section of its own.
+        // banking77 is a folder and has its own section.
         if name == "README.md" || name == "banking77" {
             continue;
         }
@@ -92,7 +92,7 @@ fn the_entities_are_iob2_and_as_many_of_each_type_as_the_readme_says() {
         .flat_map(|sentence| sentence.tags.iter().flatten())
         .map(String::as_str)
         .collect();
-    // The reader turns what is not IOB2 into it, so tags that it leaves alone are.
+    // The reader converts other tags to IOB2, so tags that it does not change are in IOB2.
     assert_eq!(raw, tags);
 
     let labels = LabelMap::from_train(tags.iter().copied());

@@ -1,4 +1,4 @@
-//! What would give a wrong result without a word: each is read right, warned of, or refused.
+//! Input that could silently give a wrong result: it is read correctly, or there is a warning or an error.
 
 use serde_json::{Value, json};
 
@@ -7,14 +7,14 @@ use crate::{
     support::{Workshop, copy_folder, csv, fixture, minilm, read_json, texts},
 };
 
-/// A pipeline over the tiny BERT with this data and what else follows.
+/// Returns a pipeline for the tiny BERT with these keys of `[data]`, followed by `rest`.
 fn pipeline(data: &str, rest: &str) -> String {
     format!(
         "[model]\npath = \"MODEL\"\ndevice = \"cpu\"\n[cache]\nmax_length = 48\n[data]\n{data}\n{rest}\n"
     )
 }
 
-/// Sentences of words with tags, in documents of these sizes.
+/// Generates tagged sentences, in documents with these numbers of sentences.
 fn documents(sizes: &[usize]) -> String {
     let mut text = String::new();
     for (document, size) in sizes.iter().enumerate() {
@@ -98,7 +98,7 @@ fn a_head_that_diverged_never_wins_a_sweep_and_is_counted() {
         let run = workshop.path(report["run"].as_str().unwrap());
         assert!(run.join("leaderboard.csv").is_file());
     }
-    // Where all diverge, the leaderboard says so, and no run is made.
+    // If all heads diverge, the leaderboard says so, and no run is written.
     let ran = workshop.run(&[
         "run",
         "pipeline.toml",
@@ -113,7 +113,7 @@ fn a_head_that_diverged_never_wins_a_sweep_and_is_counted() {
     assert!(board.lines().next().unwrap().contains("n_diverged"), "{board}");
 }
 
-/// A SQuAD file of questions about contexts that hold `answer` after so many words.
+/// Generates a SQuAD file with questions whose contexts contain `answer` after a varying number of words.
 fn questions(answer: &str, n: usize) -> String {
     let paragraphs = (0..n).map(|number| {
         let words = ["film", "warm", "the", "not", "and", "bad"];
@@ -154,7 +154,7 @@ fn answers_at_characters_that_the_tokeniser_drops_are_learned_and_given_back_who
         let exact = report["train"]["metrics"]["test"]["exact_match"].as_f64().unwrap();
         assert!(exact >= 0.8, "{answer:?}: {exact}");
     }
-    // An answer of nothing but what is dropped is counted, and taught as nothing else.
+    // Answers of only characters that the tokenizer drops are counted, and not trained on as anything else.
     workshop.write("a.json", questions("\u{200b}\u{200c}", 60));
     let ran = workshop.run(&["run", "pipeline.toml"]);
     assert!(
@@ -207,7 +207,7 @@ fn ids_of_labels_are_counted_in_one_way_in_all_files_or_refused() {
     let error = workshop.fail(&["run", "pipeline.toml"]);
     assert!(error.contains("got `4` here, and `0` on line 2 of train.csv"), "{error}");
 
-    // From 1 in all files; and so too in a file that is read later and does not tell.
+    // Ids are counted from 1, or from 0, in all files, including a later file that does not show which.
     for (name, ids) in [("one", ["1", "2", "3", "4"]), ("zero", ["0", "1", "2", "3"])] {
         file("train.csv", &ids, 0);
         file("test.csv", &ids[1..3], 40);
@@ -235,7 +235,7 @@ fn a_tokenizer_config_decides_the_case_as_it_does_in_transformers() {
         let found = workshop.json(&["tokenize", "--model", "model", "--text", "The COLD snow"]);
         found["tokens"].clone()
     };
-    // What transformers 5.24 gives.
+    // The result of transformers 5.24.
     let lower = json!(["[CLS]", "the", "cold", "snow", "[SEP]"]);
     let cased = json!(["[CLS]", "[UNK]", "[UNK]", "snow", "[SEP]"]);
     assert_eq!(tokens(None), lower);
@@ -250,7 +250,7 @@ fn a_tokenizer_config_decides_the_case_as_it_does_in_transformers() {
         )),
         lower
     );
-    // Other tokens are another cache.
+    // Different tokens need a different cache.
     workshop.write("a.txt", "The COLD snow\n");
     workshop.write(
         "pipeline.toml",
@@ -284,7 +284,7 @@ fn large_integers_lists_of_labels_and_missing_ones_are_read_as_what_they_are() {
     let is_whole = |id: &str| id.len() == 30 && id.starts_with("1234567890123456789012345678");
     assert!(rows.len() > 3 && ids.clone().all(is_whole), "{:?}", ids.collect::<Vec<_>>());
 
-    // A list is no one label, and NaN is none at all.
+    // A list is not a single label, and NaN is not a label.
     let error = workshop.fail(&["run", "pipeline.toml", "--set", "data.task=classification"]);
     assert!(error.contains("expected one label, got a list of 2 labels"), "{error}");
     let labels = ["a", "b", "NaN"];
@@ -305,7 +305,7 @@ fn large_integers_lists_of_labels_and_missing_ones_are_read_as_what_they_are() {
         ),
         "{error}"
     );
-    // Lists as pandas writes them.
+    // Lists in the format of pandas.
     let cell = |n: usize| ["\"['a', 'b']\"", "['b']", "[]"][n % 3];
     let rows: Vec<String> =
         texts(30).iter().enumerate().map(|(n, text)| format!("{text},{}", cell(n))).collect();
@@ -349,7 +349,7 @@ fn a_file_is_read_as_the_train_source_where_their_names_end_alike_and_as_format_
     assert!(metrics["metrics"]["accuracy"].is_number(), "{metrics}");
     workshop.write("more.dat", csv(&texts(80)[70..], 70));
     workshop.json(&["evaluate", "runs/pipeline", "--data", "more.dat", "--format", "csv"]);
-    // A file of another kind says how it was read.
+    // For a file in another format, the error says how it was read.
     workshop.write("plain.txt", "the snow\nis cold\n");
     let error = workshop.fail(&["predict", "runs/pipeline", "plain.txt"]);
     assert!(
@@ -368,7 +368,7 @@ fn rows_in_two_parts_and_rows_that_a_run_knows_are_counted_as_rows_and_as_texts(
     let all = texts(100);
     workshop.write("train.csv", csv(&all[..60], 0));
     workshop.write("validation.csv", csv(&all[60..80], 60));
-    // Of test, five rows of four texts stand in validation too, and one in train.
+    // Five test rows, with four different texts, are also in validation, and one is in train.
     let own = csv(&all[80..], 80);
     let shared: String =
         [60, 61, 62, 63, 63, 0].iter().map(|n| format!("{},plain\n", all[*n])).collect();
