@@ -1,11 +1,12 @@
-//! How fast the bank trains heads, beside the rate of a large matrix product on the same machine in the same run.
+//! The speed at which the bank trains heads, compared with a large matrix product on the same machine in the same run.
 //!
 //!     cargo bench --bench bank [-- ROUNDS] [--only NAME]
 //!
-//! Random f16 rows of 384 features, decoded and standardised in every epoch, AdamW, batches of 256, no validation; two
-//! cases take the rows as they stand, the others shuffle them anew in every epoch. For each case the best of some rounds,
-//! in turn (or of the one case of this name): seconds, head-samples per second, and the rate of the products that it
-//! needs (forward and weights' gradients, 4 operations for each feature and output). One JSON object a line with `--json`.
+//! The data are random f16 rows of 384 features, decoded and standardised in every epoch; AdamW, batches of 256, no
+//! validation. Two cases use the rows in their order, the others shuffle them in every epoch. For each case (or only
+//! for the named one), the best of several rounds, which alternate between cases, is printed: seconds, head-samples per
+//! second, and the rate of the products that it needs (forward and gradients of the weights, 4 operations for each
+//! feature and output). With `--json`, one JSON object per line.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
@@ -32,7 +33,7 @@ const N_FEATURES: usize = 384;
 const EPOCHS: usize = 3;
 const BATCH_SIZE: usize = 256;
 
-/// Rows and columns of the matrices that tell the machine's rate.
+/// The number of rows and columns of the matrices that measure the machine's rate.
 const LARGE: usize = 2048;
 
 struct Case {
@@ -43,14 +44,14 @@ struct Case {
     extras: Extras,
 }
 
-/// What is done beside products, loss and optimiser.
+/// The work apart from products, loss and optimiser.
 #[derive(Clone, Copy, PartialEq)]
 enum Extras {
-    /// Nothing: batches are contiguous.
+    /// None: batches are contiguous.
     None,
     /// Samples are shuffled.
     Shuffled,
-    /// And inputs dropped, and classes weighed.
+    /// Samples are shuffled, inputs dropped out, and classes weighted.
     All,
 }
 
@@ -118,10 +119,10 @@ fn main() {
     }
 }
 
-/// Floating-point operations of the products that one sample needs in one head.
+/// Returns the number of floating-point operations in the products for one sample and one head.
 fn operations(case: &Case) -> f64 {
     let columns = match &case.network.hidden[..] {
-        // A binary head is one column of logits.
+        // A binary head has one column of logits.
         [] if case.network.n_outputs == 2 => 1,
         [] => case.network.n_outputs,
         hidden => hidden[0],
@@ -130,7 +131,7 @@ fn operations(case: &Case) -> f64 {
 }
 
 fn random_states(n_rows: usize) -> Vec<u8> {
-    // A full period generator is random enough for states.
+    // A generator with a full period is random enough for states.
     let mut state = 1u32;
     let values: Vec<f32> = (0..n_rows * N_FEATURES)
         .map(|_| {
@@ -183,7 +184,7 @@ fn seconds(case: &Case, bytes: &[u8]) -> f64 {
     seconds
 }
 
-/// GFLOP/s of a product of two large matrices on every thread.
+/// Measures the GFLOP/s of a product of two large matrices on all threads.
 fn large_product_rate() -> f64 {
     let threads = rayon::current_num_threads();
     let matrix = || Array2::from_shape_fn((LARGE, LARGE), |(i, j)| (i * 7 + j * 3) as f32 % 5.0);

@@ -1,15 +1,16 @@
-//! The cache beside plain files: what Parquet, checksums and commits cost when token states are written and read.
+//! The cache compared with plain files: the cost of Parquet, checksums and commits when token states are written and
+//! read.
 //!
 //! ```text
 //! cargo bench --bench cache -- [SHARDS] [ROUNDS]
 //! ```
 //!
-//! A shard is 131,072 tokens of 384 f16 values, 100 MB. `commit` writes a filled shard through the cache's writer
-//! (encode, checksum, sync, rename, manifest), `side by side` does so with four shards in writing at once, as an extraction
-//! does; `plain` writes the same bytes to one file and syncs it. `tiles` walks
-//! over all rows of the committed shards, from the page cache, on one thread, as slices; `decoded` turns each row to
-//! f32 as well; `open` maps the files and compares their checksums, which a process does once. Every side runs ROUNDS
-//! times in turn; the best of each counts.
+//! A shard is 131,072 tokens of 384 f16 values, 100 MB. `commit` writes a full shard through the cache's writer
+//! (encode, checksum, sync, rename, manifest), and `side by side` does so with four shards being written at a time, as
+//! in an extraction; `plain` writes the same bytes to one file and syncs it. `tiles` iterates over all rows of the
+//! committed shards as slices, from the page cache, on one thread; `decoded` also converts each row to f32; `open` maps
+//! the files and verifies their checksums, which a process does once. Each is run ROUNDS times, in turn, and the best
+//! of each is reported.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -41,7 +42,7 @@ fn main() {
             noise = noise
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
-            // Halves between -2 and 2.
+            // f16 values between -2 and 2.
             ((noise >> 48) as u16 & 0xbfff).to_le_bytes()
         })
         .collect();
@@ -87,7 +88,7 @@ fn write_plain(folder: &Path, bytes: &[u8], n_shards: usize) {
     }
 }
 
-/// Seconds of all commits with so many shards in writing at once, and the cache folder.
+/// Returns the seconds of all commits with this many shards being written at a time, and the cache folder.
 fn write_cache(
     folder: &Path,
     bytes: &[u8],
@@ -166,7 +167,7 @@ fn filled(bytes: &[u8], number: usize) -> OpenShard {
     shard
 }
 
-/// Seconds to open, to walk, and to walk and decode.
+/// Returns the seconds to open, to iterate, and to iterate and decode.
 fn read_cache(cache: &Path, n_shards: usize) -> (f64, f64, f64) {
     let reader = CacheReader::open(cache).expect("a whole cache").expect("a cache");
     let mut files = Vec::new();
@@ -175,7 +176,7 @@ fn read_cache(cache: &Path, n_shards: usize) -> (f64, f64, f64) {
             (0..n_shards as u32).map(|shard| reader.open_state(shard, STATE).expect("whole")),
         );
     });
-    // The sum keeps the compiler from leaving the reads out: a word of every eight bytes.
+    // The sum, of one word for every eight bytes, prevents the compiler from removing the reads.
     let tiles = seconds(|| {
         let mut sum = 0u64;
         for tile in files.iter().flat_map(|file| file.rows(0..file.n_rows())) {

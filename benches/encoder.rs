@@ -1,12 +1,13 @@
-//! The encoder alone on any device: texts are tokenised and planned before, nothing is pooled, converted or written.
+//! The encoder alone on any device: texts are tokenised and planned in advance, and nothing is pooled, converted or
+//! written.
 //!
 //! ```text
 //! cargo bench --bench encoder -- LIBRARY MODEL DEVICE PRECISION TEXTS MAX_LENGTH [ROUNDS]
 //! ```
 //!
-//! `scripts/gpu-check --bench` calls the built binary. States come back from the device, and that is all that is done with
-//! them. Every worker runs the batches that an extraction would make, ROUNDS times after a first that is not counted; the
-//! best counts. Prints one JSON object.
+//! `scripts/gpu-check --bench` runs the built binary. The states are copied back from the device, but not processed
+//! further. Every worker runs the batches that an extraction would have, once as a warm-up and then ROUNDS times, of
+//! which the best is reported. Prints one JSON object.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
@@ -24,11 +25,11 @@ use frostbert::internals::{
     },
 };
 
-/// Tokens that are planned together, as in a shard.
+/// The number of tokens that are planned together, as in a shard.
 const SHARD_TOKENS: usize = 131_072;
 
 fn main() {
-    // Cargo passes --bench; what is left are our own arguments.
+    // Cargo passes --bench; the remaining arguments are our own.
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let [library, model, device, precision, texts, max_length, rest @ ..] = &arguments[..] else {

@@ -1,12 +1,13 @@
-//! Stage 1 beside its ceiling: the whole extraction, and the bare session on the very same batches.
+//! Stage 1 compared with its upper bound: the complete extraction, and the bare session on exactly the same batches.
 //!
 //! ```text
 //! cargo bench --bench extraction -- FILE.gz [TEXTS] [ROUNDS] [mean|words|tokens] [BATCH_TOKENS]
 //! ```
 //!
-//! Both sides run in turn, ROUNDS times; the best of each counts. `bare` runs the planned batches through the same
-//! sessions and looks at no state; `one session` does so with one session on all threads; `pipeline` is everything from
-//! a file of texts to committed shards, loading the model included; `encoding` is the pipeline without that load.
+//! Both are run in turn, ROUNDS times, and the best of each is reported. `bare` runs the planned batches through the
+//! same sessions without using the states, and `one session` does so with one session on all threads; `pipeline` is
+//! everything from a file of texts to committed shards, including loading the model; `encoding` is the pipeline without
+//! that load.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
@@ -50,7 +51,7 @@ use frostbert::{
 const MAX_LENGTH: usize = 128;
 
 fn main() {
-    // Cargo passes --bench; what is left are our own arguments.
+    // Cargo passes --bench; the remaining arguments are our own.
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let Some(corpus) = arguments.first() else {
@@ -130,7 +131,7 @@ fn read_texts(corpus: &Path, n_texts: usize) -> Vec<String> {
     lines.take(n_texts).map(|line| line.expect("UTF-8")).collect()
 }
 
-/// The batches that an extraction of these texts runs, in its order.
+/// Returns the batches that an extraction of these texts runs, in order.
 fn planned_batches(
     checkpoint: &Checkpoint,
     texts: &[String],

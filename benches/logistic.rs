@@ -1,13 +1,13 @@
-//! Every C of every fold of a logistic regression, as `scripts/bench-logistic` runs it beside scikit-learn's.
+//! Logistic regression for every C and every fold, as `scripts/bench-logistic` compares it with scikit-learn's.
 //!
 //! ```text
 //! cargo bench --bench logistic -- FOLDER TOLERANCE ROUNDS [--standardize] C...
 //! ```
 //!
-//! FOLDER holds `rows.f32` (row-major), `labels.u32` and `folds.u32`, a number for each row, in the machine's byte order.
-//! Fold `k` learns from the rows of other folds. Prints one JSON object: the best of ROUNDS in seconds (from the rows in
-//! memory to the heads), and of every C and fold what it took; writes the heads to `heads.f32`, one after the other, C by
-//! C and fold by fold in it: `[classes, features]`, then the biases.
+//! FOLDER contains `rows.f32` (row-major), `labels.u32` and `folds.u32`, with one number for each row, in native byte
+//! order. Fold `k` is trained on the rows of the other folds. Prints one JSON object: the seconds of the best of ROUNDS
+//! (from the rows in memory to the heads), and the statistics of the fit for every C and fold. Writes the heads to
+//! `heads.f32`, one after another, by C and then by fold: `[classes, features]`, then the biases.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 

@@ -1,4 +1,4 @@
-//! How alike texts are by their states alone.
+//! The similarity of texts according to their states alone.
 
 use serde_json::{Value, json};
 

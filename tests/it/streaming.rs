@@ -1,4 +1,4 @@
-//! Training on states that do not fit into `train.memory_mb`: they are read from disk in every epoch.
+//! Training on states that do not fit into `train.memory_mb`, so they are read from disk in every epoch.
 
 use std::fs;
 
@@ -11,10 +11,10 @@ use crate::{
 
 const STREAMED: [&str; 2] = ["--set", "train.memory_mb=1"];
 
-/// Three layers of 32 values in f32 for each token or word.
+/// The size of a row: three layers of 32 values in f32 for each token or word.
 const ROW_BYTES: u64 = 3 * 32 * 4;
 
-/// Texts whose states are several times a megabyte, in many shards.
+/// Creates a workshop with texts whose states take several megabytes, in many shards.
 fn workshop(task: &str, file: &str, head: &str) -> Workshop {
     let workshop = Workshop::empty();
     workshop.write("train.csv", csv(&texts(700), 0));
@@ -85,7 +85,7 @@ fn streaming_changes_the_order_of_samples_and_little_else() {
             |number: &str| read_json(&workshop.path(&format!("runs/tiny/{number}/lock.json")));
         assert_eq!(lock("001")["cache"]["rows"], lock("002")["cache"]["rows"]);
 
-        // A head is applied in the same way to states in memory and to states on disk.
+        // A head gives the same results on states in memory and on disk.
         let mut other = lock("002");
         other["pipeline"]["train"]["memory_mb"] = json!(1);
         workshop.write("runs/tiny/002/lock.json", other.to_string());

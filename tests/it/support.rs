@@ -1,5 +1,5 @@
-//! What the tests share: a workshop (a temporary folder with a small pipeline), the program run in it, and its words with
-//! whatever differs between machines replaced.
+//! Helpers that the tests share: a workshop (a temporary folder with a small pipeline), functions that run the program
+//! in it, and the replacement of whatever differs between machines in its output.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use regex::Regex;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A small BERT with random weights: 2 layers of 32, a vocabulary of 90, at most 64 tokens.
+/// A pipeline with a small BERT with random weights: 2 layers of 32, a vocabulary of 90, at most 64 tokens.
 pub(crate) const TINY_PIPELINE: &str = r#"name = "tiny"
 
 [model]
@@ -34,7 +34,7 @@ shard_tokens = 400
 epochs = 3
 "#;
 
-/// As [`TINY_PIPELINE`], with documents in several windows and every kind of state of two layers in many shards.
+/// Like [`TINY_PIPELINE`], with documents in several windows and every kind of state of two layers, in many shards.
 pub(crate) const RICH_PIPELINE: &str = r#"name = "rich"
 
 [model]
@@ -61,22 +61,22 @@ layers = [-1]
 epochs = 3
 "#;
 
-/// Rows of the data that a workshop starts with.
+/// The number of rows in the data of a new workshop.
 pub(crate) const TINY_ROWS: usize = 120;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_frostbert");
 
-/// The folder of the checkout.
+/// Returns the folder of the checkout.
 pub(crate) fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A file or folder of `tests/fixtures`.
+/// Returns a file or folder of `tests/fixtures`.
 pub(crate) fn fixture(name: &str) -> PathBuf {
     repository().join("tests/fixtures").join(name)
 }
 
-/// The folder of the default model, which `make setup` fetches.
+/// Returns the folder of the default model, which `make setup` fetches.
 pub(crate) fn minilm() -> PathBuf {
     let folder = repository().join("models/minilm");
     assert!(
@@ -86,7 +86,7 @@ pub(crate) fn minilm() -> PathBuf {
     folder
 }
 
-/// ONNX Runtime, loaded once for all tests of this process.
+/// Returns ONNX Runtime, which is loaded once for all tests of this process.
 pub(crate) fn runtime() -> &'static Runtime {
     static RUNTIME: std::sync::OnceLock<Runtime> = std::sync::OnceLock::new();
     RUNTIME.get_or_init(|| {
@@ -95,7 +95,7 @@ pub(crate) fn runtime() -> &'static Runtime {
     })
 }
 
-/// The folder of public data sets; where there is none, says so and returns `None`.
+/// Returns the folder of public data sets, or `None`, after a message, if there is none.
 pub(crate) fn datasets() -> Option<PathBuf> {
     let folder = std::env::var_os("FROSTBERT_DATASETS").filter(|folder| !folder.is_empty());
     if folder.is_none() {
@@ -104,15 +104,15 @@ pub(crate) fn datasets() -> Option<PathBuf> {
     folder.map(PathBuf::from)
 }
 
-/// Writes a line to stderr that the test harness does not swallow: why a test was skipped.
+/// Writes a line to stderr that the test harness does not capture, such as why a test was skipped.
 pub(crate) fn say(line: &str) {
     let test = std::thread::current().name().map(str::to_owned);
     let line = format!("{}: {line}\n", test.unwrap_or_default());
-    // A harness without a stderr can do without this word.
+    // The line is not needed if there is no stderr.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// The program in an environment of its own, with nothing on stdin.
+/// Returns the program with a clean environment and an empty stdin.
 pub(crate) fn program(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.current_dir(folder).args(arguments).env_clear();
@@ -125,7 +125,7 @@ pub(crate) fn program(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Distinct texts of words that the tiny vocabulary knows, of 6 to 21 tokens.
+/// Generates distinct texts of words in the tiny vocabulary, of 6 to 21 tokens.
 pub(crate) fn texts(n_texts: usize) -> Vec<String> {
     let classes = [["cold", "snow", "frost"], ["warm", "good", "very"], ["film", "not", "bad"]];
     let mut state = 7u64;
@@ -154,19 +154,19 @@ pub(crate) fn texts(n_texts: usize) -> Vec<String> {
     (0..n_texts).map(text).collect()
 }
 
-/// The label of the text of this number.
+/// Returns the label of the text with this number.
 pub(crate) fn label(number: usize) -> &'static str {
     ["cold", "warm", "plain"][number % 3]
 }
 
-/// A csv file of texts with their labels; numbers count from `first`.
+/// Formats texts with their labels as a csv file; the numbers count from `first`.
 pub(crate) fn csv(texts: &[String], first: usize) -> String {
     let rows = texts.iter().enumerate();
     let rows = rows.map(|(row, text)| format!("{text},{}\n", label(first + row)));
     std::iter::once("text,label\n".to_string()).chain(rows).collect()
 }
 
-/// As [`csv`], with every seventh row twice.
+/// Formats texts like [`csv`], with every seventh row repeated.
 pub(crate) fn csv_with_repeats(n_texts: usize) -> String {
     let once = csv(&texts(n_texts), 0);
     let mut lines: Vec<&str> = once.lines().collect();
@@ -175,7 +175,7 @@ pub(crate) fn csv_with_repeats(n_texts: usize) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Copies a folder with everything in it.
+/// Copies a folder with all its contents.
 pub(crate) fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for (name, bytes) in contents(from) {
@@ -185,7 +185,7 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// What a run of the program left.
+/// The result of running the program.
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
@@ -193,7 +193,7 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    /// Whether the program failed with an error of its own: what it is decides between the codes 1 to 6.
+    /// Returns whether the program failed with an error of its own, which has an exit code from 1 to 6.
     pub(crate) fn has_failed(&self) -> bool {
         matches!(self.code, Some(1..=6))
     }
@@ -205,12 +205,12 @@ pub(crate) struct Workshop {
 }
 
 impl Workshop {
-    /// An empty one.
+    /// Creates an empty workshop.
     pub(crate) fn empty() -> Workshop {
         Workshop { folder: tempfile::tempdir().unwrap() }
     }
 
-    /// One with `pipeline.toml` (tiny BERT) and `train.csv`.
+    /// Creates a workshop with `pipeline.toml` (tiny BERT) and `train.csv`.
     pub(crate) fn tiny() -> Workshop {
         let workshop = Workshop::empty();
         workshop.write("train.csv", csv(&texts(TINY_ROWS), 0));
@@ -218,7 +218,7 @@ impl Workshop {
         workshop
     }
 
-    /// As [`Workshop::tiny`], with a test file of 60 texts that are not in train.
+    /// Creates a workshop like [`Workshop::tiny`], with a test file of 60 texts that are not in train.
     pub(crate) fn with_test_file() -> Workshop {
         let workshop = Workshop::tiny();
         workshop.write("test.csv", csv(&texts(TINY_ROWS + 60)[TINY_ROWS..], TINY_ROWS));
@@ -227,7 +227,7 @@ impl Workshop {
         workshop
     }
 
-    /// One with [`RICH_PIPELINE`] and this many distinct texts, of which every seventh stands in the file twice.
+    /// Creates a workshop with [`RICH_PIPELINE`] and this many distinct texts, of which every seventh occurs twice.
     pub(crate) fn rich(n_texts: usize) -> Workshop {
         let workshop = Workshop::empty();
         workshop.write("train.csv", csv_with_repeats(n_texts));
@@ -249,7 +249,7 @@ impl Workshop {
         fs::write(self.path(name), content).unwrap();
     }
 
-    /// A copy of the tiny BERT in the folder, to be damaged.
+    /// Copies the tiny BERT to a folder of the workshop, to be damaged.
     pub(crate) fn copy_model(&self, name: &str) -> PathBuf {
         let target = self.path(name);
         fs::create_dir(&target).unwrap();
@@ -259,12 +259,12 @@ impl Workshop {
         target
     }
 
-    /// The program with these arguments, in this folder.
+    /// Returns the program with these arguments, in this folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         program(self.folder.path(), arguments)
     }
 
-    /// Runs the program to its end.
+    /// Runs the program until it exits.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         finish(self.command(arguments))
     }
@@ -284,7 +284,7 @@ impl Workshop {
         ran
     }
 
-    /// Runs the program, which must fail with nothing on stdout; returns stderr, ready for a snapshot.
+    /// Runs the program, which must fail with nothing on stdout, and returns its stderr, normalised for a snapshot.
     pub(crate) fn fail(&self, arguments: &[&str]) -> String {
         let ran = self.run(arguments);
         assert!(ran.has_failed() && ran.stdout.is_empty(), "{arguments:?}: {}", ran.stderr);
@@ -295,7 +295,7 @@ impl Workshop {
     pub(crate) fn normalise(&self, text: &str) -> String {
         let folder = self.folder.path();
         let canonical = folder.canonicalize().unwrap();
-        // A checkout may hold a link to a runtime that lies elsewhere.
+        // The runtime in a checkout may be a link to another folder.
         let runtime = repository().join("runtime");
         let runtime = runtime.canonicalize().unwrap_or(runtime);
         let mut text = text
@@ -316,7 +316,7 @@ impl Workshop {
         text
     }
 
-    /// The one cache folder under `cache`.
+    /// Returns the only cache folder under `cache`.
     pub(crate) fn cache(&self) -> PathBuf {
         let mut caches: Vec<PathBuf> = fs::read_dir(self.path("cache"))
             .unwrap()
@@ -327,18 +327,18 @@ impl Workshop {
         caches.remove(0)
     }
 
-    /// The one cache folder, as a path in the workshop.
+    /// Returns the only cache folder, as a path in the workshop.
     pub(crate) fn cache_named(&self) -> PathBuf {
         Path::new("cache").join(self.cache().file_name().unwrap())
     }
 
-    /// The manifest of the one cache.
+    /// Returns the manifest of the only cache.
     pub(crate) fn manifest(&self) -> Value {
         read_json(&self.cache().join("manifest.json"))
     }
 }
 
-/// Runs a command to its end, at most two minutes.
+/// Runs a command until it exits, for at most two minutes.
 pub(crate) fn finish(command: Command) -> Ran {
     let output =
         assert_cmd::Command::from_std(command).timeout(Duration::from_secs(120)).output().unwrap();
@@ -349,13 +349,13 @@ pub(crate) fn finish(command: Command) -> Ran {
     }
 }
 
-/// A JSON file.
+/// Reads a JSON file.
 pub(crate) fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// Every file under a folder with its bytes, by its path in the folder. Left out are a writer's lock, in which
-/// whoever is killed leaves a number, and what is for people only.
+/// Returns every file under a folder with its bytes, by its path in the folder, except a writer's lock, in which a
+/// killed process leaves a number, and files that are only for people.
 pub(crate) fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![folder.to_path_buf()];
@@ -376,7 +376,7 @@ pub(crate) fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-/// Fails with the names of the files that are not in both, or not the same bytes.
+/// Asserts that the files are the same, and otherwise names those that are missing or have other bytes.
 pub(crate) fn assert_same_files(
     expected: &BTreeMap<String, Vec<u8>>,
     got: &BTreeMap<String, Vec<u8>>,

@@ -1,4 +1,4 @@
-//! Sweeps as a user runs them: what is printed and left, and that the bytes depend on nothing that they should not.
+//! Sweeps as users run them: what is printed and written, and that the bytes do not depend on what they should not.
 
 use std::{fs, path::Path};
 
@@ -11,7 +11,7 @@ use crate::{
 
 pub(crate) const SWEEP: &[&str] = &["--json", "sweep", "pipeline.toml"];
 
-/// A workshop with the tiny pipeline, its states extracted, and a section `[sweep]`.
+/// Creates a workshop with the tiny pipeline, extracted states, and a section `[sweep]`.
 pub(crate) fn workshop(sweep: &str) -> Workshop {
     let workshop = Workshop::tiny();
     add_sweep(&workshop, sweep);
@@ -45,7 +45,7 @@ fn a_sweep_holds_the_contract() {
     assert_eq!(sweep["heads"], 2 * 2 * 2 * 2 * 2 * 3);
     assert_eq!(sweep["epochs"], 3.0);
     let number = |key: &str| sweep[key].as_f64().unwrap();
-    // Train and validation are 85 % of 120 rows; of three folds, two are learned from.
+    // Train and validation are 85 % of 120 rows; two of three folds are trained on.
     assert!((number("rows") - 102.0 * 2.0 / 3.0).abs() < 1.0, "{}", number("rows"));
     let rate = number("heads") * number("rows") * number("epochs") / number("seconds");
     assert!((number("head_samples_per_second") / rate - 1.0).abs() < 1e-6);
@@ -140,7 +140,7 @@ fn the_winner_of_a_sweep_without_folds_is_the_head_that_train_makes() {
             "{name}"
         );
     }
-    // Its score in the leaderboard is the validation metric of that very head.
+    // Its score in the leaderboard is the validation metric of the same head.
     let validation = one["metrics"]["validation"]["macro_f1"].as_f64().unwrap();
     let score = report["best"]["validation"]["macro_f1"].as_f64().unwrap();
     assert!((validation - score).abs() < 1e-12, "{validation}, {score}");
@@ -171,7 +171,7 @@ fn halving_gives_heads_up_and_says_at_which_rung() {
     let full = workshop.json(&[SWEEP[1], SWEEP[2], "--set", "sweep.search=random"]);
     let epochs = full["epochs"].as_f64().unwrap();
     assert_eq!(epochs, 16.0);
-    // The head that was trained to the end is the same in both.
+    // A head that was trained to the end is the same in both sweeps.
     let last = board.iter().find(|row| row["rung"] == 3).unwrap();
     let mut others = full["leaderboard"].as_array().unwrap().iter();
     let same = others.find(|row| row["settings"] == last["settings"]).unwrap();
@@ -180,8 +180,8 @@ fn halving_gives_heads_up_and_says_at_which_rung() {
 
 #[test]
 fn nested_folds_choose_without_each_fold_and_judge_the_choice_on_it() {
-    // One of the two learns nothing, so every fold chooses the other; without early stopping it is the head that stands in
-    // the leaderboard.
+    // One of the two learning rates is too low to learn anything, so every fold chooses the other. Without early
+    // stopping, its head is the one in the leaderboard.
     let workshop = workshop(
         "folds = 3\nnested = 2\nlr = [1e-9, 1e-2]\nepochs = [6]\nearly_stopping = [false]\nselect = \"accuracy\"",
     );
@@ -201,7 +201,7 @@ fn nested_folds_choose_without_each_fold_and_judge_the_choice_on_it() {
     let run = workshop.path(report["run"].as_str().unwrap());
     assert_eq!(lines(&run.join("nested.csv")).len(), 1 + 3);
     let board = fs::read(run.join("leaderboard.csv")).unwrap();
-    // The folds that choose have no part in the leaderboard.
+    // The inner folds do not affect the leaderboard.
     add_sweep(
         &workshop,
         "folds = 3\nlr = [1e-9, 1e-2]\nepochs = [6]\nearly_stopping = [false]\nselect = \"accuracy\"",
@@ -296,7 +296,7 @@ fn cosines_stand_on_a_leaderboard_beside_heads_and_score_as_a_cosine_run_alone()
     let sweep = "kind = [\"cosine\", \"ridge\"]\nlayer = [1, 2]\npooling = [\"mean\", \"cls\"]\nstandardize = [true, false]";
     add_sweep(&workshop, sweep);
     let report = workshop.json(&["run", "pipeline.toml"])["sweep"].clone();
-    // A cosine is not scaled: two layers and two poolings, beside twice as many of ridge.
+    // A cosine has no scaling, so it has two layers and two poolings; ridge has twice as many combinations.
     assert_eq!(report["heads"], 4 + 8);
     let board = report["leaderboard"].as_array().unwrap();
     let cosine = board.iter().find(|row| {
@@ -307,7 +307,7 @@ fn cosines_stand_on_a_leaderboard_beside_heads_and_score_as_a_cosine_run_alone()
     let own = expected["validation"]["spearman"].as_f64().unwrap();
     assert!((score - own).abs() < 1e-12, "{score}, {own}");
 
-    // Folds, nested ones and a refit change nothing of what learns nothing.
+    // Folds, nested folds and a refit do not affect a head that is not trained.
     add_sweep(&workshop, "folds = 3\nnested = 2\nlayer = [1]");
     let folds = workshop.json(SWEEP);
     assert_eq!(folds["best"]["test"], expected["test"]);
@@ -323,7 +323,7 @@ fn cosines_stand_on_a_leaderboard_beside_heads_and_score_as_a_cosine_run_alone()
     assert!(workshop.json(&predict)["value"].is_number());
 }
 
-/// Small data of a task, with a sweep.
+/// Runs a sweep on small data of a task.
 fn of_task(data: &str, head: &str, sweep: &str, files: &[(&str, String)]) -> Value {
     let workshop = Workshop::empty();
     for (name, content) in files {
@@ -337,7 +337,7 @@ fn of_task(data: &str, head: &str, sweep: &str, files: &[(&str, String)]) -> Val
     let folder = report["run"].as_str().unwrap();
     let lock = read_json(&workshop.path(folder).join("lock.json"));
     assert!(lock["pipeline"]["sweep"].is_object() && lock["winner"]["sweep"].is_null());
-    // The winner is a run like any other.
+    // The winner can be used like any other run.
     let mut predict = vec!["predict", folder, "--text", "a very cold film"];
     if data.contains("qa") {
         predict.extend(["--text-pair", "the film is snow and the cold frost is good"]);
@@ -364,7 +364,7 @@ fn tasks_of_one_file_have_sweeps_of_their_own() {
     let error = workshop.fail(&["train", "pipeline.toml"]);
     assert!(error.contains("frostbert sweep"), "{error}");
     assert_eq!(workshop.json(&["sweep", "pipeline.toml"])["tasks"]["one"]["heads"], 2);
-    // Where every task sweeps, what they did is a sweep.
+    // If every task has a sweep, the report is that of a sweep.
     let all = ["run", "pipeline.toml", "--set", "tasks.two.sweep.lr=[1e-3]"];
     let report = workshop.json(&all);
     let tasks = &report["sweep"]["tasks"];

@@ -1,4 +1,4 @@
-//! Sweeps that are killed and go on: real processes, and the same bytes at the end.
+//! Sweeps that are killed and resumed: real processes, which end with the same bytes.
 
 use std::{fs, path::Path, process::Child, time::Duration};
 
@@ -7,13 +7,13 @@ use crate::{
     sweep::{SWEEP, workshop},
 };
 
-/// Some six units of heads, in two files of states each.
+/// A sweep with about six units of heads, each of which reads two files of states.
 const LONG: &str = "folds = 3\nseeds = 4\nlr = { min = 1e-4, max = 1e-1, log = true }\nepochs = [20, 30]\ntrials = 60\n\
     pooling = [\"cls\", \"mean\", \"max\"]\nlayer = [1, 2]";
 
 const UNIT: &str = "runs/tiny/001/unfinished/00000.json.gz";
 
-/// Starts a long sweep and waits for a file that it leaves on the way.
+/// Starts a long sweep and waits for a file that it writes on the way.
 fn begun(workshop: &Workshop, sign: &str) -> Child {
     let mut child = workshop.command(SWEEP).spawn().unwrap();
     while !workshop.path(sign).exists() {
@@ -31,7 +31,7 @@ pub(crate) fn kill_at(workshop: &Workshop, sign: &str) {
     child.wait().unwrap();
 }
 
-/// What a sweep leaves, but for its timings.
+/// The files of a sweep, without its timings.
 const FILES: [&str; 5] =
     ["leaderboard.csv", "effects.csv", "head.safetensors", "metrics.json", "predictions.parquet"];
 
@@ -48,7 +48,7 @@ fn a_killed_sweep_goes_on_in_its_folder_and_ends_in_the_same_bytes() {
     kill_at(&workshop, UNIT);
     let run = workshop.path("runs/tiny/001");
     assert!(!run.join("lock.json").exists(), "killed in time");
-    // A sweep of another plan is another run.
+    // A sweep with another plan is a separate run.
     let mut other = SWEEP.to_vec();
     other.extend(["--set", "sweep.select=accuracy", "--set", "sweep.trials=2"]);
     let other = workshop.succeed(&other);
@@ -60,7 +60,7 @@ fn a_killed_sweep_goes_on_in_its_folder_and_ends_in_the_same_bytes() {
         assert!(resumed.stderr.contains(line), "{}", resumed.stderr);
     }
     assert!(!workshop.path(UNIT).exists(), "what was kept is cleared");
-    // A finished sweep is not gone on with: the same again, uninterrupted.
+    // A finished sweep is not resumed: run it again without an interruption.
     let again = workshop.succeed(SWEEP);
     assert!(!again.stderr.contains("resuming"), "{}", again.stderr);
     let whole = workshop.path("runs/tiny/003");
@@ -71,7 +71,7 @@ fn a_killed_sweep_goes_on_in_its_folder_and_ends_in_the_same_bytes() {
 fn a_journal_that_outlived_its_finished_sweep_is_removed_by_the_next_one() {
     let workshop = workshop(LONG);
     workshop.succeed(SWEEP);
-    // A kill between the lock of the run and the removal of the journal leaves this.
+    // This is what remains after a kill between writing the lock of the run and removing the journal.
     let left = workshop.path("runs/tiny/001/unfinished");
     fs::create_dir(&left).unwrap();
     fs::copy(workshop.path("runs/tiny/001/lock.json"), left.join("lock.json")).unwrap();

@@ -1,4 +1,4 @@
-//! Tags of words: their schemes, sequences that cannot be, words without a state, and where entities stand in a text.
+//! Tags of words: their schemes, invalid sequences, words without a state, and the positions of entities in a text.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ fn tagger(settings: &'static str) -> Case {
     Case { task: "tokens", data: Data::Iob2, cache: "max_length = 32", settings }
 }
 
-/// A tagger on the embeddings of words: it learns what every word is by itself, to the last one.
+/// A tagger on the embedding layer, which learns perfectly what every word is by itself.
 const BY_WORD: &str = "[head]\nkind = \"KIND\"\nlayers = [0]\ndropout = 0.0\n\
                        [train]\nepochs = 40\nlr = 3e-2\nearly_stopping = false";
 
@@ -38,7 +38,7 @@ fn texts_of(value: &Value) -> Vec<String> {
     texts.map(|text| text.as_str().unwrap().to_string()).collect()
 }
 
-/// Whether no I- stands where its entity has not begun.
+/// Returns whether every I- continues an entity of its type.
 fn is_iob2(tags: &[String]) -> bool {
     let mut before = "O";
     tags.iter().all(|tag| {
@@ -79,7 +79,7 @@ fn both_schemes_of_the_same_entities_give_the_same_head() {
 
 #[test]
 fn no_head_says_that_an_entity_goes_on_which_has_not_begun() {
-    // In training `snow` always goes on with what `frost` began; in the test nothing began.
+    // In training, `snow` always continues an entity that `frost` began; in the test set, none has begun.
     let [mut train, mut test] = [Vec::new(), Vec::new()];
     let mut random = Random::new(5);
     let tagged = |word: &str, tag: &str| -> Tagged { (word.into(), tag.into()) };
@@ -114,7 +114,7 @@ fn no_head_says_that_an_entity_goes_on_which_has_not_begun() {
 fn heads_trained_on_noise_say_valid_sequences_alone() {
     let mut random = Random::new(11);
     let words = ["the", "is", "and", "film", "not", "cold", "snow", "frost"];
-    // Inside words are the most frequent, so that a head says them wherever it may.
+    // Inside tags are the most frequent, so a head predicts them wherever they are allowed.
     let tags = ["O", "B-A", "I-A", "I-A", "I-A", "B-B", "I-B", "I-B", "I-B"];
     let mut sentence = |number: usize| {
         let mut sentence: Vec<Tagged> = Vec::new();
@@ -148,7 +148,7 @@ fn heads_trained_on_noise_say_valid_sequences_alone() {
     }
 }
 
-/// The entities of tags in IOB2: sentence, type, first word and the one after the last.
+/// Returns the entities in tags in IOB2: the sentence, the type, the first word, and one past the last word.
 fn entities(sentences: &[Vec<String>]) -> BTreeSet<(usize, String, usize, usize)> {
     let mut found = BTreeSet::new();
     for (number, tags) in sentences.iter().enumerate() {
@@ -175,7 +175,7 @@ fn words_beyond_the_longest_input_count_as_outside() {
         words.collect()
     };
     let train: Vec<Vec<Tagged>> = (1..31).map(sentence).collect();
-    // 30 words have a state: 32 tokens but the two special ones.
+    // 30 words have a state: 32 tokens without the two special ones.
     let test = [sentence(9), sentence(60)];
     let workshop = workshop(&conll(&train), &conll(&test), &by_word("linear"));
     let report = workshop.json(&["run", PIPELINE]);
@@ -226,7 +226,7 @@ fn entities_stand_at_characters_whatever_their_bytes() {
     let text = frost.unwrap_or_else(|| panic!("{entities:?}"))["text"].as_str().unwrap();
     assert!(text.starts_with("FROST"), "{entities:?}");
 
-    // Words of a file are joined by one space.
+    // The words of a file are joined by single spaces.
     workshop.write("new.conll", "🙂\tO\nthé\tO\nsnow\tO\n\n");
     let line = predicted(&workshop, &["runs/tiny", "new.conll"]).remove(0);
     assert_eq!(line["text"], "🙂 thé snow");

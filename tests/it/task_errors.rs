@@ -1,4 +1,4 @@
-//! Tasks, heads and files that do not go together: what stands on stderr, word by word.
+//! Incompatible tasks, heads and files, with the exact text on stderr.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Every task and every kind of head, run as a user runs it: what is printed, what is left, that it is the same bytes
-//! whichever way it is made, and that the saved head says and scores again what the run said and scored.
+//! Every task and every kind of head, run as users run it: what is printed and written, that the bytes are the same
+//! whichever way a run is made, and that the saved head reproduces the predictions and the scores of the run.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use crate::{
     support::{Workshop, contents, read_json},
 };
 
-/// The metrics of a task, and which of them have intervals.
+/// Returns the metrics of a task, and those that have intervals.
 fn metrics_of(task: &str) -> (&'static [&'static str], &'static [&'static str]) {
     match task {
         "classification" => (
@@ -59,7 +59,7 @@ fn assert_report(case: &Case, report: &Value) {
     assert_eq!(train["task"], case.task);
     assert!(train["run"].is_string() && train["seconds"].is_f64());
     let (names, with_interval) = metrics_of(case.task);
-    // Parts of speech are no entities.
+    // Parts of speech are not entities.
     let is_there = |name: &&&str| case.data != Data::Conllu || !name.starts_with("entity");
     for part in ["train", "validation", "test"] {
         let metrics = &train["metrics"][part];
@@ -120,7 +120,7 @@ fn keys(line: &Value) -> Vec<&str> {
     keys.map(String::as_str).collect()
 }
 
-/// Fails where a printed prediction is not what the run wrote of the same row.
+/// Asserts that a printed prediction is the one that the run wrote for the same row.
 fn assert_same_prediction(case: &Case, line: &Value, row: &Map<String, Value>) {
     let is_pair = row.contains_key("text_pair");
     let with_pair = |mut names: Vec<&'static str>| {
@@ -184,7 +184,7 @@ impl Case {
         !without.iter().any(|kind| self.settings.contains(kind))
     }
 
-    /// Fails where the run breaks its contract.
+    /// Asserts that the run fulfils its contract.
     fn hold(&self) {
         let workshop = self.workshop();
         let report = assert_same_bytes(&workshop);

@@ -1,4 +1,4 @@
-//! What people see on a terminal: colours, tables that fit, what was probably meant, completions and manual pages.
+//! Output on a terminal: colours, tables that fit, suggestions for misspelt names, completions, and manual pages.
 
 use std::fs;
 
@@ -24,7 +24,7 @@ fn colours_come_where_they_are_asked_for_and_nowhere_else() {
     let wrong = workshop.run(&["run", "missing.toml", "--color", "mauve"]);
     assert_eq!(wrong.code, Some(2));
 
-    // What data holds changes no colour.
+    // Data cannot change colours.
     workshop.write("train.csv", "text,label\n\u{1b}[31mred,\u{1b}[31mred\nb,c\n");
     let ran = workshop.run(&["run", "pipeline.toml", "--color=always"]);
     assert!(!ran.stderr.contains("\u{1b}[31mred"), "{:?}", ran.stderr);
@@ -34,7 +34,7 @@ fn colours_come_where_they_are_asked_for_and_nowhere_else() {
     assert!(!warned.stderr.is_empty());
 }
 
-/// A sweep of kinds, poolings and rates on the tiny BERT.
+/// Creates a workshop with a sweep over kinds of heads, poolings and rates on the tiny BERT.
 fn sweep_of_kinds() -> Workshop {
     let workshop = Workshop::empty();
     workshop.write("train.csv", csv(&texts(90), 0));
@@ -65,7 +65,7 @@ fn a_leaderboard_fits_the_terminal_and_its_best_rows_stand_out() {
         ]
     );
     assert!(page.contains("dropout 0.") || page.contains("lambda 1"), "{page}");
-    // A layer stands in the leaderboard and in a table of its own, and among the effects not again.
+    // Layers are in the leaderboard and in their own table, and therefore not among the effects.
     let effects = page.split("\neffects ").nth(1).unwrap().split("\nlayers ").next().unwrap();
     assert!(effects.contains(" pooling ") && !effects.contains(" layer "), "{effects}");
 

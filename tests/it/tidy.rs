@@ -1,4 +1,5 @@
-//! The rules of the house (docs: the layer list of the architecture), held by tests so that nobody has to remember them.
+//! The rules of this code base (see the list of layers in docs/architecture.md), enforced by tests so that nobody has
+//! to remember them.
 
 mod source;
 mod structure;
@@ -9,7 +10,7 @@ use source::{NamedPath, ROOTS, Source, Token, paths};
 
 use crate::support::repository;
 
-/// The rows, from the top: a file imports only from rows below its own.
+/// The layers, from the top: a file imports only from layers below its own.
 const LAYERS: [&str; 20] = [
     "internals",
     "api",
@@ -33,7 +34,7 @@ const LAYERS: [&str; 20] = [
     "error",
 ];
 
-/// The rows of frostbert-cache. Files of one row never import each other.
+/// The layers of frostbert-cache. Files of one layer never import each other.
 const CACHE_LAYERS: [&[&str]; 20] = [
     &["prune"],
     &["cache", "export", "diff", "gc", "verify"],
@@ -57,7 +58,7 @@ const CACHE_LAYERS: [&[&str]; 20] = [
     &["error"],
 ];
 
-/// What frostbert-cache may depend on: other programs compile all of it.
+/// The crates that frostbert-cache may depend on, because other programs compile all of them.
 const CACHE_DEPENDENCIES: [&str; 14] = [
     "arrow",
     "blake3",
@@ -75,11 +76,12 @@ const CACHE_DEPENDENCIES: [&str; 14] = [
     "thiserror",
 ];
 
-/// The modules of frostbert-cache that every row may use; the others are the cache itself, which stands above `encoder`.
+/// The modules of frostbert-cache that every layer may use. The other modules are the cache itself, which is above
+/// `encoder`.
 const BELOW_THE_CACHE: [&str; 8] =
     ["states", "fingerprint", "durable", "fence", "mmap", "wording", "progress", "error"];
 
-/// Rows that never see texts, tokens, Parquet or ONNX.
+/// Layers that know nothing about texts, tokens, Parquet or ONNX.
 const BLIND: [&str; 3] = ["head", "train", "metrics"];
 
 /// Foreign crates, and the only places in the root package that may name them.
@@ -127,7 +129,7 @@ const UNSAFE_FILES: [&str; 2] = ["crates/frostbert-cache/src/mmap.rs", "src/trai
 
 const MOST_LINES: usize = 500;
 
-/// A rule looks at one file and returns its complaints.
+/// A rule checks one file and returns its complaints.
 type Rule = fn(&Source) -> Vec<String>;
 
 fn layers(source: &Source) -> Vec<String> {
@@ -173,7 +175,7 @@ fn layers(source: &Source) -> Vec<String> {
     complaints
 }
 
-/// Whether a path leads into the cache itself, and not only to what lies below it.
+/// Returns whether a path leads into the cache itself, and not only to the modules below it.
 fn sees_cache(path: &NamedPath<'_>) -> bool {
     let ["frostbert_cache", module, ..] = path.segments[..] else {
         return false;
@@ -188,7 +190,7 @@ fn foreign_crates(source: &Source) -> Vec<String> {
     }
     let tokens = source.tokens();
     let named = paths(&tokens);
-    // A module of ours may carry the name of the crate that it wraps.
+    // One of our modules may have the name of the crate that it wraps.
     let own = |path: &NamedPath<'_>| ["crate", "super", "self"].contains(&path.segments[0]);
     let imported = named.iter().filter(|path| own(path)).filter_map(|path| path.segments.last());
     let declared = tokens.windows(2).filter(|pair| pair[0].text == "mod").map(|pair| &pair[1].text);
@@ -409,7 +411,7 @@ fn the_library_alone_compiles_no_terminal_and_no_client() {
     }
 }
 
-/// Each rule, a file that breaks it, and one that does not.
+/// Tests each rule with files that break it and files that do not.
 #[test]
 fn every_rule_finds_what_it_forbids_and_nothing_else() {
     let long = "//\n".repeat(MOST_LINES + 1);

@@ -1,4 +1,5 @@
-//! Truncation, windows and alignment beside the Python tokenizers: `scripts/fixtures/windows.py` made the numbers.
+//! Truncation, windows and alignment compared with the Python tokenizers; the expected numbers are made by
+//! `scripts/fixtures/windows.py`.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -17,7 +18,7 @@ use tempfile::TempDir;
 
 use crate::support::{fixture, read_json};
 
-/// The tokenizer files of a fixture, with those that are made of others.
+/// The tokenizer files of a fixture, including those that are derived from others.
 struct Tokenizers {
     made: TempDir,
 }
@@ -54,7 +55,7 @@ impl Tokenizers {
     }
 }
 
-/// What our tokenizer makes of a case's input.
+/// Encodes the input of a case with our tokenizer.
 fn encode(tokenizer: &TextTokenizer, case: &Value, aligned: bool) -> Encoding {
     let parts: Vec<String> = serde_json::from_value(case["input"].clone()).unwrap();
     let input = match (&case["split"], &parts[..]) {
@@ -66,7 +67,7 @@ fn encode(tokenizer: &TextTokenizer, case: &Value, aligned: bool) -> Encoding {
     tokenizer.encode(&[input], aligned).unwrap().remove(0)
 }
 
-/// A short name of a case, for messages.
+/// Returns a name for a case, for messages.
 fn name(case: &Value) -> String {
     let fields = ["tokenizer", "overflow", "max_length", "stride", "input"];
     fields.map(|field| case[field].to_string()).join(" ")
@@ -103,7 +104,8 @@ fn windows_and_their_alignment_equal_those_of_the_python_tokenizers() {
     let mut n_prefixed = 0;
     for case in fixture["cases"].as_array().unwrap() {
         if case["split"] == true && case["tokenizer"] == "families/roberta" {
-            // Given words get the space before them that this tokenizer.json leaves out, as if it had `add_prefix_space`.
+            // Words that are given separately get a leading space, which this tokenizer.json omits, as if it had
+            // `add_prefix_space`.
             continue;
         }
         let encoding = encode(&tokenizers.open(case), case, true);
@@ -141,9 +143,10 @@ fn ids_do_not_depend_on_whether_an_alignment_is_asked_for() {
     }
 }
 
-/// Here our rule is another than that of transformers, which stops with an error where the first text leaves no room
-/// beside the stride: a first text that does not fit beside the whole second one keeps half of what the stride leaves, or
-/// whatever the second one leaves, if that is more. The fixture holds what transformers makes of as much of it.
+/// Our rule differs here from that of transformers, which fails if the first text leaves no room for the stride. A
+/// first text that does not fit next to the whole second text keeps half of the room that the stride leaves, or the
+/// room that the second text leaves, whichever is larger. The fixture has the result of transformers for a first text
+/// that was cut in this way.
 #[test]
 fn a_question_of_too_many_tokens_is_cut_and_the_rest_equals_transformers() {
     let tokenizers = Tokenizers::new();
@@ -158,7 +161,7 @@ fn a_question_of_too_many_tokens_is_cut_and_the_rest_equals_transformers() {
 
 #[test]
 fn a_pair_always_has_room_for_its_special_tokens() {
-    // `<s> a </s> </s> b </s>`: one more than `[CLS] a [SEP] b [SEP]`.
+    // `<s> a </s> </s> b </s>` has one special token more than `[CLS] a [SEP] b [SEP]`.
     let path = fixture("families/roberta").join("tokenizer.json");
     for max_length in 1..8 {
         let Ok(tokenizer) = TextTokenizer::open(&path, max_length, Overflow::Truncate) else {

@@ -1,20 +1,20 @@
-//! A Rust source cut into words and signs, and the paths that it names: enough of the grammar to hold the rules.
+//! Splits Rust sources into tokens, and finds the paths in them: enough of the grammar to check the rules.
 
 use crate::support::repository;
 
-/// The folders of sources: of the root package, and of frostbert-cache.
+/// The source folders of the root package and of frostbert-cache.
 pub(super) const ROOTS: [&str; 2] = ["src", "crates/frostbert-cache/src"];
 
-/// One file of a crate.
+/// A source file of a crate.
 pub(super) struct Source {
-    /// The one of [`ROOTS`] that it lies in.
+    /// The one of [`ROOTS`] that contains it.
     pub(super) root: &'static str,
-    /// Its path under the root, with `/`.
+    /// Its path below the root, with `/`.
     pub(super) path: String,
     pub(super) text: String,
 }
 
-/// A word or a sign of a source.
+/// A word or a punctuation mark.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Token<'a> {
     pub(super) text: &'a str,
@@ -29,7 +29,7 @@ pub(super) struct NamedPath<'a> {
 }
 
 impl Source {
-    /// Every Rust file under one of [`ROOTS`].
+    /// Reads every Rust file under one of [`ROOTS`].
     pub(super) fn read_all(root: &'static str) -> Vec<Source> {
         let folder = repository().join(root);
         let mut sources = Vec::new();
@@ -50,12 +50,12 @@ impl Source {
         sources
     }
 
-    /// Its tokens, tests included.
+    /// Returns its tokens, including tests.
     pub(super) fn all_tokens(&self) -> Vec<Token<'_>> {
         tokens(&self.text)
     }
 
-    /// Its tokens without items under `#[cfg(test)]`; none for a file of tests.
+    /// Returns its tokens without items under `#[cfg(test)]`; empty for a file of tests.
     pub(super) fn tokens(&self) -> Vec<Token<'_>> {
         let name = self.path.rsplit('/').next().unwrap_or_default();
         if name.starts_with("tests") {
@@ -64,32 +64,32 @@ impl Source {
         without_tests(&tokens(&self.text))
     }
 
-    /// The row it belongs to: `data` for `data/read.rs`, `states` for `states.rs`.
+    /// Returns the module that decides its layer: `data` for `data/read.rs`, `states` for `states.rs`.
     pub(super) fn module(&self) -> &str {
         self.path.split('/').next().unwrap_or_default().trim_end_matches(".rs")
     }
 
-    /// Whether it belongs to the program and not to a library.
+    /// Returns whether it belongs to the program and not to a library.
     pub(super) fn is_binary(&self) -> bool {
         !self.is_of_cache() && ["main", "cli"].contains(&self.module())
     }
 
-    /// Whether it belongs to frostbert-cache.
+    /// Returns whether it belongs to frostbert-cache.
     pub(super) fn is_of_cache(&self) -> bool {
         self.root == ROOTS[1]
     }
 
-    /// Its path under the repository.
+    /// Returns its path in the repository.
     pub(super) fn place(&self) -> String {
         format!("{}/{}", self.root, self.path)
     }
 
-    /// Its module, from the root of the crate.
+    /// Returns the path of its module, from the root of the crate.
     pub(super) fn segments(&self) -> Vec<&str> {
         self.path.trim_end_matches(".rs").split('/').collect()
     }
 
-    /// Whether it is a file, or belongs to a folder that is named with a `/` at its end.
+    /// Returns whether it is this file, or belongs to this folder, which is written with a `/` at its end.
     pub(super) fn stands_in(&self, place: &str) -> bool {
         match place.strip_suffix('/') {
             Some(folder) => self.path.starts_with(place) || self.path == format!("{folder}.rs"),
@@ -97,18 +97,18 @@ impl Source {
         }
     }
 
-    /// How many `super` lead from it to the root of the crate.
+    /// Returns how many `super` lead from it to the root of the crate.
     pub(super) fn depth(&self) -> usize {
         self.path.matches('/').count() + 1
     }
 
-    /// A complaint about a place in it.
+    /// Returns a complaint about a line of it.
     pub(super) fn complain(&self, line: usize, problem: &str) -> String {
         format!("{}:{line}: {problem}", self.place())
     }
 }
 
-/// Cuts a source into words and signs (`::` is one); comments, strings, characters and lifetimes are left out.
+/// Splits a source into words and punctuation (`::` is one token), without comments, strings, characters and lifetimes.
 pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
     let bytes = text.as_bytes();
     let (mut tokens, mut at, mut line) = (Vec::new(), 0, 1);
@@ -146,7 +146,7 @@ fn is_word(token: &str) -> bool {
     token.bytes().next().is_some_and(is_word_byte)
 }
 
-/// Block comments nest.
+/// Returns the length of a block comment; block comments nest.
 fn block_comment_length(rest: &str) -> usize {
     let (mut depth, mut at) = (0, 0);
     while at < rest.len() {
@@ -162,7 +162,7 @@ fn block_comment_length(rest: &str) -> usize {
     rest.len()
 }
 
-/// The length of the string literal that `rest` starts with, if it does: plain, byte, C or raw.
+/// Returns the length of the string literal at the start of `rest`, if there is one: plain, byte, C or raw.
 fn string_length(rest: &str) -> Option<usize> {
     let prefix = ["", "b", "c", "r", "br", "cr"].into_iter().find(|prefix| {
         let after = rest.strip_prefix(prefix).unwrap_or("");
@@ -190,7 +190,7 @@ fn string_length(rest: &str) -> Option<usize> {
     Some(rest.len())
 }
 
-/// The length of a character literal, or of a lifetime's name.
+/// Returns the length of a character literal or of the name of a lifetime.
 fn quote_length(rest: &str) -> usize {
     let mut characters = rest.char_indices().skip(1);
     let Some((_, first)) = characters.next() else {
@@ -206,7 +206,7 @@ fn quote_length(rest: &str) -> usize {
     }
 }
 
-/// Leaves out every item that `#[cfg(test)]` stands before.
+/// Removes every item with the attribute `#[cfg(test)]`.
 pub(super) fn without_tests<'a>(tokens: &[Token<'a>]) -> Vec<Token<'a>> {
     const ATTRIBUTE: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
     let (mut kept, mut at) = (Vec::new(), 0);
@@ -222,7 +222,7 @@ pub(super) fn without_tests<'a>(tokens: &[Token<'a>]) -> Vec<Token<'a>> {
     kept
 }
 
-/// One past the item that starts here: its `;`, or the brace that closes it.
+/// Returns the index after the item that starts here, which ends with a `;` or its closing brace.
 fn item_end(tokens: &[Token<'_>], mut at: usize) -> usize {
     let mut depth = 0;
     while at < tokens.len() {
@@ -240,7 +240,7 @@ fn item_end(tokens: &[Token<'_>], mut at: usize) -> usize {
     at
 }
 
-/// The paths that a source names: those of `use` (braces expanded), and those written out with `::`.
+/// Returns the paths in a source: those in `use`, with braces expanded, and those written out with `::`.
 pub(super) fn paths<'a>(tokens: &[Token<'a>]) -> Vec<NamedPath<'a>> {
     let text = |at: usize| tokens.get(at).map_or("", |token| token.text);
     let (mut paths, mut at) = (Vec::new(), 0);
@@ -265,7 +265,7 @@ pub(super) fn paths<'a>(tokens: &[Token<'a>]) -> Vec<NamedPath<'a>> {
     paths
 }
 
-/// Expands one branch of a `use`; returns where it ends.
+/// Expands one branch of a `use`, and returns where it ends.
 fn use_tree<'a>(
     tokens: &[Token<'a>],
     mut at: usize,

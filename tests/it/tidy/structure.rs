@@ -1,17 +1,17 @@
-//! Rules that look at all files together: no circle of imports inside a folder, no type name defined twice.
+//! Rules that look at all files together: no circular imports inside a folder, and no type name defined twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::source::{Source, paths};
 
-/// Type names that are defined in several files, each with the reason.
+/// The type names that may be defined in several files, each with the reason.
 const DOUBLED: [(&str, &str); 0] = [];
 
-/// The files and folders of one folder, each with those that it imports.
+/// The files and folders in one folder, each with those that it imports.
 type Imports<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
 
-/// Circles of imports inside each folder of a crate. A file and the folder of its name are one; what a file and the files below it
-/// import of each other counts nowhere.
+/// Finds circular imports inside each folder of a crate. A file and the folder of the same name are one unit; imports
+/// between them do not count.
 pub(super) fn circles(sources: &[Source]) -> Vec<String> {
     let modules: BTreeSet<Vec<&str>> = sources.iter().map(Source::segments).collect();
     let tokens: Vec<_> = sources.iter().map(Source::tokens).collect();
@@ -50,7 +50,7 @@ pub(super) fn circles(sources: &[Source]) -> Vec<String> {
     complaints
 }
 
-/// The module among `modules` that a path leads into, as seen from `module`.
+/// Returns the module among `modules` that a path leads into, as seen from `module`.
 fn target<'a, 'm>(
     module: &[&'a str],
     path: &[&'a str],
@@ -70,7 +70,7 @@ fn target<'a, 'm>(
     Some(longest)
 }
 
-/// Everything that imports lead to.
+/// Returns everything that can be reached by imports.
 fn reached<'a>(from: &str, imports: &Imports<'a>) -> BTreeSet<&'a str> {
     let (mut reached, mut left) = (BTreeSet::new(), vec![from]);
     while let Some(name) = left.pop() {
@@ -83,7 +83,8 @@ fn reached<'a>(from: &str, imports: &Imports<'a>) -> BTreeSet<&'a str> {
     reached
 }
 
-/// Types that are defined in several files of a crate and do not stand in [`DOUBLED`], and names there that are not.
+/// Returns the types that are defined in several files of a crate but are not in [`DOUBLED`], and the names in it that
+/// are not defined twice.
 pub(super) fn doubled_types(sources: &[Source]) -> Vec<String> {
     let mut places: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     for source in sources {
