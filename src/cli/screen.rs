@@ -256,7 +256,10 @@ fn fitting_widths(lines: &[Vec<String>], n_columns: usize, width: usize) -> Vec<
 
 /// Returns whether a cell is empty or a number, with or without an interval or a unit.
 fn is_number(cell: &str) -> bool {
-    cell.is_empty() || cell.starts_with(|c: char| c.is_ascii_digit() || "-+[".contains(c))
+    let mut words = cell.split_whitespace();
+    let is_number =
+        |word: &str| word.starts_with(|c: char| c.is_ascii_digit() || "-+[".contains(c));
+    words.next().is_none_or(is_number) && words.filter(|word| !is_number(word)).count() <= 1
 }
 
 /// Returns whether a cell spans the columns that its line lacks.
@@ -311,6 +314,13 @@ mod tests {
         let shown = laid_out(&lines, 40);
         assert_eq!(shown[1], "a_very_long_name_o...  0.912 [0.9, 0.93]");
         assert_eq!(shown[1].len(), 40);
+    }
+
+    #[test]
+    fn a_text_that_begins_with_a_number_is_shortened_as_words_are() {
+        let lines: [&[&str]; 2] =
+            [&["text", "truth"], &["2 words that are followed by many others", "no"]];
+        assert_eq!(laid_out(&lines, 24)[1], "2 words that ...  no");
     }
 
     #[test]
