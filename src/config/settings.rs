@@ -451,7 +451,7 @@ mod tests {
         Pipeline::check(Path::new("p.toml"), file.clone()).unwrap();
         let refused = |file: PipelineFile| {
             let error = Pipeline::check(Path::new("p.toml"), file).unwrap_err();
-            let expected = "p.toml: the path `a\u{FFFD}.csv` is no UTF-8";
+            let expected = "p.toml: the path `a\u{FFFD}.csv` is not valid UTF-8";
             assert!(error.to_string().starts_with(expected), "{error}");
         };
         for place in places {

@@ -357,7 +357,7 @@ mod tests {
             (
                 source(Some("(?<text>.*"), None),
                 "expected a regular expression as `pattern`, got regex parse",
-                "mend",
+                "correct the pattern",
             ),
             (id, "expected an id in every line, got no `pattern` with a group `id`", "leave `id`"),
         ] {
