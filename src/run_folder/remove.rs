@@ -1,6 +1,9 @@
 //! Runs that somebody names, removed.
 
-use std::path::{Path, PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 
@@ -77,15 +80,17 @@ impl Removal {
         let mut done = Removed::default();
         for folder in &self.folders {
             let whole = without_links(folder)?;
-            let runs = place_of(folder).ok().map(|(runs, _)| runs);
+            let runs = place_of(&whole).ok().map(|(runs, _)| runs);
             // Nobody gives it a tag until it is gone.
             let _changing = runs.as_deref().map(Changing::begin);
             check(folder, self.force)?;
-            if let Some(runs) = &runs {
-                done.tags.extend(drop_tags(runs, &whole)?);
-            }
+            let tags = tags_of(&whole)?;
             let bytes = bytes_in(folder)?;
             remove(&whole)?;
+            if let Some(runs) = &runs {
+                drop_tags(runs, &tags)?;
+            }
+            done.tags.extend(tags);
             done.bytes += bytes;
             done.removed.push(folder.clone());
         }
@@ -113,10 +118,12 @@ fn locate(path: &Path) -> Result<PathBuf> {
     Err(no_run(if !named.exists() && below.exists() { below } else { named }))
 }
 
-/// Whether a folder holds a lock, or is the numbered one of a run of several tasks.
+/// Whether a folder holds a lock, or is the numbered one of a run of several tasks. A name of runs can be a number too.
 fn is_run(folder: &Path) -> bool {
     let is_numbered = folder.file_name().and_then(number_of).is_some();
-    folder.join(LOCK_FILE).is_file() || (is_numbered && !finished_in(folder).is_empty())
+    let is_name = || newest_first(folder).is_ok_and(|runs| !runs.is_empty());
+    folder.join(LOCK_FILE).is_file()
+        || (is_numbered && !is_name() && !finished_in(folder).is_empty())
 }
 
 /// Why a folder is no run.
@@ -165,11 +172,22 @@ fn check(folder: &Path, force: bool) -> Result<()> {
     if !is_run(folder) {
         return Err(no_run(folder.to_path_buf()));
     }
+    let whole = without_links(folder)?;
+    let is_inside = env::current_dir().and_then(|here| here.canonicalize());
+    if is_inside.is_ok_and(|here| here.starts_with(&whole)) {
+        let hint = "go to another folder first".into();
+        return Err(refuse("the folder of a run", "in which this command runs".into(), hint));
+    }
     let lock = folder.join(LOCK_FILE);
     if lock.is_file() {
-        Lock::read(&lock)?;
+        let lock = Lock::read(&lock)?;
+        if let Some(missing) = lock.outputs.keys().find(|name| !folder.join(name).is_file()) {
+            let why = format!("which has a lock.json and no {missing}");
+            let hint = "remove it by hand if it is what is left of a run".into();
+            return Err(refuse("the folder of a whole run", why, hint));
+        }
     }
-    match tag_of(folder)? {
+    match tags_of(&whole)?.into_iter().next() {
         Some(tag) if !force => Err(refuse(
             "a run without a tag",
             format!("which has the tag {tag}"),
@@ -179,15 +197,14 @@ fn check(folder: &Path, force: bool) -> Result<()> {
     }
 }
 
-/// A tag of a run, or of one in its folder.
-fn tag_of(folder: &Path) -> Result<Option<String>> {
-    let Ok((runs, _)) = place_of(folder) else {
-        return Ok(None);
+/// Returns the tags of a run, and of those in its folder, given as a path without links.
+fn tags_of(whole: &Path) -> Result<Vec<String>> {
+    let Ok((runs, _)) = place_of(whole) else {
+        return Ok(Vec::new());
     };
-    let (tags, whole) = (Tags::read(&runs)?, without_links(folder)?);
-    let mut tagged = tags.folders(&runs).into_iter();
-    let own = tagged.find(|(run, _)| run.starts_with(&whole));
-    Ok(own.map(|(_, tag)| tag.to_string()))
+    let tags = Tags::read(&runs)?;
+    let own = tags.folders(&runs).into_iter().filter(|(run, _)| run.starts_with(whole));
+    Ok(own.map(|(_, tag)| tag.to_string()).collect())
 }
 
 /// Whether a process writes a run, or the run of several tasks that it belongs to.

@@ -160,20 +160,17 @@ pub fn untag(tag: &Path) -> Result<TagChange> {
     Ok(TagChange { tag: name.into(), run: None, before: Some(runs.join(before)) })
 }
 
-/// Takes away the tags of a run, and of those in its folder, and returns them; `run` is a path without links. The caller is
-/// [`Changing`] the folder of runs.
+/// Removes tags. The caller is [`Changing`] the folder of runs.
 ///
 /// # Errors
-/// When the file of tags is damaged, or the disk refuses.
-pub(crate) fn drop_tags(runs: &Path, run: &Path) -> Result<Vec<String>> {
+/// Returns an error if the file of tags is damaged or cannot be written.
+pub(crate) fn drop_tags(runs: &Path, dropped: &[String]) -> Result<()> {
     let mut tags = Tags::read(runs)?;
-    let own = tags.folders(runs).into_iter().filter(|(tagged, _)| tagged.starts_with(run));
-    let dropped: Vec<String> = own.map(|(_, tag)| tag.to_string()).collect();
     if !dropped.is_empty() {
         tags.0.retain(|tag, _| !dropped.contains(tag));
         tags.write(runs)?;
     }
-    Ok(dropped)
+    Ok(())
 }
 
 /// The folder of runs and the tag that a path may mean: `production` is looked for in the default folder of runs.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     runs::begun,
-    support::{Workshop, contents},
+    support::{Workshop, contents, finish},
 };
 
 /// A workshop with so many runs.
@@ -54,6 +54,11 @@ fn what_is_no_run_stays() {
     workshop.write("runs/tiny/002/unfinished/lock.json", "{}");
     fs::create_dir(workshop.path("notes")).unwrap();
     workshop.write("notes/lock.json", "{ \"mine\": true }");
+    // A lock alone, kept to replay its run.
+    fs::create_dir(workshop.path("kept")).unwrap();
+    fs::copy(workshop.path("runs/tiny/001/lock.json"), workshop.path("kept/lock.json")).unwrap();
+    // A name of runs that is a number, as a run is.
+    workshop.succeed(&["train", "pipeline.toml", "--set", "name=2024"]);
     for (run, code, wanted) in [
         ("runs", 4, "got a folder without one"),
         ("runs/tiny", 4, "got a folder of runs"),
@@ -64,6 +69,9 @@ fn what_is_no_run_stays() {
         ("cache", 4, "got a folder without one"),
         (".", 4, "got a folder without one"),
         ("notes", 3, "expected a lock file of this program"),
+        ("kept", 2, "which has a lock.json and no "),
+        ("runs/2024", 4, "got a folder of runs"),
+        ("2024", 4, "name a run in it"),
     ] {
         assert_refused(&workshop, &[run, "--yes"], code, wanted);
         // One that must stay keeps the others too.
@@ -138,4 +146,28 @@ fn a_link_to_a_run_stays_and_so_does_what_it_leads_to() {
     let report = workshop.json(&["runs", "rm", "runs/small/001", "--yes", "--force"]);
     assert_eq!(report["tags"], json!(["mine"]));
     assert!(!workshop.path("runs/tiny/001").exists() && workshop.path("runs/tiny").is_dir());
+}
+
+#[test]
+#[cfg(unix)]
+fn a_tag_holds_a_run_that_is_named_through_another_folder_of_runs() {
+    use std::os::unix::fs::symlink;
+
+    let workshop = with_runs(1);
+    workshop.succeed(&["runs", "tag", "tiny/001", "mine"]);
+    fs::create_dir(workshop.path("others")).unwrap();
+    symlink(workshop.path("runs/tiny"), workshop.path("others/tiny")).unwrap();
+    assert_refused(&workshop, &["others/tiny/001", "--yes"], 2, "which has the tag mine");
+}
+
+#[test]
+fn a_command_does_not_remove_the_run_in_which_it_is_called() {
+    let workshop = with_runs(1);
+    let mut command = workshop.command(&["runs", "rm", ".", "--yes"]);
+    let ran = finish({
+        command.current_dir(workshop.path("runs/tiny/001"));
+        command
+    });
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    assert!(ran.stderr.contains("in which this command runs"), "{}", ran.stderr);
 }
