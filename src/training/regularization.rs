@@ -2,7 +2,8 @@
 //!
 //! The values lie on a grid. Each is fitted without each fold and predicts it; the best is the one whose predictions for
 //! the rows of all folds together are best by the metric of the task, among equals by their log loss, as in early
-//! stopping, and then the strongest regularisation. The head itself is fitted to all rows afterwards.
+//! stopping, and then the strongest regularisation, or without a loss the value nearest to 1. The head itself is fitted to
+//! all rows afterwards.
 
 use std::{
     mem,
@@ -28,7 +29,6 @@ use crate::{
         transform::Transform,
     },
     metrics::{
-        MANY_CLASSES,
         calibration::softmax_rows,
         metric::Metric,
         outputs::OutputRows,
@@ -45,6 +45,9 @@ use crate::{
 
 /// Folds at most: as many as there are rows, where there are fewer.
 const N_FOLDS: usize = 5;
+
+/// Outputs of heads up to which those of all folds are fitted together.
+const FEW_OUTPUTS: usize = 32;
 
 /// Values of C, the strongest regularisation first.
 const VALUES_OF_C: &[f64] = &[1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3];
@@ -182,8 +185,8 @@ fn choose_on(
     let stage = format!("choosing {} by {}", grid.key, counted(parts.len(), "fold"));
     progress.start(&stage, Some(n_fits), "fits");
     let within = WithinStage::new(progress);
-    // Where there are many classes, the heads of one fold take memory enough.
-    let at_a_time = if rows.network.n_outputs > MANY_CLASSES { 1 } else { parts.len() };
+    // With more outputs than this, the heads of one fold take memory enough.
+    let at_a_time = if rows.network.n_outputs > FEW_OUTPUTS { 1 } else { parts.len() };
     let mut decided: Vec<Decisions> =
         grid.values.iter().map(|_| Decisions::none(rows.targets)).collect();
     for parts in parts.chunks(at_a_time) {
@@ -221,12 +224,21 @@ fn tells_something(targets: &TargetTable, samples: &[u32]) -> bool {
     }
 }
 
-/// The value with the best score, and that score; of equal scores that with the lowest loss, and of equal ones the first.
+/// The value with the best score, and that score; of equal scores that with the lowest loss. Where there is no loss, it is
+/// the value nearest to the one that is used without a choice: the strongest would leave outputs near 0 that say nothing.
 fn best(metric: Metric, tried: &[TriedNumber]) -> Option<(f64, f64)> {
     let scored = tried.iter().filter_map(|tried| Some((tried, tried.score?)));
     let best = scored.reduce(|best, next| {
-        let has_lower_loss = next.1 == best.1 && next.0.loss < best.0.loss;
-        if has_lower_loss || metric.is_better(next.1, best.1) { next } else { best }
+        let distance = |tried: &TriedNumber| (tried.value / UNCHOSEN).ln().abs();
+        let is_better = match (next.0.loss, best.0.loss) {
+            (Some(next), Some(best)) => next < best,
+            _ => distance(next.0) < distance(best.0),
+        };
+        if (next.1 == best.1 && is_better) || metric.is_better(next.1, best.1) {
+            next
+        } else {
+            best
+        }
     });
     best.map(|(tried, score)| (tried.value, score))
 }
