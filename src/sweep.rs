@@ -294,6 +294,7 @@ pub(crate) fn sweep_on(
         corrected::correct(&sweep, &done, &judged, &scores, board, place, progress)?;
     let corrected = bias_corrected.as_ref().map(|figure| (place, figure.corrected));
     write(test.map(|value| (place, value)), corrected)?;
+    let winner = winner.write(run)?;
     if let Some(folder) = extras.tensorboard_of(run, &pipeline.run_dir) {
         let left_out = tensorboard::write_trials(&folder, &findings.leaderboard)?;
         if left_out > 0 {
@@ -304,7 +305,6 @@ pub(crate) fn sweep_on(
             ));
         }
     }
-    let winner = winner.write(run)?;
     let best = Best {
         settings: candidates::settings(row),
         validation: Scores::new([metric], [row.score], [row.interval]),

@@ -63,6 +63,11 @@ pub(crate) fn write_run(folder: &Path, run: &RunEvents<'_>) -> Result<()> {
 /// # Errors
 /// When the disk refuses.
 pub(crate) fn write_trials(folder: &Path, board: &Leaderboard) -> Result<usize> {
+    for entry in folder.read_dir().into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("trial-") && entry.path().is_dir() {
+            event_file::remove_events(&entry.path())?;
+        }
+    }
     for row in board.rows.iter().take(MOST_TRIALS) {
         write_trial(&folder.join(format!("trial-{:04}", row.trial)), board, row)?;
     }

@@ -325,21 +325,23 @@ impl TrainedRun {
         };
         card.card().write(run)?;
         let folder = self.extras.tensorboard_of(run, &self.lock.pipeline.run.dir);
-        if let Some(folder) = folder {
-            let parts = measured_parts(&metrics).map(|(part, metrics)| (part, metrics.scores()));
-            let events = RunEvents {
-                history: &self.history,
-                best_epoch: metrics.best_epoch,
-                parts: parts.collect(),
-                settings: &card.compared_settings(),
-            };
-            tensorboard::write_run(&folder, &events)?;
-        }
+        let tensorboard = folder.map(|folder| (folder, card.compared_settings()));
         self.checks.write(run)?;
         if let Some(datalab) = &self.datalab {
             datalab.write(run)?;
         }
         self.lock.write(run)?;
+        // The run is whole, whatever becomes of the files of other programs.
+        if let Some((folder, settings)) = tensorboard {
+            let parts = measured_parts(&metrics).map(|(part, metrics)| (part, metrics.scores()));
+            let events = RunEvents {
+                history: &self.history,
+                best_epoch: metrics.best_epoch,
+                parts: parts.collect(),
+                settings: &settings,
+            };
+            tensorboard::write_run(&folder, &events)?;
+        }
         Ok(TrainReport {
             run: run.to_path_buf(),
             task: self.description.task,

@@ -30,6 +30,21 @@ pub(super) struct EventFile {
     bytes: Vec<u8>,
 }
 
+/// Removes the event files that an earlier run of the same name wrote to a folder: TensorBoard would show both as one.
+///
+/// # Errors
+/// Returns an error if the folder cannot be read, or a file cannot be removed.
+pub(super) fn remove_events(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        let path = entry.map_err(Error::io("list", folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("events.out.tfevents.") && name.ends_with(".frostbert") {
+            fs::remove_file(&path).map_err(Error::io("delete", &path))?;
+        }
+    }
+    Ok(())
+}
+
 impl EventFile {
     /// One without events, of now, for the folder of a run.
     pub(super) fn new(folder: &Path) -> EventFile {
@@ -67,6 +82,7 @@ impl EventFile {
     pub(super) fn write(self) -> Result<()> {
         let folder = self.path.parent().unwrap_or(Path::new(""));
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        remove_events(folder)?;
         // A reader takes what is whole of a file that is still being written.
         fs::write(&self.path, &self.bytes).map_err(Error::io("write", &self.path))
     }
