@@ -135,6 +135,15 @@ impl Metric {
         if self.higher_is_better() { 1.0 } else { 0.0 }
     }
 
+    /// The worst value that it can have; infinite for losses and errors.
+    pub(crate) fn worst_value(self) -> f64 {
+        match self {
+            Metric::Mcc | Metric::Spearman | Metric::Pearson => -1.0,
+            _ if self.higher_is_better() => 0.0,
+            _ => f64::INFINITY,
+        }
+    }
+
     /// Whether one value is better than another.
     pub fn is_better(self, one: f64, other: f64) -> bool {
         if self.higher_is_better() { one > other } else { one < other }

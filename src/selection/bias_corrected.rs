@@ -102,7 +102,7 @@ impl RepeatedChoice<'_> {
     /// the winner is trained on other rows than the heads of its folds. The interval for a new test set has the same
     /// percentiles of `h(test) + shift`, each `test` drawn with replacement from the rows that the draw left out.
     ///
-    /// None of them exceeds the metric's best value. `None` if fewer than half of the draws have a choice and a score
+    /// None of them lies outside the range of the metric. `None` if fewer than half of the draws have a choice and a score
     /// of it.
     ///
     /// # Panics
@@ -120,9 +120,11 @@ impl RepeatedChoice<'_> {
         let of_winner: Vec<f64> = draws.iter().map(|draw| draw.of_winner).collect();
         let shift = on_all - mean(&of_winner);
         let best = self.metric.best_value();
+        let worst = self.metric.worst_value();
         let shifted = |score: f64| {
             let score = score + shift;
-            if self.metric.is_better(score, best) { best } else { score }
+            let score = if self.metric.is_better(score, best) { best } else { score };
+            if self.metric.is_better(worst, score) { worst } else { score }
         };
         let of_chosen: Vec<f64> =
             draws.iter().flat_map(|draw| draw.of_chosen.iter().copied()).collect();
