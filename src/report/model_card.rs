@@ -237,6 +237,7 @@ impl ModelCard {
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment.set_keep_trailing_newline(true);
+        environment.add_filter("text", |name: String| text(&name));
         let rendered = environment.render_named_str(MODEL_CARD_FILE, TEMPLATE, self);
         let prose = rendered.expect("the template names what a card holds");
         format!("---\n{}---\n\n{}", self.front_matter(), without_blank_runs(&prose))
@@ -326,8 +327,13 @@ fn hub_metric(metric: Metric) -> &'static str {
 
 /// A text for Markdown, in a table or out of it: one line, shortened, and nothing in it is markup.
 pub(crate) fn text(text: &str) -> String {
+    escaped(&shorten(text, SHOWN_CHARACTERS))
+}
+
+/// A text of one line in which nothing is markup.
+fn escaped(text: &str) -> String {
     let mut escaped = String::new();
-    for character in shorten(text, SHOWN_CHARACTERS).chars() {
+    for character in text.chars() {
         match character {
             '<' => escaped.push_str("&lt;"),
             '&' => escaped.push_str("&amp;"),
@@ -341,10 +347,20 @@ pub(crate) fn text(text: &str) -> String {
     escaped
 }
 
-/// A sentence about the data for Markdown: names in it stand as code, and none of it is HTML.
+/// A sentence about the data for Markdown: what stands between backticks is code, and nothing else in it is markup.
 pub(crate) fn sentence(sentence: &str) -> String {
     let visible = |character: char| if character.is_control() { ' ' } else { character };
-    sentence.chars().map(visible).collect::<String>().replace('<', "&lt;")
+    let line: String = sentence.chars().map(visible).collect();
+    let pieces: Vec<&str> = line.split('`').collect();
+    // A backtick too many: which of them belong together cannot be told.
+    if pieces.len() % 2 == 0 {
+        return escaped(&line);
+    }
+    let shown = pieces.iter().enumerate().map(|(place, piece)| match place % 2 {
+        0 => escaped(piece),
+        _ => piece.replace('<', "&lt;"),
+    });
+    shown.collect::<Vec<String>>().join("`")
 }
 
 /// A text as code in Markdown, in a table or out of it.

@@ -3,6 +3,8 @@
 mod evaluator;
 mod predictions;
 
+use frostbert_cache::wording::quoted;
+
 use crate::{
     config::settings::Pipeline,
     data::{ColumnName, Part, Record, dataset::Dataset},
@@ -128,7 +130,7 @@ impl PredictionTask for ClassTask {
                     parts,
                     majority.map(|majority| {
                         let label = dataset.labels.name(majority.label).unwrap_or_default();
-                        Baseline::new(format!("always `{label}`"), &majority)
+                        Baseline::new(format!("always {}", quoted(label)), &majority)
                     }),
                 )
             },

@@ -1,5 +1,6 @@
 //! Multi-label classification: any number of labels for each text or pair.
 
+use frostbert_cache::wording::quoted;
 use ndarray::{Array2, ArrayView2};
 
 use crate::{
@@ -139,7 +140,7 @@ impl PredictionTask for LabelSetTask {
                 parts,
                 majority.map(|majority| {
                     let labels = names(dataset, &majority.labels);
-                    Baseline::new(format!("always `{labels}`"), &majority)
+                    Baseline::new(format!("always {}", quoted(&labels)), &majority)
                 }),
             ),
             predictions: predicted.table(dataset),

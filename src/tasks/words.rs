@@ -3,7 +3,7 @@
 mod evaluator;
 mod tagger;
 
-use frostbert_cache::{shard::ShardLayout, wording::counted};
+use frostbert_cache::{shard::ShardLayout, wording::{counted, quoted}};
 use ndarray::s;
 
 use crate::{
@@ -353,7 +353,7 @@ fn most_frequent_tag(dataset: &Dataset) -> Option<Baseline> {
     let name = dataset.labels.name(tag)?;
     (!test.is_empty()).then(|| {
         let metrics = baseline::most_frequent_tag(tag, &test, dataset.labels.names());
-        Baseline::new(format!("every word `{name}`"), &metrics)
+        Baseline::new(format!("every word {}", quoted(name)), &metrics)
     })
 }
 

@@ -13,7 +13,7 @@ use frostbert_cache::{
     progress::Progress,
     reader::CacheReader,
     states::{Pooling, StateId, StateKind},
-    wording::{counted, shorten},
+    wording::{counted, quoted, shorten},
 };
 use serde::Serialize;
 
@@ -235,11 +235,11 @@ fn in_words(balance: &ClassBalance) -> String {
         return format!("{} per class in train", counted(most, "row"));
     }
     format!(
-        "{} of the rarest class in train, `{}`, and {} of the most frequent, `{}`",
+        "{} of the rarest class in train, {}, and {} of the most frequent, {}",
         counted(fewest, "row"),
-        balance.rarest,
+        quoted(&balance.rarest),
         counted(most, "row"),
-        balance.most_frequent,
+        quoted(&balance.most_frequent),
     )
 }
 

@@ -93,6 +93,15 @@ fn slips_between(a: &str, b: &str) -> usize {
     rows[a.len()][b.len()]
 }
 
+/// Characters of a name that stand in a sentence.
+const QUOTED_CHARACTERS: usize = 120;
+
+/// A name from the data as it stands in a sentence: between backticks, of which none are left in it, on one line and
+/// shortened.
+pub fn quoted(name: &str) -> String {
+    format!("`{}`", shorten(name, QUOTED_CHARACTERS).replace('`', "'"))
+}
+
 /// At most `n_characters` of `text` on one line, with `...` where something is left out.
 pub fn shorten(text: &str, n_characters: usize) -> String {
     let mut characters = text.chars();

@@ -179,6 +179,10 @@ fn a_card_of_little_says_that_little_is_known() {
 #[test]
 fn sentences_and_names_of_data_are_no_markup() {
     assert_eq!(sentence("`a` and <b>\n"), "`a` and &lt;b> ");
+    assert_eq!(sentence("always `a_b`, ![](c)"), "always `a_b`, !\\[\\](c)");
+    assert_eq!(sentence("`a` ![](b) `"), "\\`a\\` !\\[\\](b) \\`");
+    let named = ModelCard { name: "a ![](b)".into(), ..full() }.markdown();
+    assert!(named.contains("\n# a !\\[\\](b)\n"), "{named}");
     assert_eq!(text("a_b\n`c` & <d>"), "a\\_b\\\\n\\`c\\` &amp; &lt;d>");
     assert_eq!(code("a`|"), "`a'\\|`");
 }

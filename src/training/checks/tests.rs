@@ -62,6 +62,19 @@ fn even_classes_are_told_in_one_number() {
 }
 
 #[test]
+fn names_of_classes_do_not_end_the_code_that_they_stand_in() {
+    let balance = ClassBalance {
+        rarest: "a` ![](http://b) `".into(),
+        rarest_rows: 1,
+        most_frequent: "c".into(),
+        most_frequent_rows: 2,
+        ..ClassBalance::default()
+    };
+    let told = in_words(&balance);
+    assert!(told.contains("`a' ![](http://b) '`, and 2 rows of the most frequent, `c`"), "{told}");
+}
+
+#[test]
 fn what_was_not_checked_is_said_with_its_reason() {
     let mut checks = checks();
     checks.near_duplicates =
