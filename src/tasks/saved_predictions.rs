@@ -97,6 +97,13 @@ impl SavedPredictions {
             ));
         }
         let matched = other.select(&order);
+        let unclear = self.outcomes.unclear_truths().max(matched.outcomes.unclear_truths());
+        if unclear > 0 {
+            return Err(format!(
+                "the true labels of {} cannot be told apart: a label holds `, `, which joins labels",
+                counted(unclear, "row")
+            ));
+        }
         match self.outcomes.other_truths(&matched.outcomes) {
             0 => Ok(matched),
             n => Err(format!("the truth of {} is another one", counted(n, "row"))),
@@ -170,6 +177,22 @@ mod tests {
         assert_eq!(why(&others), "other rows: 2 of 2 rows are among the 3 of the other run");
         let changed = [("a", 1.5, 0.0), ("b", 2.0, 0.0)];
         assert_eq!(why(&changed), "the truth of 1 row is another one");
+    }
+
+    #[test]
+    fn a_truth_that_cannot_be_told_is_not_compared() {
+        let of = |unclear: bool| SavedPredictions {
+            outcomes: Outcomes::LabelSets {
+                gold: ndarray::array![[true, false]],
+                predicted: ndarray::array![[true, true]],
+                probabilities: None,
+                unclear: vec![unclear],
+            },
+            ..rows(&[("a", 1.0, 0.0)])
+        };
+        assert!(of(false).matched(&of(false)).is_ok());
+        let why = of(false).matched(&of(true)).map(drop).unwrap_err();
+        assert!(why.starts_with("the true labels of 1 row cannot be told apart"), "{why}");
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(crate) enum Outcomes {
         predicted: Array2<bool>,
         /// Where the table has them all.
         probabilities: Option<Array2<f32>>,
+        /// Whether the true labels of a row could be others, as a label holds what stands between two.
+        unclear: Vec<bool>,
     },
     /// A number each.
     Values { gold: Vec<f64>, predicted: Vec<f64> },
@@ -47,18 +49,27 @@ impl Outcomes {
     /// # Errors
     /// When the table is not that of a run of this task, or holds other labels.
     pub(super) fn read(table: &SavedTable, task: Task, labels: &[String]) -> Result<Outcomes> {
-        let names = LabelNames { table, ids: ids_of(labels), n_labels: labels.len() };
+        let names = LabelNames {
+            table,
+            ids: ids_of(labels),
+            longest: longest_of(labels),
+            n_labels: labels.len(),
+        };
         Ok(match task {
             Task::Classification => Outcomes::Classes {
                 gold: names.classes("label")?,
                 predicted: names.classes("predicted")?,
                 probabilities: names.probabilities(labels)?,
             },
-            Task::Multilabel => Outcomes::LabelSets {
-                gold: names.joined_sets("labels")?,
-                predicted: names.sets(&table.lists("predicted")?)?,
-                probabilities: names.probabilities(labels)?,
-            },
+            Task::Multilabel => {
+                let (gold, unclear) = names.joined_sets("labels")?;
+                Outcomes::LabelSets {
+                    gold,
+                    predicted: names.sets(&table.lists("predicted")?)?,
+                    probabilities: names.probabilities(labels)?,
+                    unclear,
+                }
+            }
             Task::Regression | Task::Similarity => Outcomes::Values {
                 gold: table.doubles("value")?,
                 predicted: table.doubles("predicted")?,
@@ -88,11 +99,14 @@ impl Outcomes {
                 predicted: of(predicted, rows),
                 probabilities: probabilities.as_ref().map(|all| all.select(Axis(0), rows)),
             },
-            Outcomes::LabelSets { gold, predicted, probabilities } => Outcomes::LabelSets {
-                gold: gold.select(Axis(0), rows),
-                predicted: predicted.select(Axis(0), rows),
-                probabilities: probabilities.as_ref().map(|all| all.select(Axis(0), rows)),
-            },
+            Outcomes::LabelSets { gold, predicted, probabilities, unclear } => {
+                Outcomes::LabelSets {
+                    gold: gold.select(Axis(0), rows),
+                    predicted: predicted.select(Axis(0), rows),
+                    probabilities: probabilities.as_ref().map(|all| all.select(Axis(0), rows)),
+                    unclear: of(unclear, rows),
+                }
+            }
             Outcomes::Values { gold, predicted } => {
                 Outcomes::Values { gold: of(gold, rows), predicted: of(predicted, rows) }
             }
@@ -102,6 +116,16 @@ impl Outcomes {
             Outcomes::Answers { gold, predicted } => {
                 Outcomes::Answers { gold: of(gold, rows), predicted: of(predicted, rows) }
             }
+        }
+    }
+
+    /// On how many rows the truth cannot be told, as the table joins labels by what one of them holds too.
+    pub(super) fn unclear_truths(&self) -> usize {
+        match self {
+            Outcomes::LabelSets { unclear, .. } => {
+                unclear.iter().filter(|unclear| **unclear).count()
+            }
+            _ => 0,
         }
     }
 
@@ -156,8 +180,8 @@ impl Outcomes {
                 }
             }
             (
-                Outcomes::LabelSets { gold, predicted, probabilities },
-                Outcomes::LabelSets { gold: _, predicted: others, probabilities: other },
+                Outcomes::LabelSets { gold, predicted, probabilities, .. },
+                Outcomes::LabelSets { predicted: others, probabilities: other, .. },
             ) => {
                 let gold = both(gold, gold)?;
                 if metric.needs_probabilities() {
@@ -301,6 +325,11 @@ fn both<T: Clone>(one: &Array2<T>, other: &Array2<T>) -> Option<Array2<T>> {
     concatenate(Axis(0), &[one.view(), other.view()]).ok()
 }
 
+/// The bytes of the longest label.
+fn longest_of(labels: &[String]) -> usize {
+    labels.iter().map(String::len).max().unwrap_or(0)
+}
+
 fn ids_of(labels: &[String]) -> HashMap<&str, usize> {
     labels.iter().enumerate().map(|(id, label)| (label.as_str(), id)).collect()
 }
@@ -309,6 +338,8 @@ fn ids_of(labels: &[String]) -> HashMap<&str, usize> {
 struct LabelNames<'a> {
     table: &'a SavedTable,
     ids: HashMap<&'a str, usize>,
+    /// The bytes of the longest.
+    longest: usize,
     n_labels: usize,
 }
 
@@ -341,15 +372,21 @@ impl LabelNames<'_> {
         Ok(sets)
     }
 
-    /// Sets whose labels stand in one text.
-    fn joined_sets(&self, column: &str) -> Result<Array2<bool>> {
-        let rows = self.table.texts(column)?.into_iter().map(|text| {
+    /// Sets whose labels stand in one text, and whether they could be others.
+    fn joined_sets(&self, column: &str) -> Result<(Array2<bool>, Vec<bool>)> {
+        let (mut sets, mut unclear): (Vec<Vec<String>>, Vec<bool>) = (Vec::new(), Vec::new());
+        for text in self.table.texts(column)? {
             let text = text.unwrap_or_default();
-            let labels = if text.is_empty() { Some(Vec::new()) } else { split(&text, &self.ids) };
-            let labels = labels.ok_or_else(|| self.unknown(&text))?;
-            Ok(labels.into_iter().map(String::from).collect())
-        });
-        self.sets(&rows.collect::<Result<Vec<Vec<String>>>>()?)
+            let told = if text.is_empty() {
+                Some((Vec::new(), false))
+            } else {
+                split(&text, &self.ids, self.longest)
+            };
+            let (labels, is_unclear) = told.ok_or_else(|| self.unknown(&text))?;
+            sets.push(labels.into_iter().map(String::from).collect());
+            unclear.push(is_unclear);
+        }
+        Ok((self.sets(&sets)?, unclear))
     }
 
     /// The probabilities of all labels; none where the table lacks one.
@@ -366,17 +403,42 @@ impl LabelNames<'_> {
     }
 }
 
-/// The labels that a text joins with `, `, which may stand in a label too.
-fn split<'t>(text: &'t str, ids: &HashMap<&str, usize>) -> Option<Vec<&'t str>> {
-    let ends = text.match_indices(SEPARATOR).map(|(end, _)| end).chain([text.len()]);
-    let mut ends = ends.filter(|end| ids.contains_key(&text[..*end]));
-    ends.find_map(|end| {
-        let Some(rest) = text[end..].strip_prefix(SEPARATOR) else {
-            return Some(vec![text]);
-        };
-        let others = split(rest, ids)?;
-        Some([&[&text[..end]][..], &others].concat())
-    })
+/// The labels that a text joins with `, `, which may stand in a label too, and whether they could be others. `longest` are
+/// the bytes of the longest label: no longer part of the text is looked up.
+fn split<'t>(
+    text: &'t str,
+    ids: &HashMap<&str, usize>,
+    longest: usize,
+) -> Option<(Vec<&'t str>, bool)> {
+    let mut ends: Vec<usize> = text.match_indices(SEPARATOR).map(|(end, _)| end).collect();
+    ends.push(text.len());
+    let starts: Vec<usize> =
+        [0].into_iter().chain(ends.iter().map(|end| end + SEPARATOR.len())).collect();
+    // From each start on: in how many ways labels follow, 2 for any more than one, and with which end the first does.
+    let mut ways = vec![(0u8, 0usize); ends.len()];
+    ways.push((1, 0));
+    for start in (0..ends.len()).rev() {
+        for end in start..ends.len() {
+            let (from, to) = (starts[start], ends[end]);
+            if to - from > longest {
+                break;
+            }
+            let (following, _) = ways[end + 1];
+            if following > 0 && ids.contains_key(&text[from..to]) {
+                let (own, first) = ways[start];
+                ways[start] = ((own + following).min(2), if own == 0 { end } else { first });
+            }
+        }
+    }
+    let (found, _) = ways[0];
+    let mut labels = Vec::new();
+    let mut start = 0;
+    while found > 0 && start < ends.len() {
+        let (_, end) = ways[start];
+        labels.push(&text[starts[start]..ends[end]]);
+        start = end + 1;
+    }
+    (found > 0).then_some((labels, found > 1))
 }
 
 /// What stands between the labels of a row in a table.
@@ -390,13 +452,30 @@ mod tests {
     fn labels_that_hold_the_separator_are_told_apart() {
         let labels = ["a", "b", "a, b and c", "d"].map(String::from);
         let ids = ids_of(&labels);
-        let told = |text: &str| split(text, &ids).map(|labels| labels.join("|"));
+        let told = |text: &str| {
+            let (labels, is_unclear) = split(text, &ids, longest_of(&labels))?;
+            assert!(!is_unclear, "{text}");
+            Some(labels.join("|"))
+        };
         assert_eq!(told("a"), Some("a".into()));
         assert_eq!(told("a, b, d"), Some("a|b|d".into()));
         assert_eq!(told("a, b and c, d"), Some("a, b and c|d".into()));
         for wrong in ["c", "a, ", "a, c", ", a", "a,b"] {
             assert_eq!(told(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn labels_that_could_be_others_are_told_in_little_time() {
+        let labels = ["a", "b", "a, b", "a, a"].map(String::from);
+        let ids = ids_of(&labels);
+        let is_unclear =
+            |text: &str| split(text, &ids, longest_of(&labels)).map(|(_, unclear)| unclear);
+        assert_eq!(is_unclear("b, a"), Some(false));
+        assert_eq!(is_unclear("a, b"), Some(true));
+        // In more ways than could be tried one after the other, and in none.
+        assert_eq!(is_unclear(&["a"; 200].join(", ")), Some(true));
+        assert_eq!(is_unclear(&(["a"; 200].join(", ") + ", c")), None);
     }
 
     fn numbers(gold: &[f64], predicted: &[f64]) -> Outcomes {
@@ -445,6 +524,7 @@ mod tests {
             gold: ndarray::array![[true, false]],
             predicted: ndarray::arr2(&[predicted]),
             probabilities: None,
+            unclear: vec![false],
         };
         let (first, second) = (sets([true, true]), sets([true, false]));
         assert_eq!((first.quality(), second.quality()), (vec![0.0], vec![1.0]));
