@@ -251,7 +251,16 @@ fn runs_of_other_test_rows_or_tasks_say_so_and_tell_no_difference() {
     // Of validation rows, where there are no others.
     workshop.write_pipeline(TINY_PIPELINE);
     run(&workshop, &["data.split={train=0.7,validation=0.3,test=0.0}"]);
-    assert_apart("tiny/004", "only one of them has test rows");
+    let diff = assert_apart("tiny/004", "only one of them has test rows");
+    // The values are of one part: the validation rows, if both have them, else those that one of them alone has.
+    let runs = ["001", "004"]
+        .map(|run| read_json(&workshop.path(&format!("runs/tiny/{run}/metrics.json"))));
+    let part = if runs[0]["validation"].is_object() { "validation" } else { "test" };
+    let accuracy = metric(&diff, "accuracy");
+    assert_eq!(
+        [&accuracy["a"], &accuracy["b"]],
+        [&runs[0][part]["accuracy"], &runs[1][part]["accuracy"]]
+    );
     run(&workshop, &["data.split={train=0.7,validation=0.3,test=0.0}", "train.lr=0.02"]);
     let diff = workshop.json(&["runs", "diff", "tiny/004", "tiny/005"]);
     assert_eq!((&diff["part"], &diff["rows"]), (&json!("validation"), &json!(36)));

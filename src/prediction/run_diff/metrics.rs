@@ -46,10 +46,11 @@ pub(super) fn compare(
     rows: &Result<SameRows, String>,
     progress: &dyn Progress,
 ) -> Vec<MetricDiff> {
-    let measured = |run: &RunRecord| match rows {
-        Ok(rows) => run.scores(rows.part),
-        Err(_) => run.measured().map(|(_, scores)| scores).unwrap_or_default(),
+    let part = match rows {
+        Ok(rows) => Some(rows.part),
+        Err(_) => shown_part(a, b),
     };
+    let measured = |run: &RunRecord| part.map(|part| run.scores(part)).unwrap_or_default();
     let [first, second] = [a, b].map(measured);
     let all = Metric::ALL.iter().copied();
     let known: Vec<Metric> =
@@ -87,6 +88,15 @@ pub(super) fn compare(
     let diffs = diffs.collect();
     progress.finish();
     diffs
+}
+
+/// The part whose values stand beside each other where the rows are not the same: test if both have it, validation if both
+/// have that, else the first that one of them has.
+fn shown_part(a: &RunRecord, b: &RunRecord) -> Option<&'static str> {
+    let parts = ["test", "validation"];
+    let has = |run: &RunRecord, part: &str| run.metrics[part].is_object();
+    let of_both = parts.into_iter().find(|part| has(a, part) && has(b, part));
+    of_both.or_else(|| parts.into_iter().find(|part| has(a, part) || has(b, part)))
 }
 
 /// The difference of a metric on the same rows; else why it cannot be told.
