@@ -104,7 +104,7 @@ pub(crate) struct CardTraining {
     pub(crate) epochs: usize,
     pub(crate) epochs_shown: String,
     pub(crate) best_epoch: usize,
-    /// Whether validation chose the epoch, by which metric.
+    /// Whether validation chose the epoch, by which metric: not of heads without epochs, nor of refitted ones.
     pub(crate) stops: bool,
     pub(crate) followed: String,
     pub(crate) is_of_sweep: bool,

@@ -186,7 +186,7 @@ impl CardSource<'_> {
             epochs: metrics.epochs,
             epochs_shown: counted(metrics.epochs, "epoch"),
             best_epoch: metrics.best_epoch,
-            stops: stopping.is_some() && metrics.validation.is_some(),
+            stops: stopping.is_some() && metrics.validation.is_some() && metrics.epochs > 0,
             followed: followed.to_string(),
             is_of_sweep,
             is_refit: is_of_sweep && had_validation && metrics.validation.is_none(),

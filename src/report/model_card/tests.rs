@@ -157,6 +157,38 @@ fn a_card_without_a_metric_has_no_sentence_that_needs_one() {
 }
 
 #[test]
+fn a_card_says_that_validation_chose_the_epoch_only_where_it_did() {
+    let of = |part: &'static str, stops: bool| {
+        let headline = full().headline.map(|headline| CardHeadline { part, ..headline });
+        let training = CardTraining { stops, ..full().training };
+        ModelCard { headline, training, ..full() }.markdown()
+    };
+    for (part, sentence) in [
+        ("validation", "split: the validation rows also chose the epoch, so the figure is optimistic.\n"),
+        ("test", "nothing; validation rows chose the epoch and what is tuned after training.\n"),
+    ] {
+        assert!(of(part, true).contains(sentence), "{}", of(part, true));
+        assert!(!of(part, false).contains("chose the epoch"), "{}", of(part, false));
+    }
+    assert!(of("test", false).contains("Test rows decided nothing.\n"));
+    let validated = of("validation", false);
+    assert!(
+        validated.contains("There was no test split: the figure is of the validation rows.\n"),
+        "{validated}"
+    );
+}
+
+#[test]
+fn a_refitted_head_without_epochs_learned_from_validation_too() {
+    let of = |is_refit: bool| {
+        let training = CardTraining { epochs: 0, stops: false, is_refit, ..full().training };
+        ModelCard { training, ..full() }.markdown()
+    };
+    assert!(of(true).contains("It was fitted to all rows of train and validation at once.\n"));
+    assert!(of(false).contains("It was fitted to all training rows at once.\n"));
+}
+
+#[test]
 fn a_card_of_little_says_that_little_is_known() {
     let card = bare().markdown();
     for expected in [
