@@ -189,6 +189,13 @@ fn a_refitted_head_without_epochs_learned_from_validation_too() {
 }
 
 #[test]
+fn a_tagger_is_evaluated_on_a_file_of_tags() {
+    let tagger = ModelCard { task: "tokens".into(), ..full() }.markdown();
+    assert!(tagger.contains("evaluate RUN --data labelled.conll\n```\n"), "{tagger}");
+    assert!(full().markdown().contains("evaluate RUN --data labelled.csv\n```\n"));
+}
+
+#[test]
 fn a_card_of_little_says_that_little_is_known() {
     let card = bare().markdown();
     for expected in [
