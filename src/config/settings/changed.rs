@@ -73,7 +73,8 @@ fn refuse(problem: &dyn std::fmt::Display) -> Error {
     }
 }
 
-/// All values of a table by their whole keys, without those of some keys.
+/// All values of a table by their whole keys, without those of some keys. Of several sources each has its place in its
+/// keys, as in `data.train[0].path`.
 fn flat(table: Table, left_out: &[&str]) -> Settings {
     fn visit(table: Table, prefix: &str, left_out: &[&str], settings: &mut Settings) {
         for (name, value) in table {
@@ -81,6 +82,21 @@ fn flat(table: Table, left_out: &[&str]) -> Settings {
             match value {
                 _ if left_out.contains(&key.as_str()) => {}
                 Value::Table(table) => visit(table, &key, left_out, settings),
+                Value::Array(sources) if DATA.contains(&key.as_str()) => {
+                    let is_only = sources.len() == 1;
+                    let mut others = Vec::new();
+                    for (place, source) in sources.into_iter().enumerate() {
+                        let key = if is_only { key.clone() } else { format!("{key}[{place}]") };
+                        match source {
+                            Value::Table(source) => visit(source, &key, left_out, settings),
+                            other => others.push(other),
+                        }
+                    }
+                    // Labels, which are names.
+                    if !others.is_empty() {
+                        settings.push((key, Value::Array(others)));
+                    }
+                }
                 value => settings.push((key, value)),
             }
         }
@@ -106,6 +122,20 @@ mod tests {
         let all = all_settings(pipeline.file()).unwrap();
         assert!(settings.iter().all(|setting| all.contains(setting)), "{all:?}");
         let has = |wanted: &str| all.iter().any(|(key, _)| key == wanted);
-        assert!(has("train.epochs") && has("data.train") && !has("model.path"), "{all:?}");
+        assert!(has("train.epochs") && has("data.train.path") && !has("model.path"), "{all:?}");
+    }
+    #[test]
+    fn every_value_of_a_source_has_its_own_key() {
+        let of = |train: &str| {
+            let table = format!("[data]\nlabels = [\"x\", \"y\"]\ntrain = {train}\n");
+            let settings = flat(toml::from_str(&table).unwrap(), &PLACES);
+            settings.into_iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>()
+        };
+        let labels = "data.labels=[\"x\", \"y\"]";
+        assert_eq!(of("[{ path = \"a\" }]"), [labels, "data.train.path=\"a\""]);
+        assert_eq!(
+            of("[{ path = \"a\" }, { path = \"b\" }]"),
+            [labels, "data.train[0].path=\"a\"", "data.train[1].path=\"b\""]
+        );
     }
 }
