@@ -12,6 +12,9 @@ use frostbert_cache::{
 pub(crate) use self::outcomes::Outcomes;
 use crate::{config::names::Task, error::Result, report::tables::SavedTable};
 
+/// What makes runs comparable whose data grows.
+const FIXED_ROWS: &str = "name a fixed file in data.test to compare runs over time";
+
 /// The rows of one part of a run.
 pub(crate) struct SavedPredictions {
     /// What tells a row from others, whatever run it is in.
@@ -90,7 +93,7 @@ impl SavedPredictions {
         let order: Vec<usize> = order.collect();
         if order.len() < self.keys.len() || order.len() < other.keys.len() {
             return Err(format!(
-                "other rows: {} of {} are among the {} of the other run",
+                "other rows: {} of {} are among the {} of the other run; {FIXED_ROWS}",
                 order.len(),
                 counted(self.keys.len(), "row"),
                 other.keys.len()
@@ -171,10 +174,10 @@ mod tests {
     fn other_rows_and_another_truth_are_told() {
         let first = rows(&[("a", 1.0, 0.0), ("b", 2.0, 0.0)]);
         let why = |other: &[(&str, f64, f64)]| first.matched(&rows(other)).map(drop).unwrap_err();
-        let fewer = "other rows: 1 of 2 rows are among the 1 of the other run";
-        assert_eq!(why(&[("b", 2.0, 0.0)]), fewer);
+        let other_rows = |which: &str| format!("other rows: {which} of the other run; {FIXED_ROWS}");
+        assert_eq!(why(&[("b", 2.0, 0.0)]), other_rows("1 of 2 rows are among the 1"));
         let others = [("a", 1.0, 0.0), ("b", 2.0, 0.0), ("c", 2.0, 0.0)];
-        assert_eq!(why(&others), "other rows: 2 of 2 rows are among the 3 of the other run");
+        assert_eq!(why(&others), other_rows("2 of 2 rows are among the 3"));
         let changed = [("a", 1.5, 0.0), ("b", 2.0, 0.0)];
         assert_eq!(why(&changed), "the truth of 1 row is another one");
     }
