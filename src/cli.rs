@@ -85,7 +85,7 @@ struct GlobalArguments {
     /// Print one JSON object (predict: one per line) instead of text
     #[arg(long, global = true)]
     json: bool,
-    /// Suppress progress and notes, but not warnings and errors
+    /// Suppress progress and notes, but not warnings, errors, and which run predicts
     #[arg(long, global = true)]
     quiet: bool,
     /// Print more, such as the loss of every epoch
@@ -143,6 +143,10 @@ enum Command {
     #[command(after_help = examples::EVALUATE)]
     Evaluate(evaluate::EvaluateArguments),
     /// Predict labels, numbers, tags or answers for new texts
+    ///
+    /// States of texts that are in the run's cache are read from it. The others are encoded and not kept: to predict for
+    /// the same file more than once, put its texts into the cache first, with `frostbert extract PIPELINE --set
+    /// 'data.train={path="FILE"}'`.
     #[command(after_help = predict::EXAMPLES)]
     Predict(predict::PredictArguments),
     /// List, show and compare runs, tag them, and remove them
