@@ -2,7 +2,8 @@
 //! unpacks gzip and brotli to their end, whatever they claim.
 //!
 //! A header is a struct in Thrift's compact protocol (`PageHeader` in the format's `parquet.thrift`). Only its sizes
-//! and counts are read; all other fields are skipped.
+//! and counts are read; all other fields are skipped. A field that the format has must be of the format's type: the
+//! decoder looks at the number of such a field alone, and would read on at another place than this.
 
 use std::{
     fs::File,
@@ -170,6 +171,34 @@ fn read_header(file: &File, at: u64, end: u64) -> Result<(PageClaims, u64), Parq
     }
 }
 
+/// The fields of a struct that the format has, while they are read.
+struct Fields {
+    /// The types of fields 1, 2, 3 ...
+    types: &'static [u8],
+    /// The number of the current field.
+    id: i64,
+    /// A bit for each of the types that there was a field of.
+    seen: u32,
+}
+
+impl Fields {
+    fn of(types: &'static [u8]) -> Fields {
+        Fields { types, id: 0, seen: 0 }
+    }
+}
+
+/// Types of the fields of `PageHeader`, from field 1.
+const PAGE_HEADER: [u8; 8] = [I32, I32, I32, I32, STRUCT, STRUCT, STRUCT, STRUCT];
+
+/// Types of the fields of `DataPageHeader`: an enumeration is a number of 32 bits.
+const DATA_PAGE: [u8; 5] = [I32, I32, I32, I32, STRUCT];
+
+/// Types of the fields of `DictionaryPageHeader`.
+const DICTIONARY_PAGE: [u8; 3] = [I32, I32, TRUE];
+
+/// Types of the fields of `DataPageHeaderV2`.
+const DATA_PAGE_V2: [u8; 8] = [I32, I32, I32, I32, I32, I32, TRUE, STRUCT];
+
 /// Reads Thrift's compact protocol. Every method returns `None` if the bytes end or are invalid.
 struct Compact<'a> {
     bytes: &'a [u8],
@@ -179,28 +208,28 @@ struct Compact<'a> {
 impl Compact<'_> {
     fn page_header(&mut self) -> Option<PageClaims> {
         let mut claims = PageClaims::default();
-        let mut id = 0;
-        while let Some(kind) = self.field(&mut id)? {
-            match (id, kind) {
-                (2, I32) => claims.uncompressed_bytes = self.integer()?,
-                (3, I32) => claims.compressed_bytes = self.integer()?,
-                (7, STRUCT) => claims.dictionary_values = self.first_integer()?,
-                (8, STRUCT) => (claims.level_bytes, claims.is_stored) = self.version_2()?,
-                // The decoder looks at numbers of fields and not at their types.
-                (2 | 3 | 7 | 8, _) => return None,
+        let mut fields = Fields::of(&PAGE_HEADER);
+        while let Some(kind) = self.field_of(&mut fields)? {
+            match fields.id {
+                2 => claims.uncompressed_bytes = self.integer()?,
+                3 => claims.compressed_bytes = self.integer()?,
+                5 => {
+                    self.first_integer(&DATA_PAGE)?;
+                }
+                7 => claims.dictionary_values = self.first_integer(&DICTIONARY_PAGE)?,
+                8 => (claims.level_bytes, claims.is_stored) = self.version_2()?,
                 _ => self.skip(kind, 0)?,
             }
         }
         Some(claims)
     }
 
-    /// Reads the integer in field 1 of a struct, and skips its other fields.
-    fn first_integer(&mut self) -> Option<i64> {
-        let (mut id, mut first) = (0, 0);
-        while let Some(kind) = self.field(&mut id)? {
-            match (id, kind) {
-                (1, I32) => first = self.integer()?,
-                (1, _) => return None,
+    /// Reads the integer in field 1 of a struct whose fields have these types, and skips its other fields.
+    fn first_integer(&mut self, types: &'static [u8]) -> Option<i64> {
+        let (mut fields, mut first) = (Fields::of(types), 0);
+        while let Some(kind) = self.field_of(&mut fields)? {
+            match fields.id {
+                1 => first = self.integer()?,
                 _ => self.skip(kind, 1)?,
             }
         }
@@ -209,17 +238,32 @@ impl Compact<'_> {
 
     /// The bytes of levels of a page of version 2, and whether its values are not compressed.
     fn version_2(&mut self) -> Option<(i64, bool)> {
-        let (mut id, mut levels, mut is_stored) = (0, [0, 0], false);
-        while let Some(kind) = self.field(&mut id)? {
-            match (id, kind) {
-                (5, I32) => levels[0] = self.integer()?,
-                (6, I32) => levels[1] = self.integer()?,
-                (7, TRUE | FALSE) => is_stored = kind == FALSE,
-                (5..=7, _) => return None,
+        let (mut fields, mut levels, mut is_stored) = (Fields::of(&DATA_PAGE_V2), [0, 0], false);
+        while let Some(kind) = self.field_of(&mut fields)? {
+            match fields.id {
+                5 => levels[0] = self.integer()?,
+                6 => levels[1] = self.integer()?,
+                7 => is_stored = kind == FALSE,
                 _ => self.skip(kind, 1)?,
             }
         }
         Some((levels[0].checked_add(levels[1])?, is_stored))
+    }
+
+    /// The type of the next field of a struct; `None` outside also where the format has the field and gives it another
+    /// type, or where it stands there twice.
+    fn field_of(&mut self, fields: &mut Fields) -> Option<Option<u8>> {
+        let Some(kind) = self.field(&mut fields.id)? else { return Some(None) };
+        let place = usize::try_from(fields.id).ok().and_then(|id| id.checked_sub(1));
+        let Some((place, expected)) = place.and_then(|at| Some((at, *fields.types.get(at)?)))
+        else {
+            return Some(Some(kind));
+        };
+        // A boolean has no bytes of its own: its type is its value.
+        let is_expected = kind == expected || (expected == TRUE && kind == FALSE);
+        let is_repeated = fields.seen & (1 << place) != 0;
+        fields.seen |= 1 << place;
+        (is_expected && !is_repeated).then_some(Some(kind))
     }
 
     /// The type of the next field, and its number in `id`; `None` inside where the struct ends.
@@ -259,7 +303,8 @@ impl Compact<'_> {
                 };
                 for _ in 0..length {
                     match byte & 15 {
-                        TRUE | FALSE => self.advance(1)?,
+                        // Each has a byte, which the decoder does not skip.
+                        TRUE | FALSE => return None,
                         kind => self.skip(kind, depth + 1)?,
                     }
                 }
@@ -397,15 +442,53 @@ mod tests {
     }
 
     #[test]
+    fn a_field_of_the_format_is_of_its_type_and_stands_there_once() {
+        // The decoder reads field 4 as a number, and what this declares to be its text as more of the header.
+        assert_eq!(read(&[0x48, 2, 0x15, 4, 0]), None, "field 4 as a text");
+        assert_eq!(read(&[0x15, 0, 0x38, 1, 0, 0]), None, "field 4 as a text, after field 1");
+        let others: [(&[u8], &str); 11] = [
+            (&[0x18, 0, 0], "field 1"),
+            (&[0x58, 0, 0], "field 5"),
+            (&[0x68, 0, 0], "field 6"),
+            (&[0x5c, 0x28, 0, 0, 0], "field 2 of field 5"),
+            (&[0x5c, 0x58, 0, 0, 0], "field 5 of field 5"),
+            (&[0x7c, 0x28, 0, 0, 0], "field 2 of field 7"),
+            (&[0x7c, 0x35, 0, 0, 0], "field 3 of field 7"),
+            (&[0x8c, 0x48, 0, 0, 0], "field 4 of field 8"),
+            (&[0x8c, 0x75, 0, 0, 0], "field 7 of field 8"),
+            (&[0x8c, 0x88, 0, 0, 0], "field 8 of field 8"),
+            (&[0x99, 0x12, 0, 0], "a list of booleans, which the decoder takes to be empty"),
+        ];
+        for (header, what) in others {
+            assert_eq!(read(header), None, "{what}");
+        }
+        // Field 2, and again as the field that is 2 in zigzag encoding.
+        assert_eq!(read(&[0x25, 4, 0x05, 4, 6, 0]), None);
+        assert_eq!(read(&[0x8c, 0x71, 0x02, 14, 0, 0]), None);
+        // All fields of a data page, with its statistics.
+        let header = [
+            0x15, 0, 0x15, 4, 0x15, 4, 0x15, 9, 0x1c, 0x15, 2, 0x15, 0, 0x15, 6, 0x15, 6, 0x1c,
+            0x36, 0, 0x28, 1, b'a', 0, 0, 0,
+        ];
+        let sizes =
+            read(&header).map(|claims| (claims.uncompressed_bytes, claims.compressed_bytes));
+        assert_eq!(sizes, Some((2, 2)));
+        let sorted = [0x7c, 0x15, 4, 0x15, 0, 0x12, 0, 0];
+        assert_eq!(read(&sorted).map(|claims| claims.dictionary_values), Some(2));
+    }
+
+    #[test]
     fn a_header_without_an_end_is_refused() {
-        assert_eq!(read(&[0x1c; 4096]), None, "structs in each other");
+        let mut structs = [0x1c; 4096];
+        structs[0] = 0x9c;
+        assert_eq!(read(&structs), None, "structs in each other");
         assert_eq!(
-            read(&[0x19, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x0f, 0]),
+            read(&[0x99, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x0f, 0]),
             None,
             "a list without its items"
         );
         assert_eq!(
-            read(&[0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f]),
+            read(&[0x98, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f]),
             None,
             "a text without its bytes"
         );
