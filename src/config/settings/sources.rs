@@ -135,7 +135,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::settings::Pipeline;
+    use crate::config::settings::{Pipeline, refusal};
 
     #[test]
     fn keys_of_questions_are_refused_where_there_are_none() {
@@ -143,8 +143,12 @@ mod tests {
             let toml = format!(
                 "[model]\npath = \"m\"\n[data]\ntask = \"{task}\"\ntrain = {{ {source} }}\n{more}"
             );
-            let file: PipelineFile = toml::from_str(&toml).unwrap();
-            Pipeline::check(Path::new("p.toml"), file).map_err(|error| error.to_string())
+            let mut file: PipelineFile = toml::from_str(&toml).unwrap();
+            let path = Path::new("p.toml");
+            // A lock of an earlier release may have such keys.
+            assert!(Pipeline::check(path, file.clone()).is_ok(), "{source} {more}");
+            refuse_keys_of_questions(&mut file.data, &refusal(path))
+                .map_err(|error| error.to_string())
         };
         let (csv, nearest) = ("path = \"a.csv\"", "misplaced = \"nearest\"");
         let with_column = "path = \"a.csv\", answer_start = \"start\"";
