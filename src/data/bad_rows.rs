@@ -158,7 +158,8 @@ impl FailedRows {
         FailedRows { source: Arc::new(source.clone()), log: log.clone(), bytes }
     }
 
-    /// The texts or contexts that two splits share: how many there are, and the first few rows that have them.
+    /// What becomes of a record that stands on some lines: `None` where it is left out, as it cannot be read or a byte on
+    /// them does not decode.
     pub(super) fn keep(
         &self,
         lines: RangeInclusive<u64>,
