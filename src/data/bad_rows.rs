@@ -320,7 +320,7 @@ mod tests {
             question("e", "\"question\": \"half of a pair: \\ud83d\""),
         ];
         let content = format!(
-            "{{\"data\": [{{\"paragraphs\": [{{\"context\": \"c\", \"qas\": [{fine}, {}]}},\n{{\"qas\": [{fine}]}},\n\
+            "{{\"data\": [{{\"paragraphs\": [{{\"context\": \"c\", \"qas\": [{fine}, {}]}},\n{{\"qas\": [{fine}, {fine}]}},\n\
              {{\"context\": \"c\", \"qas\": [{fine}, {}, {fine}]}}]}}]}}",
             bad.join(", "),
             fine.replace("fine?", "caf*")
@@ -329,12 +329,13 @@ mod tests {
             content.bytes().map(|byte| if byte == b'*' { 0xE9 } else { byte }).collect();
         let (texts, bad) = read("a.json", &content, Source::new(""));
         assert_eq!(texts, ["fine?"; 3]);
-        assert_eq!(lines(&bad), [0, 0, 0, 0, 0, 0, 0, 3]);
+        assert_eq!(lines(&bad), [0, 0, 0, 0, 0, 0, 0, 0, 3]);
         for (row, reason) in [
             (0, "for question 2 of paragraph 1 of article 1, got invalid type: integer `5`"),
             (1, "expected an answer, or `is_impossible: true` for question `b`, in paragraph 1"),
             (6, "expected a `context` in paragraph 2 of article 1, got none"),
-            (7, "got the byte 0xE9, in question `fine`, in paragraph 3 of article 1"),
+            (7, "expected a `context` in paragraph 2 of article 1, got none"),
+            (8, "got the byte 0xE9, in question `fine`, in paragraph 3 of article 1"),
         ] {
             assert!(bad[row].1.contains(reason), "{}", bad[row].1);
         }

@@ -31,7 +31,7 @@ const N_GROUP_DIGITS: usize = 32;
 /// Where `want` asks for labels every question has answers, or `is_impossible: true` and none. An answer that is not
 /// where it says stays: see [`Answer::matches`].
 ///
-/// A question that is not so is an error of its own, and a paragraph without a context one of all its questions.
+/// A question that is not so is an error of its own, and a paragraph without a context one for each of its questions.
 pub(super) fn read(
     input: Text,
     source: &Source,
@@ -106,15 +106,17 @@ fn examples(
 ) -> impl Iterator<Item = Result<Record>> + Send {
     let PlacedParagraph { paragraph, place, bad_byte } = paragraph;
     let Paragraph { context, qas } = paragraph;
-    let lacks_context = context.is_none().then(|| {
-        source.malformed(
+    // Without a context all its questions are lost.
+    let n_lost = if context.is_some() { 0 } else { qas.len().max(1) };
+    let lacks_context = (0..n_lost).find_map(|_| {
+        let error = source.malformed(
             None,
             format!("a `context` in {place}"),
             "none",
             "give the paragraph its text under `context`",
-        )
+        );
+        failed.settle(None, error).err()
     });
-    let lacks_context = lacks_context.and_then(|error| failed.settle(None, error).err());
     let questions = if context.is_some() { qas } else { Vec::new() };
     let context = context.unwrap_or_default();
     let group =
