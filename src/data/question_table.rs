@@ -63,13 +63,13 @@ fn with_answer(mut record: Record, source: &Source) -> Result<Record> {
     Ok(record)
 }
 
-/// The answer of a cell, without the blanks around it: behind them where the cell stands in the context as it is, as a SQuAD
-/// file's answer would, and else where it says.
+/// The answer of a cell, without the blanks around it: behind the leading ones where the context has these too at `start`,
+/// as a SQuAD file's answer would, and else where it says.
 fn answer_of(cell: &str, start: usize, context: &str) -> Answer {
     let n_blanks = cell.chars().take_while(|c| c.is_whitespace()).count();
-    let at = |start| Answer { text: cell.trim().to_owned(), start };
-    let behind_blanks = at(start.saturating_add(n_blanks));
-    if behind_blanks.matches(context) { behind_blanks } else { at(start) }
+    let with_blanks = Answer { text: cell.trim_end().to_owned(), start };
+    let n_before = if with_blanks.matches(context) { n_blanks } else { 0 };
+    Answer { text: cell.trim().to_owned(), start: start.saturating_add(n_before) }
 }
 
 /// A number of characters. What counts them in Python may write it as a float.
@@ -184,6 +184,13 @@ mod tests {
     fn an_answer_is_moved_to_the_nearest_place() {
         let moved = |text: &str, start: usize, context: &str| {
             let record = Record {
+    #[test]
+    fn a_correct_start_stays_where_the_answer_also_stands_behind_it() {
+        assert_eq!(answer_of(" 1", 7, "It was 11 then."), answer("1", 7));
+        assert_eq!(answer_of(" 1 ", 6, "It was 11 then."), answer("1", 7));
+        assert_eq!(answer_of("1", 8, "It was 11 then."), answer("1", 8));
+    }
+
                 text_pair: Some(context.to_owned()),
                 answers: Some(vec![answer(text, start)]),
                 ..Record::default()
