@@ -115,10 +115,14 @@ fn nearest(answer: &Answer, context: &str) -> Option<usize> {
     if answer.text.is_empty() {
         return None;
     }
-    // Occurrences may overlap.
-    let bytes = context.char_indices().map(|(byte, _)| byte).enumerate();
-    let places = bytes.filter(|(_, byte)| context[*byte..].starts_with(&answer.text));
-    places.map(|(place, _)| place).min_by_key(|place| place.abs_diff(answer.start))
+    let text = answer.text.as_str();
+    let from = context.char_indices().nth(answer.start).map_or(context.len(), |(byte, _)| byte);
+    // The last that starts before `from` may end behind it: occurrences may overlap.
+    let end = context.floor_char_boundary(from + text.len() - 1);
+    let before = context[..end].rfind(text);
+    let after = context[from..].find(text).map(|byte| from + byte);
+    let places = [before, after].into_iter().flatten().map(|byte| context[..byte].chars().count());
+    places.min_by_key(|place| place.abs_diff(answer.start))
 }
 
 #[cfg(test)]
@@ -181,16 +185,16 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_moved_to_the_nearest_place() {
-        let moved = |text: &str, start: usize, context: &str| {
-            let record = Record {
-    #[test]
     fn a_correct_start_stays_where_the_answer_also_stands_behind_it() {
         assert_eq!(answer_of(" 1", 7, "It was 11 then."), answer("1", 7));
         assert_eq!(answer_of(" 1 ", 6, "It was 11 then."), answer("1", 7));
         assert_eq!(answer_of("1", 8, "It was 11 then."), answer("1", 8));
     }
 
+    #[test]
+    fn an_answer_is_moved_to_the_nearest_place() {
+        let moved = |text: &str, start: usize, context: &str| {
+            let record = Record {
                 text_pair: Some(context.to_owned()),
                 answers: Some(vec![answer(text, start)]),
                 ..Record::default()
@@ -207,5 +211,8 @@ mod tests {
         assert_eq!(moved("Ann", 900, context), (18, 1));
         assert_eq!(moved("Bo", 3, context), (3, 0), "it stands nowhere");
         assert_eq!(moved("ana", 4, "bananas"), (3, 1), "two that overlap");
+        assert_eq!(moved("ana", 2, "bananas"), (1, 1), "two that overlap, as near");
+        assert_eq!(moved("\u{e9}\u{e9}", 9, "a\u{e9}\u{e9}\u{e9}"), (2, 1), "behind the end");
+        assert_eq!(moved("ab", 2, "\u{e9}ba\u{e9}ab"), (4, 1), "none before");
     }
 }
