@@ -3,7 +3,10 @@
 mod evaluator;
 mod tagger;
 
-use frostbert_cache::{shard::ShardLayout, wording::{counted, quoted}};
+use frostbert_cache::{
+    shard::ShardLayout,
+    wording::{counted, quoted},
+};
 use ndarray::s;
 
 use crate::{

@@ -164,7 +164,10 @@ fn a_card_says_that_validation_chose_the_epoch_only_where_it_did() {
         ModelCard { headline, training, ..full() }.markdown()
     };
     for (part, sentence) in [
-        ("validation", "split: the validation rows also chose the epoch, so the figure is optimistic.\n"),
+        (
+            "validation",
+            "split: the validation rows also chose the epoch, so the figure is optimistic.\n",
+        ),
         ("test", "nothing; validation rows chose the epoch and what is tuned after training.\n"),
     ] {
         assert!(of(part, true).contains(sentence), "{}", of(part, true));
