@@ -1,5 +1,6 @@
 //! The predictions of a run as its table holds them, beside the truth: what a comparison of two runs starts from.
 
+mod label_names;
 mod outcomes;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -174,7 +175,8 @@ mod tests {
     fn other_rows_and_another_truth_are_told() {
         let first = rows(&[("a", 1.0, 0.0), ("b", 2.0, 0.0)]);
         let why = |other: &[(&str, f64, f64)]| first.matched(&rows(other)).map(drop).unwrap_err();
-        let other_rows = |which: &str| format!("other rows: {which} of the other run; {FIXED_ROWS}");
+        let other_rows =
+            |which: &str| format!("other rows: {which} of the other run; {FIXED_ROWS}");
         assert_eq!(why(&[("b", 2.0, 0.0)]), other_rows("1 of 2 rows are among the 1"));
         let others = [("a", 1.0, 0.0), ("b", 2.0, 0.0), ("c", 2.0, 0.0)];
         assert_eq!(why(&others), other_rows("2 of 2 rows are among the 3"));
