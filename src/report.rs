@@ -1,5 +1,6 @@
 //! The files and tables in which a run reports its results, for people and for other programs.
 
+pub(crate) mod chart;
 pub(crate) mod leaderboard;
 pub(crate) mod model_card;
 pub(crate) mod plots;

@@ -6,6 +6,7 @@ use frostbert_cache::durable::write_file;
 use toml::Value;
 
 use super::{
+    chart::ChartFrame,
     plots,
     sheet::{Sheet, SheetColumn},
 };
@@ -81,17 +82,20 @@ pub(crate) fn write(
     }
     if findings.expected_best.len() > 1 {
         expected_best_sheet(findings).write_csv(&run.join(EXPECTED_BEST_FILE))?;
-        let plot = plots::expected_best(&findings.expected_best, board.metric);
+        let plot =
+            plots::expected_best(&findings.expected_best, board.metric).draw(ChartFrame::FILE);
         write_text(&run.join(EXPECTED_BEST_PLOT), &plot)?;
     }
     if !findings.learning_curve.is_empty() {
         learning_curve_sheet(findings).write_csv(&run.join(LEARNING_CURVE_FILE))?;
-        let plot = plots::learning_curve(&findings.learning_curve, board.metric);
+        let plot =
+            plots::learning_curve(&findings.learning_curve, board.metric).draw(ChartFrame::FILE);
         write_text(&run.join(LEARNING_CURVE_PLOT), &plot)?;
     }
     if findings.layer_profile.len() > 1 {
         layer_profile_sheet(findings).write_csv(&run.join(LAYER_PROFILE_FILE))?;
-        let plot = plots::layer_profile(&findings.layer_profile, board.metric);
+        let plot =
+            plots::layer_profile(&findings.layer_profile, board.metric).draw(ChartFrame::FILE);
         write_text(&run.join(LAYER_PROFILE_PLOT), &plot)?;
     }
     if let Some(map) = &findings.heat_map {

@@ -100,7 +100,7 @@ const FOREIGN: [(&[&str], &[&str]); 12] = [
     ),
     (&["tokenizers"], &["encoder/tokenizer.rs"]),
     (&["ureq"], &["encoder/hub/client.rs", "encoder/hub/redirect.rs"]),
-    (&["plotters"], &["report/plots/"]),
+    (&["plotters"], &["report/chart.rs", "report/plots/"]),
     (&["minijinja"], &["report/"]),
     (&["sha1"], &["encoder/hub/sum.rs"]),
     (&["sha2"], &["encoder/source.rs"]),

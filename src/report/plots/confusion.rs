@@ -5,9 +5,8 @@ use plotters::{
     style::text_anchor::{HPos, Pos, VPos},
 };
 
-use super::{
-    Area, BLUE, Drawn, FAINT, FONT, INK, PALE, TEXT_SIZE, TITLE_SIZE, blend, class_name, draw,
-};
+use super::{TEXT_SIZE, TITLE_SIZE, blend, class_name};
+use crate::report::chart::{Area, BLUE, Drawn, FAINT, FONT, INK, PALE, draw};
 
 /// More classes than this have no matrix.
 const MOST_CLASSES: usize = 25;

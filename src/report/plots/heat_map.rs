@@ -5,8 +5,12 @@ use plotters::{
     style::text_anchor::{HPos, Pos, VPos},
 };
 
-use super::{BLUE, FAINT, FONT, INK, ORANGE, PALE, TEXT_SIZE, TITLE_SIZE, blend, draw};
-use crate::{metrics::metric::Metric, selection::heat_map::HeatMap};
+use super::{TEXT_SIZE, TITLE_SIZE, blend};
+use crate::{
+    metrics::metric::Metric,
+    report::chart::{BLUE, FAINT, FONT, INK, ORANGE, PALE, draw},
+    selection::heat_map::HeatMap,
+};
 
 /// The best score of every pair of values, written into its cell; the best of all has a frame.
 pub(crate) fn heat_map(map: &HeatMap, metric: Metric) -> String {

@@ -1,10 +1,14 @@
 //! The course of a training: losses and the metric that it followed, epoch by epoch.
 
-use super::{
-    Axis, BLUE, Chart, Curve, GREY, MOST_TICKS, ORANGE, draw, legend_position, paint_chart,
-    y_range_with_legend,
+use super::MOST_TICKS;
+use crate::{
+    head::trained_head::EpochRecord,
+    metrics::metric::Metric,
+    report::chart::{
+        Axis, BLUE, Chart, ChartFrame, Curve, GREY, ORANGE, draw, legend_position, y_range,
+        y_range_with_legend,
+    },
 };
-use crate::{head::trained_head::EpochRecord, metrics::metric::Metric};
 
 /// Width, and height of each of the two charts.
 const SIZE: (u32, u32) = (760, 400);
@@ -34,23 +38,26 @@ pub(crate) fn history(history: &[EpochRecord], kept: usize, followed: Metric) ->
     }
     draw((SIZE.0, SIZE.1 * charts.len() as u32), |area| {
         let panels = area.split_evenly((charts.len(), 1));
-        panels.iter().zip(&charts).try_for_each(|(panel, chart)| paint_chart(panel, chart))
+        panels
+            .iter()
+            .zip(&charts)
+            .try_for_each(|(panel, chart)| chart.paint(panel, ChartFrame::FILE))
     })
 }
 
 /// Curves over epochs, with a line at the one that was kept.
-fn chart<'t>(
-    title: &'t str,
-    y_label: &'t str,
+fn chart(
+    title: &str,
+    y_label: &str,
     mut curves: Vec<Curve>,
     history: &[EpochRecord],
     kept: usize,
-) -> Chart<'t> {
+) -> Chart {
     for curve in &mut curves {
         curve.has_dots = history.len() <= MOST_DOTS;
     }
-    let y = y_range_with_legend(&curves);
-    let legend = Some(legend_position(&curves));
+    let y = y_range_with_legend(&curves, ChartFrame::FILE);
+    let legend = Some(legend_position(&curves, y_range(&curves)));
     if history.iter().any(|epoch| epoch.epoch == kept) {
         let line = [y.start, y.end].map(|end| (kept as f64, end)).to_vec();
         let marker = Curve::new(format!("epoch {kept}, kept"), ORANGE, line);
@@ -60,15 +67,16 @@ fn chart<'t>(
     let first = epochs().fold(f64::INFINITY, f64::min);
     let last = epochs().fold(f64::NEG_INFINITY, f64::max);
     Chart {
-        title,
-        x_label: "epoch",
-        y_label,
+        title: title.into(),
+        x_label: "epoch".into(),
+        y_label: y_label.into(),
         x: Axis {
             range: first - 0.5..last + 0.5,
             is_logarithmic: false,
             ticks: epochs().step_by(history.len().div_ceil(MOST_TICKS)).collect(),
         },
         y: Some(y),
+        mark: None,
         curves,
         legend,
     }

@@ -2,8 +2,11 @@
 
 use plotters::prelude::*;
 
-use super::{Chart, Curve, class_name, draw_chart, share_axis};
-use crate::metrics::probability_curves::PrecisionRecall;
+use super::{class_name, share_axis};
+use crate::{
+    metrics::probability_curves::PrecisionRecall,
+    report::chart::{Chart, ChartFrame, Curve},
+};
 
 /// The colours of classes, in their order.
 const COLORS: [RGBColor; 10] = [
@@ -36,15 +39,17 @@ pub(crate) fn precision_recall(
         let has_dots = curve.points.len() == 1;
         Curve { has_dots, ..Curve::new(name, color, curve.points.clone()) }
     };
-    draw_chart(&Chart {
-        title: &format!("Precision and recall on {what}"),
-        x_label: "recall",
-        y_label: "precision",
+    let chart = Chart {
+        title: format!("Precision and recall on {what}"),
+        x_label: "recall".into(),
+        y_label: "precision".into(),
         x: share_axis(),
         y: Some(0.0..1.02),
+        mark: None,
         curves: curves.iter().enumerate().map(curve).collect(),
         legend: Some(SeriesLabelPosition::LowerLeft),
-    })
+    };
+    chart.draw(ChartFrame::FILE)
 }
 
 #[cfg(test)]

@@ -2,8 +2,11 @@
 
 use plotters::prelude::*;
 
-use super::{BLUE, Chart, Curve, GREY, draw, paint_chart, share_axis};
-use crate::metrics::probability_curves::ReliabilityBin;
+use super::share_axis;
+use crate::{
+    metrics::probability_curves::ReliabilityBin,
+    report::chart::{BLUE, Chart, ChartFrame, Curve, GREY, draw},
+};
 
 /// Width, and the heights of the diagram and of the counts below it.
 const SIZE: (u32, [u32; 2]) = (640, [480, 260]);
@@ -15,11 +18,12 @@ pub(crate) fn reliability(bins: &[ReliabilityBin], ece: Option<f64>, what: &str)
     let points = bins.iter().map(|bin| (bin.predicted, bin.observed)).collect();
     let ideal = Curve::new("perfectly calibrated", GREY, vec![(0.0, 0.0), (1.0, 1.0)]);
     let diagram = Chart {
-        title: &format!("Reliability on {what}"),
-        x_label: "mean probability",
-        y_label: "observed frequency",
+        title: format!("Reliability on {what}"),
+        x_label: "mean probability".into(),
+        y_label: "observed frequency".into(),
         x: share_axis(),
         y: Some(0.0..1.02),
+        mark: None,
         curves: vec![
             Curve { has_dots: false, ..ideal },
             Curve::new(format!("head{}", ece.unwrap_or_default()), BLUE, points),
@@ -38,19 +42,20 @@ pub(crate) fn reliability(bins: &[ReliabilityBin], ece: Option<f64>, what: &str)
         ..Curve::new("", BLUE, outline)
     };
     let histogram = Chart {
-        title: "How many there are of each",
-        x_label: "probability",
-        y_label: "number",
+        title: "How many there are of each".into(),
+        x_label: "probability".into(),
+        y_label: "number".into(),
         x: share_axis(),
         y: Some(0.0..(1.1 * most as f64).max(11.0)),
+        mark: None,
         curves: vec![counts],
         legend: None,
     };
     let (width, [upper, lower]) = SIZE;
     draw((width, upper + lower), |area| {
         let (top, bottom) = area.split_vertically(upper);
-        paint_chart(&top, &diagram)?;
-        paint_chart(&bottom, &histogram)
+        diagram.paint(&top, ChartFrame::FILE)?;
+        histogram.paint(&bottom, ChartFrame::FILE)
     })
 }
 
