@@ -4,6 +4,7 @@ pub(crate) mod chart;
 pub(crate) mod leaderboard;
 pub(crate) mod model_card;
 pub(crate) mod plots;
+pub(crate) mod predicted_table;
 pub(crate) mod row_writer;
 pub(crate) mod sheet;
 pub(crate) mod summary;

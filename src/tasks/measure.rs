@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use frostbert_cache::{durable::write_file, wording::counted};
-use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned, ser::SerializeMap};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    config::names::Task,
     data::{Part, example::part_name},
     error::Result,
     metrics::{
@@ -135,7 +136,7 @@ impl Serialize for ChosenNumber {
 }
 
 /// How much a layer takes part in a learned mix.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerShare {
     /// The absolute number of the layer.
     pub layer: usize,
@@ -144,7 +145,7 @@ pub struct LayerShare {
 }
 
 /// A trivial baseline and its scores on test.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Baseline {
     /// What the baseline predicts.
     pub description: String,
@@ -185,6 +186,55 @@ pub(crate) fn write_metrics(run: &Path, metrics: &RunMetrics) -> Result<()> {
     let mut json = serde_json::to_string_pretty(metrics).expect("numbers and names become JSON");
     json.push('\n');
     Ok(write_file(&path, json.as_bytes())?)
+}
+
+/// The metrics of a run of a task, from the bytes of its metrics.json; without the number that folds chose.
+///
+/// # Errors
+/// When they are none of the task.
+pub(crate) fn read_metrics(task: Task, bytes: &[u8]) -> serde_json::Result<RunMetrics> {
+    match task {
+        Task::Classification => read_as(bytes, TaskMetrics::Classification),
+        Task::Multilabel => read_as(bytes, TaskMetrics::Multilabel),
+        Task::Regression | Task::Similarity => read_as(bytes, TaskMetrics::Regression),
+        Task::Tokens => read_as(bytes, TaskMetrics::Tokens),
+        Task::Qa => read_as(bytes, TaskMetrics::Qa),
+    }
+}
+
+/// [`RunMetrics`] with the metrics of one task.
+#[derive(Deserialize)]
+struct MetricsOfTask<T> {
+    train: Option<T>,
+    validation: Option<T>,
+    test: Option<T>,
+    baseline: Option<Baseline>,
+    before_calibration: Option<Scores>,
+    temperature: Option<f64>,
+    no_answer_threshold: Option<f64>,
+    layer_profile: Option<Vec<LayerShare>>,
+    best_epoch: usize,
+    epochs: usize,
+}
+
+fn read_as<T: DeserializeOwned>(
+    bytes: &[u8],
+    of_task: fn(T) -> TaskMetrics,
+) -> serde_json::Result<RunMetrics> {
+    let read: MetricsOfTask<T> = serde_json::from_slice(bytes)?;
+    Ok(RunMetrics {
+        train: read.train.map(of_task),
+        validation: read.validation.map(of_task),
+        test: read.test.map(of_task),
+        baseline: read.baseline,
+        before_calibration: read.before_calibration,
+        temperature: read.temperature,
+        no_answer_threshold: read.no_answer_threshold,
+        layer_profile: read.layer_profile,
+        chosen: None,
+        best_epoch: read.best_epoch,
+        epochs: read.epochs,
+    })
 }
 
 /// Returns the parts of a run that have metrics, with their names.
@@ -242,5 +292,21 @@ mod tests {
             ],
         });
         assert_eq!(serde_json::to_value(&chosen).unwrap(), expected);
+    }
+
+    #[test]
+    fn metrics_are_read_back_by_their_task() {
+        let json = r#"{"test":{"spearman":0.5,"spearman_ci":[0.25,0.75],"n":12},
+            "baseline":{"description":"always 2.000, train's mean","value":2.0,"mse":1.5},
+            "best_epoch":3,"epochs":5}"#;
+        let metrics = read_metrics(Task::Similarity, json.as_bytes()).unwrap();
+        let again = serde_json::to_string(&metrics).unwrap();
+        let read = read_metrics(Task::Regression, again.as_bytes()).unwrap();
+        let test = read.test.unwrap();
+        assert!(matches!(test, TaskMetrics::Regression(_)));
+        assert_eq!(test.scores().interval(Metric::Spearman), Some([0.25, 0.75]));
+        let baseline = read.baseline.unwrap();
+        assert_eq!(baseline.metrics["mse"], 1.5);
+        assert_eq!((read.train, read.best_epoch, read.epochs), (None, 3, 5));
     }
 }

@@ -15,7 +15,7 @@ use frostbert_cache::{
     states::{Pooling, StateId, StateKind},
     wording::{counted, quoted, shorten},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use crate::training::checks::{
     label_errors::LabelErrors,
@@ -52,7 +52,7 @@ const N_LISTED: usize = 20;
 const N_SHOWN: usize = 200;
 
 /// The findings of a run in its data, as written to checks.json.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RunChecks {
     /// The findings that need no model.
     #[serde(flatten)]
@@ -64,7 +64,7 @@ pub(crate) struct RunChecks {
 }
 
 /// The result of a check, or the reason why there is none.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Check<T> {
     Done(T),
@@ -182,6 +182,12 @@ impl RunChecks {
         sheet.integers("line", bad_rows.iter().map(|row| row.line.map(|line| line as usize)));
         sheet.texts("reason", bad_rows.iter().map(|row| row.reason.clone()));
         sheet.write_csv(&run.join(BAD_ROWS_FILE))
+    }
+
+    /// Reads the checks of a run; `None` where there are none, or another version wrote them.
+    pub(crate) fn read(run: &Path) -> Option<RunChecks> {
+        let bytes = std::fs::read(run.join(CHECKS_FILE)).ok()?;
+        serde_json::from_slice(&bytes).ok()
     }
 
     /// Returns what the user should know from the checks by states before trusting the metrics, one line each.

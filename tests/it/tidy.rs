@@ -91,6 +91,7 @@ const FOREIGN: [(&[&str], &[&str]); 12] = [
         &["parquet", "arrow"],
         &[
             "report/tables",
+            "report/predicted_table",
             "report/row_writer",
             "data/parquet_",
             "data/inspect",

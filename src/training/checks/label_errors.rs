@@ -1,7 +1,7 @@
 //! Labels that are likely wrong, by confident learning with heads that were not trained on them.
 
 use frostbert_cache::wording::counted;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{names::Task, settings::Pipeline},
@@ -20,7 +20,7 @@ const MOST_TRAINING: u64 = 100_000_000_000;
 pub(super) const NOT_RESIDENT: &str = "the states do not fit into train.memory_mb";
 
 /// Rows of train and validation whose label is likely wrong.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LabelErrors {
     /// The state that the linear heads read.
     pub state: String,
@@ -37,7 +37,7 @@ pub(crate) struct LabelErrors {
 }
 
 /// A row whose label is likely wrong.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct DoubtfulLabel {
     /// Its part.
     pub part: Part,

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use frostbert_cache::{fingerprint::Key, wording::counted};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     data::{Part, checks::RecordPlace, dataset::Dataset, example::part_name},
@@ -25,7 +25,7 @@ const MOST_COMPARISONS: u64 = 50_000_000_000;
 ///
 /// Rows whose exact text occurs in train are not among them; they are counted elsewhere
 /// ([`crate::data::checks::DataChecks::shared`]).
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct NearDuplicates {
     /// The state that texts were compared by.
     pub state: String,
@@ -38,7 +38,7 @@ pub(crate) struct NearDuplicates {
 }
 
 /// The number of near-duplicates in a part.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct NearDuplicatesOfPart {
     /// The part.
     pub part: Part,
@@ -51,7 +51,7 @@ pub(crate) struct NearDuplicatesOfPart {
 }
 
 /// Two texts that are almost the same.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct NearCopy {
     /// The part of the row that is not in train.
     pub part: Part,
@@ -139,7 +139,7 @@ fn evenly_spread(rows: &[u32], most: usize) -> Vec<u32> {
 
 impl NearDuplicatesOfPart {
     /// Returns the counts in words.
-    pub(super) fn in_words(&self) -> String {
+    pub(crate) fn in_words(&self) -> String {
         format!(
             "{} of {} of {} {} of train",
             self.count,

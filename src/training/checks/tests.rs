@@ -86,4 +86,5 @@ fn what_was_not_checked_is_said_with_its_reason() {
     let json = serde_json::to_value(&checks).unwrap();
     assert_eq!(json["near_duplicates"]["skipped"], reason);
     assert_eq!(json["label_errors"]["skipped"], "only tasks with one class per row are checked");
+    assert_eq!(serde_json::from_value::<RunChecks>(json).unwrap(), checks);
 }
