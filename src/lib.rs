@@ -68,6 +68,7 @@ mod extraction;
 mod features;
 mod head;
 mod metrics;
+mod page;
 mod prediction;
 mod report;
 mod run_folder;

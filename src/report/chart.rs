@@ -21,6 +21,9 @@ pub(super) const PALE: RGBColor = RGBColor(0xea, 0xf1, 0xf8);
 pub(crate) const ORANGE: RGBColor = RGBColor(0xff, 0x9d, 0x2e);
 pub(crate) const GREY: RGBColor = RGBColor(0x8a, 0x8a, 0x8a);
 
+/// Numbers along an axis that has no steps of its own, about.
+const USUAL_TICKS: f64 = 6.0;
+
 /// A line of a chart, and what is known of the luck of its points.
 #[derive(Clone, Debug)]
 pub(crate) struct Curve {
@@ -99,6 +102,19 @@ impl ChartFrame {
         legend: 0.2,
         has_full_digits: true,
     };
+
+    /// Of a figure on a page, which may be as narrow as a phone.
+    pub(crate) const PAGE: ChartFrame = ChartFrame {
+        size: (480, 320),
+        title_size: 18,
+        text_size: 16,
+        margins: [6, 18],
+        label_areas: [46, 66],
+        dot_radius: 3,
+        y_ticks: 6,
+        legend: 0.3,
+        has_full_digits: false,
+    };
 }
 
 /// The axis along the bottom.
@@ -108,6 +124,21 @@ pub(crate) struct Axis {
     pub(crate) is_logarithmic: bool,
     /// Where numbers are written.
     pub(crate) ticks: Vec<f64>,
+}
+
+impl Axis {
+    /// From one number to another, with round numbers along it.
+    pub(crate) fn over(range: Range<f64>) -> Axis {
+        let step = (range.end - range.start).abs() / USUAL_TICKS;
+        let power = 10f64.powf(step.max(f64::MIN_POSITIVE).log10().floor());
+        let step =
+            [1.0, 2.0, 5.0, 10.0].map(|times| times * power).into_iter().find(|s| *s >= step);
+        let step = step.unwrap_or(power);
+        let first = (range.start / step - 1e-6).ceil() as i64;
+        let last = (range.end / step + 1e-6).floor() as i64;
+        let ticks = (first..=last).map(|tick| tick as f64 * step).collect();
+        Axis { range, is_logarithmic: false, ticks }
+    }
 }
 
 impl Ranged for Axis {
@@ -343,5 +374,33 @@ mod tests {
             let ticks = even_ticks(f64::from(end));
             assert!((2..=11).contains(&ticks.len()), "{end}: {ticks:?}");
         }
+    }
+
+    #[test]
+    fn an_axis_has_round_numbers_within_its_range() {
+        let ticks = |range| Axis::over(range).ticks;
+        assert_eq!(ticks(0.0..5.0), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(ticks(1.0..13.0), [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]);
+        let shares = ticks(0.0..1.0);
+        assert_eq!(shares.len(), 6);
+        assert!((shares[1] - 0.2).abs() < 1e-12);
+    }
+
+    #[test]
+    fn whatever_a_name_holds_is_text_in_a_chart() {
+        let curve = Curve::new("</svg><script>", BLUE, vec![(0.0, 0.0), (1.0, 1.0)]);
+        let chart = Chart {
+            title: String::new(),
+            x_label: "\"x\" & y".into(),
+            y_label: String::new(),
+            x: Axis::over(0.0..1.0),
+            y: None,
+            mark: Some(0.5),
+            curves: vec![curve],
+            legend: None,
+        };
+        let svg = chart.draw(ChartFrame::PAGE);
+        assert!(svg.contains("&lt;/svg&gt;&lt;script&gt;") && svg.contains("&amp; y"), "{svg}");
+        assert_eq!(svg.matches("</svg>").count(), 1);
     }
 }

@@ -1,0 +1,82 @@
+//! Pages from templates. Whatever is put into one is escaped, and made harmless first.
+
+use std::io;
+
+use minijinja::{Environment, Error, UndefinedBehavior, Value, escape_formatter};
+use serde::Serialize;
+
+use super::{numbers::grouped, texts::harmless};
+
+/// Every template, by its name.
+const TEMPLATES: [(&str, &str); 4] = [
+    ("base.html", include_str!("templates/base.html")),
+    ("macros.html", include_str!("templates/macros.html")),
+    ("style.css", include_str!("templates/style.css")),
+    ("script.js", include_str!("templates/script.js")),
+];
+
+/// The hash by which a page allows its one script.
+pub(super) const SCRIPT_HASH: &str = "sha256-4UfAweBG5IbDpJZ71gofcOC95FWinJkAdjzBFLudfRI=";
+
+/// Renders a template with a page.
+///
+/// # Errors
+/// When the page lacks something that the template shows.
+pub(super) fn render(template: &str, page: &impl Serialize) -> io::Result<String> {
+    let failed = |error: Error| io::Error::other(format!("{error:#}"));
+    let environment = environment().map_err(failed)?;
+    let template = environment.get_template(template).map_err(failed)?;
+    template.render(page).map_err(failed)
+}
+
+fn environment() -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment.set_formatter(|out, state, value| match value.as_str() {
+        Some(text) if !value.is_safe() => {
+            escape_formatter(out, state, &Value::from(harmless(text).into_owned()))
+        }
+        _ => escape_formatter(out, state, value),
+    });
+    environment.add_filter("grouped", grouped);
+    environment.add_global("script_hash", SCRIPT_HASH);
+    for (name, text) in TEMPLATES {
+        environment.add_template(name, text)?;
+    }
+    Ok(environment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(template: &'static str, text: &str) -> String {
+        let mut environment = environment().unwrap();
+        environment.add_template("test.html", template).unwrap();
+        let page = minijinja::context! { text => text };
+        environment.get_template("test.html").unwrap().render(page).unwrap()
+    }
+
+    #[test]
+    fn what_is_put_into_a_page_is_text_wherever_it_stands() {
+        let hostile = "</script><img src=x onerror=alert(1)>\"'\u{1b}[31m\u{202e}";
+        for template in [
+            "<p>{{ text }}</p>",
+            "<p title=\"{{ text }}\">",
+            "<svg><title>{{ text }}</title></svg>",
+        ] {
+            let page = rendered(template, hostile);
+            assert!(!page.contains("</script>") && !page.contains("<img"), "{page}");
+            assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'), "{page}");
+            assert!(page.contains("\\u{202e}") && page.contains("&#x27;"), "{page}");
+            assert_eq!(page.matches('"').count(), template.matches('"').count(), "{page}");
+        }
+    }
+
+    #[test]
+    fn every_template_is_known_to_the_parser() {
+        environment().unwrap();
+    }
+}
