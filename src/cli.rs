@@ -24,6 +24,7 @@ mod precision_report;
 mod predict;
 mod progress;
 mod quantities;
+mod report;
 mod run;
 mod runs;
 mod screen;
@@ -149,6 +150,8 @@ enum Command {
     /// 'data.train={path="FILE"}'`.
     #[command(after_help = predict::EXAMPLES)]
     Predict(predict::PredictArguments),
+    #[command(about = "Write the page of a run", long_about = report::ABOUT, after_help = examples::REPORT)]
+    Report(report::ReportArguments),
     /// List, show and compare runs, tag them, and remove them
     #[command(subcommand)]
     Runs(runs::RunsCommand),
@@ -370,6 +373,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Sweep(arguments) => sweep::run(arguments, &context),
         Command::Evaluate(arguments) => evaluate::run(arguments, &context),
         Command::Predict(arguments) => predict::run(arguments, &context),
+        Command::Report(arguments) => report::run(arguments, &context),
         Command::Runs(command) => runs::run(command, &context),
         Command::Similar(arguments) => similar::run(arguments, &context),
         Command::PrecisionReport(arguments) => precision_report::run(arguments, &context),

@@ -269,6 +269,9 @@ pub mod metrics {
         pub use crate::metrics::tagging::{TaggedSentence, TaggingMetrics, evaluate};
     }
 }
+pub mod page {
+    pub use crate::page::{PageOptions, WrittenPage, report};
+}
 pub mod prediction {
     pub mod evaluation {
         pub use crate::prediction::evaluation::evaluate;

@@ -4,7 +4,136 @@
 //! Each part of the page is a file here that turns files of a run into plain values (`*View`), which a template of its own
 //! shows. The templates lie in `page/templates/`; [`render`] is the only file that knows their engine.
 
+mod csv_table;
 mod numbers;
 mod render;
+mod run_files;
+mod summary;
 mod table;
 mod texts;
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use frostbert_cache::{durable::write_file, progress::Progress};
+use serde::Serialize;
+
+use self::{
+    render::render,
+    run_files::RunFiles,
+    summary::{Circumstances, SummaryView},
+    texts::TextGate,
+};
+use crate::{
+    error::{Error, Result},
+    report::row_writer::write_output,
+    run_folder::find::{FoundRun, find},
+};
+
+/// The page of a run, in its folder.
+const REPORT_FILE: &str = "report.html";
+
+/// How a page is written.
+#[derive(Clone, Debug)]
+pub struct PageOptions {
+    /// Whether it shows texts of the data.
+    pub texts: bool,
+    /// Where it goes; into the run's folder where nothing is said.
+    pub out: Option<PathBuf>,
+}
+
+impl Default for PageOptions {
+    fn default() -> PageOptions {
+        PageOptions { texts: true, out: None }
+    }
+}
+
+/// A page that was written.
+#[derive(Clone, Debug, Serialize)]
+pub struct WrittenPage {
+    /// The file.
+    #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
+    pub report: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// Writes the page of a run, which is named as [`SavedRun::open`](crate::SavedRun::open) takes it.
+///
+/// # Errors
+/// When the run is not there, or one of its files is damaged; when the page cannot be written.
+pub fn report(run: &Path, options: &PageOptions, progress: &dyn Progress) -> Result<WrittenPage> {
+    write_run(&found(run, progress)?, options)
+}
+
+/// The folder of a run, with what is to be said of how it was found.
+fn found(run: &Path, progress: &dyn Progress) -> Result<PathBuf> {
+    let FoundRun { folder, notes, warnings, .. } = find(run)?;
+    notes.iter().for_each(|note| progress.note(note));
+    warnings.iter().for_each(|warning| progress.warn(warning));
+    Ok(folder)
+}
+
+/// Writes the page of a run into its folder, or where the options say.
+///
+/// # Errors
+/// When a file of the run is damaged, or the page cannot be written.
+fn write_run(folder: &Path, options: &PageOptions) -> Result<WrittenPage> {
+    let run = RunFiles::open(folder)?;
+    let page = RunPage::of(&run, options.texts)?;
+    let in_folder = run.folder.join(REPORT_FILE);
+    let out = options.out.as_ref().unwrap_or(&in_folder);
+    write_page(out, options.out.is_some(), "run.html", &page)
+}
+
+fn write_page(
+    path: &Path,
+    is_named: bool,
+    template: &str,
+    page: &impl Serialize,
+) -> Result<WrittenPage> {
+    let html = render(template, page).map_err(Error::io("write", path))?;
+    if is_named {
+        let write = |file: &mut std::fs::File| {
+            file.write_all(html.as_bytes()).map_err(Error::io("write", path))
+        };
+        write_output(path, write)?;
+    } else {
+        write_file(path, html.as_bytes())?;
+    }
+    Ok(WrittenPage { report: path.to_path_buf(), bytes: html.len() as u64 })
+}
+
+/// The page of a run, part by part.
+#[derive(Clone, Debug, Serialize)]
+struct RunPage {
+    title: String,
+    task: String,
+    kind: String,
+    model: String,
+    created: Option<String>,
+    version: String,
+    has_texts: bool,
+    n_texts: usize,
+    summary: SummaryView,
+}
+
+impl RunPage {
+    fn of(run: &RunFiles, texts: bool) -> Result<RunPage> {
+        let gate = TextGate::new(texts);
+        let summary = SummaryView::of(run, &Circumstances { trained_on: &[], share_cut: None });
+        Ok(RunPage {
+            title: run.title(),
+            task: run.task().to_string(),
+            kind: run.head.kind.clone(),
+            model: run.lock.base_model().to_string(),
+            created: run.created(),
+            version: run.lock.frostbert.clone(),
+            summary,
+            has_texts: texts,
+            n_texts: gate.shown(),
+        })
+    }
+}

@@ -38,6 +38,11 @@ Examples:
   frostbert evaluate runs/sentiment --data data/held_out.csv
   frostbert evaluate runs/sentiment/001 --data data/held_out.csv --json";
 
+pub(super) const REPORT: &str = "\
+Examples:
+  frostbert report runs/sentiment
+  frostbert report runs/sentiment --out for_others.html --no-texts";
+
 pub(super) const RUNS_LS: &str = "\
 Examples:
   frostbert runs ls

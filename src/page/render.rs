@@ -8,9 +8,10 @@ use serde::Serialize;
 use super::{numbers::grouped, texts::harmless};
 
 /// Every template, by its name.
-const TEMPLATES: [(&str, &str); 4] = [
+const TEMPLATES: [(&str, &str); 5] = [
     ("base.html", include_str!("templates/base.html")),
     ("macros.html", include_str!("templates/macros.html")),
+    ("run.html", include_str!("templates/run.html")),
     ("style.css", include_str!("templates/style.css")),
     ("script.js", include_str!("templates/script.js")),
 ];
@@ -78,5 +79,12 @@ mod tests {
     #[test]
     fn every_template_is_known_to_the_parser() {
         environment().unwrap();
+    }
+
+    #[test]
+    fn a_page_that_lacks_something_is_an_error() {
+        let environment = environment().unwrap();
+        let page = environment.get_template("run.html").unwrap().render(minijinja::context! {});
+        assert!(page.is_err());
     }
 }
