@@ -4,6 +4,7 @@
 //! Each part of the page is a file here that turns files of a run into plain values (`*View`), which a template of its own
 //! shows. The templates lie in `page/templates/`; [`render`] is the only file that knows their engine.
 
+mod again;
 mod csv_table;
 mod numbers;
 mod render;
@@ -21,6 +22,7 @@ use frostbert_cache::{durable::write_file, progress::Progress};
 use serde::Serialize;
 
 use self::{
+    again::AgainView,
     render::render,
     run_files::RunFiles,
     summary::{Circumstances, SummaryView},
@@ -118,6 +120,7 @@ struct RunPage {
     has_texts: bool,
     n_texts: usize,
     summary: SummaryView,
+    again: AgainView,
 }
 
 impl RunPage {
@@ -132,6 +135,7 @@ impl RunPage {
             created: run.created(),
             version: run.lock.frostbert.clone(),
             summary,
+            again: AgainView::of(run),
             has_texts: texts,
             n_texts: gate.shown(),
         })
