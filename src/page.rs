@@ -6,9 +6,11 @@
 
 mod again;
 mod csv_table;
+mod data_part;
 mod numbers;
 mod render;
 mod run_files;
+mod states;
 mod summary;
 mod table;
 mod texts;
@@ -23,12 +25,15 @@ use serde::Serialize;
 
 use self::{
     again::AgainView,
+    data_part::{DataView, class_counts},
     render::render,
     run_files::RunFiles,
+    states::RunStates,
     summary::{Circumstances, SummaryView},
     texts::TextGate,
 };
 use crate::{
+    config::names::Task,
     error::{Error, Result},
     report::row_writer::write_output,
     run_folder::find::{FoundRun, find},
@@ -120,13 +125,22 @@ struct RunPage {
     has_texts: bool,
     n_texts: usize,
     summary: SummaryView,
+    data: DataView,
     again: AgainView,
 }
 
 impl RunPage {
     fn of(run: &RunFiles, texts: bool) -> Result<RunPage> {
         let gate = TextGate::new(texts);
-        let summary = SummaryView::of(run, &Circumstances { trained_on: &[], share_cut: None });
+        let states = RunStates::open(run);
+        let lengths = states.as_ref().and_then(RunStates::lengths);
+        let trained_on: Vec<(String, usize)> = match run.task() {
+            Task::Tokens => Vec::new(),
+            _ => class_counts(run).into_iter().map(|(label, [train, ..])| (label, train)).collect(),
+        };
+        let share_cut =
+            lengths.as_ref().map(|lengths| lengths.cut as f64 / lengths.tokens.len() as f64);
+        let summary = SummaryView::of(run, &Circumstances { trained_on: &trained_on, share_cut });
         Ok(RunPage {
             title: run.title(),
             task: run.task().to_string(),
@@ -135,6 +149,7 @@ impl RunPage {
             created: run.created(),
             version: run.lock.frostbert.clone(),
             summary,
+            data: DataView::of(run, lengths.as_ref(), &gate),
             again: AgainView::of(run),
             has_texts: texts,
             n_texts: gate.shown(),

@@ -8,10 +8,11 @@ use serde::Serialize;
 use super::{numbers::grouped, texts::harmless};
 
 /// Every template, by its name.
-const TEMPLATES: [(&str, &str); 6] = [
+const TEMPLATES: [(&str, &str); 7] = [
     ("base.html", include_str!("templates/base.html")),
     ("macros.html", include_str!("templates/macros.html")),
     ("run.html", include_str!("templates/run.html")),
+    ("data.html", include_str!("templates/data.html")),
     ("again.html", include_str!("templates/again.html")),
     ("style.css", include_str!("templates/style.css")),
     ("script.js", include_str!("templates/script.js")),
