@@ -7,6 +7,7 @@
 mod again;
 mod csv_table;
 mod data_part;
+mod head_part;
 mod numbers;
 mod render;
 mod run_files;
@@ -26,6 +27,7 @@ use serde::Serialize;
 use self::{
     again::AgainView,
     data_part::{DataView, class_counts},
+    head_part::HeadView,
     render::render,
     run_files::RunFiles,
     states::RunStates,
@@ -126,6 +128,7 @@ struct RunPage {
     n_texts: usize,
     summary: SummaryView,
     data: DataView,
+    head: HeadView,
     again: AgainView,
 }
 
@@ -150,6 +153,7 @@ impl RunPage {
             version: run.lock.frostbert.clone(),
             summary,
             data: DataView::of(run, lengths.as_ref(), &gate),
+            head: HeadView::of(run)?,
             again: AgainView::of(run),
             has_texts: texts,
             n_texts: gate.shown(),
