@@ -15,6 +15,7 @@ mod states;
 mod summary;
 mod table;
 mod texts;
+mod worth;
 
 use std::{
     io::Write,
@@ -33,6 +34,7 @@ use self::{
     states::RunStates,
     summary::{Circumstances, SummaryView},
     texts::TextGate,
+    worth::WorthView,
 };
 use crate::{
     config::names::Task,
@@ -129,6 +131,7 @@ struct RunPage {
     summary: SummaryView,
     data: DataView,
     head: HeadView,
+    worth: WorthView,
     again: AgainView,
 }
 
@@ -154,6 +157,7 @@ impl RunPage {
             summary,
             data: DataView::of(run, lengths.as_ref(), &gate),
             head: HeadView::of(run)?,
+            worth: WorthView::of(run, &gate),
             again: AgainView::of(run),
             has_texts: texts,
             n_texts: gate.shown(),
