@@ -8,6 +8,8 @@ mod again;
 mod csv_table;
 mod data_part;
 mod head_part;
+mod map;
+mod mistakes;
 mod numbers;
 mod render;
 mod run_files;
@@ -29,6 +31,8 @@ use self::{
     again::AgainView,
     data_part::{DataView, class_counts},
     head_part::HeadView,
+    map::MapView,
+    mistakes::MistakesView,
     render::render,
     run_files::RunFiles,
     states::RunStates,
@@ -128,10 +132,13 @@ struct RunPage {
     version: String,
     has_texts: bool,
     n_texts: usize,
+    is_of_questions: bool,
     summary: SummaryView,
     data: DataView,
     head: HeadView,
     worth: WorthView,
+    mistakes: Option<MistakesView>,
+    map: Option<MapView>,
     again: AgainView,
 }
 
@@ -154,10 +161,13 @@ impl RunPage {
             model: run.lock.base_model().to_string(),
             created: run.created(),
             version: run.lock.frostbert.clone(),
+            is_of_questions: run.task() == Task::Qa,
             summary,
             data: DataView::of(run, lengths.as_ref(), &gate),
             head: HeadView::of(run)?,
             worth: WorthView::of(run, &gate),
+            mistakes: MistakesView::of(run, &gate),
+            map: states.as_ref().and_then(|states| MapView::of(run, states, &gate)),
             again: AgainView::of(run),
             has_texts: texts,
             n_texts: gate.shown(),

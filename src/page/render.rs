@@ -8,13 +8,15 @@ use serde::Serialize;
 use super::{numbers::grouped, texts::harmless};
 
 /// Every template, by its name.
-const TEMPLATES: [(&str, &str); 9] = [
+const TEMPLATES: [(&str, &str); 11] = [
     ("base.html", include_str!("templates/base.html")),
     ("macros.html", include_str!("templates/macros.html")),
     ("run.html", include_str!("templates/run.html")),
     ("data.html", include_str!("templates/data.html")),
     ("head.html", include_str!("templates/head.html")),
     ("worth.html", include_str!("templates/worth.html")),
+    ("mistakes.html", include_str!("templates/mistakes.html")),
+    ("map.html", include_str!("templates/map.html")),
     ("again.html", include_str!("templates/again.html")),
     ("style.css", include_str!("templates/style.css")),
     ("script.js", include_str!("templates/script.js")),
