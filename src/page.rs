@@ -5,16 +5,19 @@
 //! shows. The templates lie in `page/templates/`; [`render`] is the only file that knows their engine.
 
 mod again;
+mod board;
 mod csv_table;
 mod data_part;
 mod head_part;
 mod map;
 mod mistakes;
 mod numbers;
+mod parallel;
 mod render;
 mod run_files;
 mod states;
 mod summary;
+mod sweep_part;
 mod table;
 mod texts;
 mod worth;
@@ -37,6 +40,7 @@ use self::{
     run_files::RunFiles,
     states::RunStates,
     summary::{Circumstances, SummaryView},
+    sweep_part::SweepView,
     texts::TextGate,
     worth::WorthView,
 };
@@ -139,6 +143,7 @@ struct RunPage {
     worth: WorthView,
     mistakes: Option<MistakesView>,
     map: Option<MapView>,
+    sweep: Option<SweepView>,
     again: AgainView,
 }
 
@@ -168,6 +173,7 @@ impl RunPage {
             worth: WorthView::of(run, &gate),
             mistakes: MistakesView::of(run, &gate),
             map: states.as_ref().and_then(|states| MapView::of(run, states, &gate)),
+            sweep: SweepView::of(run),
             again: AgainView::of(run),
             has_texts: texts,
             n_texts: gate.shown(),

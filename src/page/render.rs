@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{numbers::grouped, texts::harmless};
 
 /// Every template, by its name.
-const TEMPLATES: [(&str, &str); 11] = [
+const TEMPLATES: [(&str, &str); 12] = [
     ("base.html", include_str!("templates/base.html")),
     ("macros.html", include_str!("templates/macros.html")),
     ("run.html", include_str!("templates/run.html")),
@@ -17,6 +17,7 @@ const TEMPLATES: [(&str, &str); 11] = [
     ("worth.html", include_str!("templates/worth.html")),
     ("mistakes.html", include_str!("templates/mistakes.html")),
     ("map.html", include_str!("templates/map.html")),
+    ("sweep.html", include_str!("templates/sweep.html")),
     ("again.html", include_str!("templates/again.html")),
     ("style.css", include_str!("templates/style.css")),
     ("script.js", include_str!("templates/script.js")),
