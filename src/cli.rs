@@ -150,7 +150,7 @@ enum Command {
     /// 'data.train={path="FILE"}'`.
     #[command(after_help = predict::EXAMPLES)]
     Predict(predict::PredictArguments),
-    #[command(about = "Write the page of a run", long_about = report::ABOUT, after_help = examples::REPORT)]
+    #[command(about = "Write the page of a run, or one that compares several", long_about = report::ABOUT, after_help = examples::REPORT)]
     Report(report::ReportArguments),
     /// List, show and compare runs, tag them, and remove them
     #[command(subcommand)]

@@ -6,9 +6,11 @@
 
 mod again;
 mod board;
+mod comparison;
 mod csv_table;
 mod data_part;
 mod head_part;
+mod index;
 mod map;
 mod mistakes;
 mod numbers;
@@ -32,8 +34,10 @@ use serde::Serialize;
 
 use self::{
     again::AgainView,
+    comparison::ComparisonView,
     data_part::{DataView, class_counts},
     head_part::HeadView,
+    index::TasksView,
     map::MapView,
     mistakes::MistakesView,
     render::render,
@@ -48,18 +52,21 @@ use crate::{
     config::names::Task,
     error::{Error, Result},
     report::row_writer::write_output,
-    run_folder::find::{FoundRun, find},
+    run_folder::find::{FoundRun, find, find_tasks},
 };
 
 /// The page of a run, in its folder.
 const REPORT_FILE: &str = "report.html";
+
+/// The page of several runs, in the current folder.
+const COMPARISON_FILE: &str = "comparison.html";
 
 /// How a page is written.
 #[derive(Clone, Debug)]
 pub struct PageOptions {
     /// Whether it shows texts of the data.
     pub texts: bool,
-    /// Where it goes; into the run's folder where nothing is said.
+    /// Where it goes; into the run's folder where nothing is said, or for several runs into the current one.
     pub out: Option<PathBuf>,
 }
 
@@ -79,12 +86,36 @@ pub struct WrittenPage {
     pub bytes: u64,
 }
 
-/// Writes the page of a run, which is named as [`SavedRun::open`](crate::SavedRun::open) takes it.
+/// Writes the page of a run, or of several side by side. Runs are named as
+/// [`SavedRun::open`](crate::SavedRun::open) takes them.
 ///
 /// # Errors
-/// When the run is not there, or one of its files is damaged; when the page cannot be written.
-pub fn report(run: &Path, options: &PageOptions, progress: &dyn Progress) -> Result<WrittenPage> {
-    write_run(&found(run, progress)?, options)
+/// When a run is not there, or one of its files is damaged; when the page cannot be written.
+pub fn report(
+    runs: &[PathBuf],
+    options: &PageOptions,
+    progress: &dyn Progress,
+) -> Result<WrittenPage> {
+    if let [run] = runs {
+        if let Some((folder, tasks)) = find_tasks(run)? {
+            if let Some(out) = &options.out {
+                return Err(Error::Argument {
+                    action: "write the report",
+                    expected: "a run of one task where --out names a file".into(),
+                    got: format!("{} tasks, for `{}`", tasks.len(), out.display()),
+                    hint: format!("name the run of a task, such as {}", tasks[0].display()),
+                });
+            }
+            return write_tasks(&folder, &tasks, options);
+        }
+        let folder = found(run, progress)?;
+        return write_run(&folder, options);
+    }
+    let opened = runs.iter().map(|run| RunFiles::open(&found(run, progress)?));
+    let opened: Vec<RunFiles> = opened.collect::<Result<_>>()?;
+    let page = ComparisonView::of(&opened)?;
+    let out = options.out.clone().unwrap_or_else(|| COMPARISON_FILE.into());
+    write_page(&out, true, "comparison.html", &page)
 }
 
 /// The folder of a run, with what is to be said of how it was found.
@@ -100,11 +131,34 @@ fn found(run: &Path, progress: &dyn Progress) -> Result<PathBuf> {
 /// # Errors
 /// When a file of the run is damaged, or the page cannot be written.
 fn write_run(folder: &Path, options: &PageOptions) -> Result<WrittenPage> {
-    let run = RunFiles::open(folder)?;
-    let page = RunPage::of(&run, options.texts)?;
+    write_of(&RunFiles::open(folder)?, options).map(|(written, _)| written)
+}
+
+/// Writes the page of each task into its folder, and one that leads to them into the folder of the run.
+///
+/// # Errors
+/// As [`write_run`].
+fn write_tasks(folder: &Path, tasks: &[PathBuf], options: &PageOptions) -> Result<WrittenPage> {
+    let mut runs = Vec::new();
+    for task in tasks {
+        let run = RunFiles::open(task)?;
+        let (_, sentence) = write_of(&run, options)?;
+        runs.push((run, sentence));
+    }
+    let name = runs.first().and_then(|(run, _)| run.lock.pipeline.name.clone());
+    let number = folder.file_name().unwrap_or_default().to_string_lossy();
+    let title = format!("{} {number}", name.unwrap_or_default());
+    let page = TasksView::of(title, &runs, REPORT_FILE);
+    write_page(&folder.join(REPORT_FILE), false, "tasks.html", &page)
+}
+
+/// Writes the page of a run; returns its sentence too.
+fn write_of(run: &RunFiles, options: &PageOptions) -> Result<(WrittenPage, String)> {
+    let page = RunPage::of(run, options.texts)?;
     let in_folder = run.folder.join(REPORT_FILE);
     let out = options.out.as_ref().unwrap_or(&in_folder);
-    write_page(out, options.out.is_some(), "run.html", &page)
+    let written = write_page(out, options.out.is_some(), "run.html", &page)?;
+    Ok((written, page.summary.sentence))
 }
 
 fn write_page(

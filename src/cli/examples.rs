@@ -41,7 +41,7 @@ Examples:
 pub(super) const REPORT: &str = "\
 Examples:
   frostbert report runs/sentiment
-  frostbert report runs/sentiment --out for_others.html --no-texts";
+  frostbert report runs/sentiment/001 runs/sentiment/002 --out compared.html --no-texts";
 
 pub(super) const RUNS_LS: &str = "\
 Examples:

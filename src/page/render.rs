@@ -8,10 +8,12 @@ use serde::Serialize;
 use super::{numbers::grouped, texts::harmless};
 
 /// Every template, by its name.
-const TEMPLATES: [(&str, &str); 12] = [
+const TEMPLATES: [(&str, &str); 14] = [
     ("base.html", include_str!("templates/base.html")),
     ("macros.html", include_str!("templates/macros.html")),
     ("run.html", include_str!("templates/run.html")),
+    ("tasks.html", include_str!("templates/tasks.html")),
+    ("comparison.html", include_str!("templates/comparison.html")),
     ("data.html", include_str!("templates/data.html")),
     ("head.html", include_str!("templates/head.html")),
     ("worth.html", include_str!("templates/worth.html")),

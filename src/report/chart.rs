@@ -21,6 +21,16 @@ pub(super) const PALE: RGBColor = RGBColor(0xea, 0xf1, 0xf8);
 pub(crate) const ORANGE: RGBColor = RGBColor(0xff, 0x9d, 0x2e);
 pub(crate) const GREY: RGBColor = RGBColor(0x8a, 0x8a, 0x8a);
 
+/// Colours of curves that are compared, in this order.
+pub(crate) const SERIES: [RGBColor; 6] = [
+    BLUE,
+    ORANGE,
+    RGBColor(0x2e, 0x8b, 0x57),
+    RGBColor(0x8e, 0x44, 0xad),
+    RGBColor(0xc0, 0x39, 0x2b),
+    GREY,
+];
+
 /// Numbers along an axis that has no steps of its own, about.
 const USUAL_TICKS: f64 = 6.0;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     error::{Error, Result},
     run_folder::{
-        default_dir,
+        default_dir, finished_in,
         lock::{LOCK_FILE, Lock, is_finished},
         newest_first, passed_over, resolve,
         tags::{TAGS_FILE, Tags, folder_and_tag},
@@ -48,6 +48,25 @@ pub(crate) fn find(path: &Path) -> Result<FoundRun> {
     }
     found.folder = folder;
     Ok(found)
+}
+
+/// Finds a run of several tasks, with the runs of its tasks: `path` is its folder, or a folder of runs whose newest finished
+/// run it is. `None` where a run of one task is meant, or none is there.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub(crate) fn find_tasks(path: &Path) -> Result<Option<(PathBuf, Vec<PathBuf>)>> {
+    if path.join(LOCK_FILE).is_file() || tagged(path)?.is_some() {
+        return Ok(None);
+    }
+    let runs = folder_of(path);
+    let mut folders = newest_first(&runs)?;
+    if folders.is_empty() {
+        folders.push(runs);
+    }
+    let mut finished = folders.into_iter().map(|folder| (finished_in(&folder), folder));
+    let newest = finished.find(|(tasks, _)| !tasks.is_empty());
+    Ok(newest.filter(|(tasks, folder)| tasks[0] != *folder).map(|(tasks, folder)| (folder, tasks)))
 }
 
 /// Returns the tagged run if `path` is a tag.
