@@ -56,7 +56,7 @@ use crate::{
 };
 
 /// The page of a run, in its folder.
-const REPORT_FILE: &str = "report.html";
+pub(crate) const REPORT_FILE: &str = "report.html";
 
 /// The page of several runs, in the current folder.
 const COMPARISON_FILE: &str = "comparison.html";
@@ -130,7 +130,7 @@ fn found(run: &Path, progress: &dyn Progress) -> Result<PathBuf> {
 ///
 /// # Errors
 /// When a file of the run is damaged, or the page cannot be written.
-fn write_run(folder: &Path, options: &PageOptions) -> Result<WrittenPage> {
+pub(crate) fn write_run(folder: &Path, options: &PageOptions) -> Result<WrittenPage> {
     write_of(&RunFiles::open(folder)?, options).map(|(written, _)| written)
 }
 
@@ -138,7 +138,11 @@ fn write_run(folder: &Path, options: &PageOptions) -> Result<WrittenPage> {
 ///
 /// # Errors
 /// As [`write_run`].
-fn write_tasks(folder: &Path, tasks: &[PathBuf], options: &PageOptions) -> Result<WrittenPage> {
+pub(crate) fn write_tasks(
+    folder: &Path,
+    tasks: &[PathBuf],
+    options: &PageOptions,
+) -> Result<WrittenPage> {
     let mut runs = Vec::new();
     for task in tasks {
         let run = RunFiles::open(task)?;

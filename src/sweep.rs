@@ -79,6 +79,12 @@ pub struct SweepReport {
     /// The new run folder, or the one of an unfinished sweep that was resumed.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub run: PathBuf,
+    /// The page that shows it; none where it could not be written.
+    #[serde(
+        serialize_with = "frostbert_cache::wording::path_shown_if_any",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub report: Option<PathBuf>,
     /// The name of the task.
     pub task: String,
     /// Number of heads: settings x seeds x folds, x shares x resamples if there are any; with nested folds, those of
@@ -327,6 +333,7 @@ pub(crate) fn sweep_on(
         findings,
         winner,
         run: run.to_path_buf(),
+        report: None,
     })
 }
 

@@ -35,6 +35,9 @@ pub(super) fn describe_train(report: &TrainReport, screen: &mut Screen) {
     let next =
         if report.reads_pairs { "--text \"...\" --text-pair \"...\"" } else { "--text \"...\"" };
     screen.as_it_is(&format!("run         {run}"));
+    if let Some(page) = &report.report {
+        screen.as_it_is(&format!("report      {}", page.display()));
+    }
     screen.as_it_is(&format!("next        frostbert predict {run} {next}"));
 }
 

@@ -2,12 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     time::Instant,
 };
 
-use frostbert_cache::{about::note_use, progress::Progress, reader::CacheReader, states::StateId};
+use frostbert_cache::{
+    about::note_use, fence::fenced_or, progress::Progress, reader::CacheReader, states::StateId,
+};
 use serde::Serialize;
 
 use crate::{
@@ -17,6 +19,7 @@ use crate::{
     error::{Error, Result},
     experiment::by_model,
     extraction::extract::ExtractReport,
+    page::{self, PageOptions, REPORT_FILE, WrittenPage},
     run_folder::{self, Writing, lock::Lock},
     sweep::{self, Journal, SweepReport, sweep_on},
     tasks::measure::RunMetrics,
@@ -54,6 +57,12 @@ pub struct TasksReport {
     /// The new run folder. It contains a folder for each task, which is itself a run folder.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub run: PathBuf,
+    /// The page that leads to those of the tasks; none where it could not be written.
+    #[serde(
+        serialize_with = "frostbert_cache::wording::path_shown_if_any",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub report: Option<PathBuf>,
     /// Wall time of the stage in seconds.
     pub seconds: f64,
     /// The report of each task.
@@ -95,6 +104,18 @@ impl TaskReport {
         match self {
             TaskReport::Train(report) => &report.run,
             TaskReport::Sweep(report) => &report.run,
+        }
+    }
+
+    /// Adds the page that was written into the run folder.
+    fn add_page(&mut self) {
+        let page = self.folder().join(REPORT_FILE);
+        match self {
+            TaskReport::Train(report) => report.report = Some(page),
+            TaskReport::Sweep(report) => {
+                report.winner.report = Some(page.clone());
+                report.report = Some(page);
+            }
         }
     }
 
@@ -216,13 +237,44 @@ pub(super) fn train_heads(
         reports.insert(task.name, report);
     }
     let run = run.finish()?;
-    if let Some(report) = reports.remove(&None) {
+    if let Some(mut report) = reports.remove(&None) {
+        let write = || page::write_run(&run, &PageOptions::default());
+        if is_written(write, &run, progress) {
+            report.add_page();
+        }
         return Ok(HeadsReport::One(report));
+    }
+    let folders: Vec<PathBuf> = reports.values().map(|task| task.folder().to_path_buf()).collect();
+    let write = || page::write_tasks(&run, &folders, &PageOptions::default());
+    let has_page = is_written(write, &run, progress);
+    if has_page {
+        reports.values_mut().for_each(TaskReport::add_page);
     }
     let tasks =
         reports.into_iter().map(|(name, report)| (name.unwrap_or_default().to_string(), report));
-    let seconds = start.elapsed().as_secs_f64();
-    Ok(HeadsReport::Several(TasksReport { run, seconds, tasks: tasks.collect() }))
+    Ok(HeadsReport::Several(TasksReport {
+        report: has_page.then(|| run.join(REPORT_FILE)),
+        run,
+        seconds: start.elapsed().as_secs_f64(),
+        tasks: tasks.collect(),
+    }))
+}
+
+/// Whether the page of a run was written. The run is whole without it: nothing that a page trips over may fail it.
+fn is_written(
+    write: impl FnOnce() -> Result<WrittenPage>,
+    run: &Path,
+    progress: &dyn Progress,
+) -> bool {
+    let page = run.join(REPORT_FILE);
+    let written = fenced_or(write, |panic| Error::io("write", page)(io::Error::other(panic)));
+    if let Err(error) = &written {
+        progress.warn(&format!(
+            "the run is whole, but its report could not be written ({error}): `frostbert report {}` writes it",
+            run.display()
+        ));
+    }
+    written.is_ok()
 }
 
 /// The run folder of an experiment. It is created when the first task has something to write. If a task has a sweep, it

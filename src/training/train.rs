@@ -55,6 +55,12 @@ pub struct TrainReport {
     /// The new run folder.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub run: PathBuf,
+    /// The page that shows it; none where it could not be written.
+    #[serde(
+        serialize_with = "frostbert_cache::wording::path_shown_if_any",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub report: Option<PathBuf>,
     /// The name of the task.
     pub task: String,
     /// Wall time of the stage, from the open cache to the run folder.
@@ -344,6 +350,7 @@ impl TrainedRun {
         }
         Ok(TrainReport {
             run: run.to_path_buf(),
+            report: None,
             task: self.description.task,
             seconds: self.start.elapsed().as_secs_f64(),
             timings: self.timings,

@@ -366,7 +366,8 @@ pub(crate) fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
                 folders.push(path);
                 continue;
             }
-            if !["writer.lock", "about.json"].iter().any(|name| path.ends_with(name)) {
+            if !["writer.lock", "about.json", "report.html"].iter().any(|name| path.ends_with(name))
+            {
                 let bytes = fs::read(&path).unwrap();
                 let name = path.strip_prefix(folder).unwrap().display().to_string();
                 files.insert(name, bytes);
