@@ -1,9 +1,10 @@
 # make demo    fetch ONNX Runtime and the default model, build, and run the main job on shipped data
 # make build   the build of the demo: less optimised than `cargo build --release`, and ready in a fraction of the time
 # make test    everything that a change must pass: formatting, lints, tests, documentation
+# make check-slow   what takes minutes and needs Chromium: reports of the shipped pipelines, opened in a browser
 # make setup   fetch ONNX Runtime and the default model alone (nothing is fetched twice)
 
-.PHONY: demo test setup build
+.PHONY: demo test setup build check-slow
 
 demo:
 	@echo "frostbert's demo, in three steps:"
@@ -23,6 +24,15 @@ test: setup
 	cargo clippy --locked --no-default-features --lib -- -D warnings
 	cargo test --locked --workspace
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+REPORTED = sentiment topics entities questions pairs pairs_regression sweep layers two_tasks banking77
+
+check-slow: build
+	rm -rf target/reports
+	for name in $(REPORTED); do \
+		./target/release/frostbert run pipelines/$$name.toml --quiet --set run.dir=target/reports > target/report.log || exit 1; \
+	done
+	scripts/check-report $$(find target/reports -name report.html)
 
 setup:
 	sh scripts/setup.sh

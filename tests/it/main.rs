@@ -60,6 +60,7 @@ mod real_readers;
 mod real_rows;
 mod record_limits;
 mod replay;
+mod report;
 mod run_comparison;
 mod runs;
 mod runs_compared;
