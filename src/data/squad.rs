@@ -61,6 +61,7 @@ struct PlacedParagraph {
 #[derive(Deserialize)]
 struct Paragraph {
     context: Option<String>,
+    #[serde(deserialize_with = "stream::questions")]
     qas: Vec<Box<RawValue>>,
 }
 

@@ -14,13 +14,15 @@ use serde::{
     de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
+use serde_json::value::RawValue;
+
 use super::{Paragraph, PlacedParagraph};
 use crate::{
     data::{
         bad_rows::FailedRows,
         json_lines,
         read::{self, Text},
-        record_limit::{Allowance, Limited, is_too_long, too_long},
+        record_limit::{Allowance, Limited, MAX_RECORD_BYTES, PART_BYTES, is_too_long, too_long},
         source::Source,
     },
     error::{Error, Result},
@@ -230,6 +232,40 @@ impl<'de> Visitor<'de> for ParagraphList<'_> {
             number += 1;
         }
         Ok(())
+    }
+}
+
+/// Maximum number of questions of a paragraph. The limit of a record charges objects for their overhead in memory, but
+/// a list may hold other values, of which each has two bytes in the file.
+const MOST_QUESTIONS: usize = MAX_RECORD_BYTES / PART_BYTES;
+
+/// Reads the list of the questions of a paragraph.
+pub(super) fn questions<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<Box<RawValue>>, D::Error> {
+    deserializer.deserialize_seq(Questions)
+}
+
+struct Questions;
+
+impl<'de> Visitor<'de> for Questions {
+    type Value = Vec<Box<RawValue>>;
+
+    fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("a sequence")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut questions = Vec::new();
+        while let Some(question) = items.next_element()? {
+            if questions.len() == MOST_QUESTIONS {
+                return Err(de::Error::custom(format_args!(
+                    "more than {MOST_QUESTIONS} questions about one context"
+                )));
+            }
+            questions.push(question);
+        }
+        Ok(questions)
     }
 }
 

@@ -156,6 +156,16 @@ fn a_file_of_another_shape_is_named_with_line_and_column() {
 }
 
 #[test]
+fn a_list_of_very_many_values_that_are_no_questions_is_refused() {
+    let items = "1,".repeat(1 << 20);
+    let file = format!(
+        "{{\"data\": [{{\"paragraphs\": [{{\"context\": \"c\", \"qas\": [{items}1]}}]}}]}}"
+    );
+    let error = read_str(&file, LABELLED).unwrap_err().to_string();
+    assert!(error.contains("more than 1048576 questions about one context"), "{error}");
+}
+
+#[test]
 fn gzip_a_byte_order_mark_and_bytes_that_do_not_decode_are_met_as_in_all_text_formats() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.json.gz");
