@@ -16,7 +16,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// A record that was left out, as nothing could be made of it.
+/// A record that was left out, as nothing could be made of it; or all those of a source that are not listed one by one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRow {
     /// The file or folder that the pipeline names.
@@ -29,36 +29,89 @@ pub struct BadRow {
     pub line: Option<u64>,
     /// What was expected, and what is there.
     pub reason: String,
-    /// The part that its file says it is for, where that is known.
-    pub part: Option<Part>,
+    /// The number of records that it stands for.
+    pub n_records: usize,
 }
+
+/// Maximum number of records of a source that are listed; all others are counted. In a file such a record may have two
+/// bytes.
+const MOST_LISTED: usize = 10_000;
 
 /// The records that were left out while files were read. Copies share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct BadRows(Arc<Mutex<Vec<BadRow>>>);
+pub(crate) struct BadRows(Arc<Mutex<Log>>);
+
+#[derive(Debug, Default)]
+struct Log {
+    /// Those of each source, in the order in which the sources were read.
+    sources: Vec<SourceRows>,
+    /// The parts that the files say all of them are for, where that is known.
+    parts: Vec<Option<Part>>,
+}
+
+#[derive(Debug)]
+struct SourceRows {
+    listed: Vec<BadRow>,
+    n_more: usize,
+}
 
 impl BadRows {
-    /// Returns all lines so far, file by file in the order in which the files were read.
+    /// Returns those so far that are listed, file by file in the order in which the files were read; behind those of a
+    /// source one for all others.
     pub(crate) fn rows(&self) -> Vec<BadRow> {
-        let mut rows = self.lock().clone();
-        for rows in rows.chunk_by_mut(|one, other| one.file == other.file) {
-            rows.sort_by_key(|row| row.line);
-        }
-        rows
+        self.lock().sources.iter().flat_map(SourceRows::sorted).collect()
     }
 
     /// How many there are so far.
     pub(super) fn count(&self) -> usize {
-        self.lock().len()
+        self.lock().parts.len()
     }
 
     /// The parts that those after the first `n` are for, where these are known.
     pub(super) fn parts_after(&self, n: usize) -> Vec<Option<Part>> {
-        self.lock()[n..].iter().map(|row| row.part).collect()
+        self.lock().parts[n..].to_vec()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<BadRow>> {
+    fn push(&self, row: BadRow, part: Option<Part>) {
+        let mut log = self.lock();
+        log.parts.push(part);
+        match log.sources.last_mut() {
+            Some(rows) if rows.listed[0].source == row.source => rows.push(row),
+            _ => log.sources.push(SourceRows { listed: vec![row], n_more: 0 }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Log> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SourceRows {
+    fn push(&mut self, row: BadRow) {
+        if self.listed.len() < MOST_LISTED {
+            self.listed.push(row);
+        } else {
+            self.n_more += 1;
+        }
+    }
+
+    fn sorted(&self) -> Vec<BadRow> {
+        let mut rows = self.listed.clone();
+        for rows in rows.chunk_by_mut(|one, other| one.file == other.file) {
+            rows.sort_by_key(|row| row.line);
+        }
+        if self.n_more > 0 {
+            let BadRow { source, unit, .. } = self.listed[0].clone();
+            rows.push(BadRow {
+                source: source.clone(),
+                file: source,
+                unit,
+                line: None,
+                reason: format!("{} more, not listed", counted(self.n_more, unit)),
+                n_records: self.n_more,
+            });
+        }
+        rows
     }
 }
 
@@ -71,7 +124,7 @@ pub(crate) fn warnings(rows: &[BadRow]) -> Vec<String> {
             format!(
                 "{}: {} that cannot be read, left out (a run lists them in {BAD_ROWS_FILE}); the first{}: {reason}",
                 source.display(),
-                counted(rows.len(), unit),
+                counted(rows.iter().map(|row| row.n_records).sum::<usize>(), unit),
                 rows[0].place(),
             )
         })
@@ -218,12 +271,13 @@ impl FailedRows {
 
     fn leave_out(&self, file: PathBuf, line: Option<u64>, reason: String, part: Option<Part>) {
         let (source, unit) = (self.source.path.clone(), self.source.unit());
-        self.log.lock().push(BadRow { source, file, unit, line, reason, part });
+        self.log.push(BadRow { source, file, unit, line, reason, n_records: 1 }, part);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::{MOST_LISTED, warnings};
     use crate::data::{Format, Source, WantedFields, bad_rows::BadRows, read_logged};
 
     /// Reads a file; returns its texts, and the lines that were skipped.
@@ -250,6 +304,22 @@ mod tests {
         assert_eq!(lines(&bad), [4, 6, 8]);
         assert!(bad[0].1.contains("quotes are closed"), "{}", bad[0].1);
         assert_eq!(bad[1].1, "expected 2 fields, as in the header, got 3 fields");
+    }
+
+    #[test]
+    fn of_very_many_records_the_first_are_listed_and_all_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        std::fs::write(&path, "1\n".repeat(MOST_LISTED + 1234)).unwrap();
+        let source = Source { skip_bad: Some(true), ..Source::new(&path) };
+        let (log, want) = (BadRows::default(), WantedFields { label: true, text_pair: false });
+        assert_eq!(read_logged(&source, want, &log).unwrap().count(), 0);
+        let rows = log.rows();
+        assert_eq!((rows.len(), log.count()), (MOST_LISTED + 1, MOST_LISTED + 1234));
+        assert_eq!(rows[MOST_LISTED - 1].line, Some(MOST_LISTED as u64));
+        assert_eq!(rows[MOST_LISTED].reason, "1,234 lines more, not listed");
+        let warning = &warnings(&rows)[0];
+        assert!(warning.contains(": 11,234 lines that cannot be read"), "{warning}");
     }
 
     #[test]
