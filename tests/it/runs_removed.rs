@@ -58,7 +58,7 @@ fn what_is_no_run_stays() {
     fs::create_dir(workshop.path("kept")).unwrap();
     fs::copy(workshop.path("runs/tiny/001/lock.json"), workshop.path("kept/lock.json")).unwrap();
     // A name of runs that is a number, as a run is.
-    workshop.succeed(&["train", "pipeline.toml", "--set", "name=2024"]);
+    workshop.succeed(&["train", "pipeline.toml", "--set", "name=\"2024\""]);
     for (run, code, wanted) in [
         ("runs", 4, "got a folder without one"),
         ("runs/tiny", 4, "got a folder of runs"),
