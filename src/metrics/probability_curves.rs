@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn long_curves_are_thinned_to_what_can_be_seen() {
         let n_rows = 50_000;
-        let decision = |row: usize, _: usize| (row as f32 / n_rows as f32, row % 3 == 0);
+        let decision = |row: usize, _: usize| (row as f32 / n_rows as f32, row.is_multiple_of(3));
         let curves = precision_recall((n_rows, 1), decision);
         let [curve] = &curves[..] else { panic!("{} curves", curves.len()) };
         assert!(curve.points.len() < 2_000, "{}", curve.points.len());

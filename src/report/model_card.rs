@@ -353,7 +353,7 @@ pub(crate) fn sentence(sentence: &str) -> String {
     let line: String = sentence.chars().map(visible).collect();
     let pieces: Vec<&str> = line.split('`').collect();
     // A backtick too many: which of them belong together cannot be told.
-    if pieces.len() % 2 == 0 {
+    if pieces.len().is_multiple_of(2) {
         return escaped(&line);
     }
     let shown = pieces.iter().enumerate().map(|(place, piece)| match place % 2 {

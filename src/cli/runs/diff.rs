@@ -144,7 +144,8 @@ fn data_lines(data: &DataDiff) -> Vec<Vec<String>> {
         lines.push(vec![path.unwrap_or_default(), file_cell(a), file_cell(b)]);
     }
     let SideBySide { a, b } = &data.rows;
-    let parts: [(&str, fn(&RowsByPart) -> usize); 3] = [
+    type RowsOf = fn(&RowsByPart) -> usize;
+    let parts: [(&str, RowsOf); 3] = [
         ("train", |rows| rows.train),
         ("validation", |rows| rows.validation),
         ("test", |rows| rows.test),
