@@ -320,7 +320,7 @@ mod tests {
     fn a_text_that_begins_with_a_number_is_shortened_as_words_are() {
         let lines: [&[&str]; 2] =
             [&["text", "truth"], &["2 words that are followed by many others", "no"]];
-        assert_eq!(laid_out(&lines, 24)[1], "2 words that ...  no");
+        assert_eq!(laid_out(&lines, 24)[1], "2 words that a...  no");
     }
 
     #[test]
