@@ -6,11 +6,9 @@ use arrow::{
     array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, RecordBatch},
     datatypes::{DataType, Float32Type, Float64Type, UInt64Type},
 };
-use bytes::Bytes;
 use frostbert_cache::fingerprint::Key;
-use parquet::{arrow::arrow_reader::ParquetRecordBatchReaderBuilder, errors::ParquetError};
 
-use crate::error::{Error, Result};
+use crate::{error::Result, report::tables::read_batch};
 
 /// The columns of predictions.parquet.
 #[derive(Debug)]
@@ -24,24 +22,7 @@ impl PredictedTable {
     /// # Errors
     /// When the bytes are no such table.
     pub(crate) fn read(path: &Path, bytes: Vec<u8>) -> Result<PredictedTable> {
-        let failed = |error: ParquetError| Error::Run {
-            path: path.to_path_buf(),
-            expected: "the table of predictions that a run writes".into(),
-            got: error.to_string(),
-            hint: "copy the run folder again, or run its pipeline again".into(),
-        };
-        let builder =
-            ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(failed)?;
-        let n_rows = builder.metadata().file_metadata().num_rows();
-        let schema = builder.schema().clone();
-        // All rows in one batch.
-        let n_rows = usize::try_from(n_rows).unwrap_or(0).max(1);
-        let mut batches = builder.with_batch_size(n_rows).build().map_err(failed)?;
-        let batch = match batches.next() {
-            None => RecordBatch::new_empty(schema),
-            Some(batch) => batch.map_err(|error| failed(error.into()))?,
-        };
-        Ok(PredictedTable { batch })
+        Ok(PredictedTable { batch: read_batch(path, bytes)? })
     }
 
     /// Number of rows.

@@ -22,8 +22,8 @@ use parquet::{
     file::properties::{WriterProperties, WriterVersion},
 };
 
-pub(crate) use self::read::SavedTable;
 use self::read::damaged;
+pub(crate) use self::read::{SavedTable, read_batch};
 use crate::{
     error::{Error, Result},
     head::trained_head::EpochRecord,

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 /// A table of predictions as it was written, column by column.
 pub(crate) struct SavedTable {
     path: PathBuf,
-    batches: Vec<RecordBatch>,
+    batch: RecordBatch,
 }
 
 impl SavedTable {
@@ -24,19 +24,12 @@ impl SavedTable {
     /// # Errors
     /// When the bytes are no table.
     pub(crate) fn read(path: &Path, bytes: Vec<u8>) -> Result<SavedTable> {
-        let failed = |error: ParquetError| damaged(path, error.to_string());
-        let builder =
-            ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(failed)?;
-        let mut batches = Vec::new();
-        for batch in builder.build().map_err(failed)? {
-            batches.push(batch.map_err(|error| failed(error.into()))?);
-        }
-        Ok(SavedTable { path: path.to_path_buf(), batches })
+        Ok(SavedTable { path: path.to_path_buf(), batch: read_batch(path, bytes)? })
     }
 
     /// Whether there is a column of this name.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.batches.iter().any(|batch| batch.column_by_name(name).is_some())
+        self.batch.column_by_name(name).is_some()
     }
 
     /// A column of keys.
@@ -86,20 +79,31 @@ impl SavedTable {
         name: &str,
         value: impl Fn(&C, usize) -> V,
     ) -> Result<Vec<V>> {
-        let mut values = Vec::new();
-        for batch in &self.batches {
-            let column = batch.column_by_name(name);
-            let column = column.and_then(|column| column.as_any().downcast_ref::<C>());
-            let column =
-                column.ok_or_else(|| self.damaged(&format!("no such column as `{name}`")))?;
-            values.extend((0..batch.num_rows()).map(|row| value(column, row)));
-        }
-        Ok(values)
+        let column = self.batch.column_by_name(name);
+        let column = column.and_then(|column| column.as_any().downcast_ref::<C>());
+        let column = column.ok_or_else(|| self.damaged(&format!("no such column as `{name}`")))?;
+        Ok((0..self.batch.num_rows()).map(|row| value(column, row)).collect())
     }
 
     /// The error for a table that holds something else than what a run writes.
     pub(crate) fn damaged(&self, got: &str) -> Error {
         damaged(&self.path, got.into())
+    }
+}
+
+/// Reads a table of predictions from the bytes of `path`, all rows in one batch.
+///
+/// # Errors
+/// Returns [`Error::Run`] if the bytes are not such a table.
+pub(crate) fn read_batch(path: &Path, bytes: Vec<u8>) -> Result<RecordBatch> {
+    let failed = |error: ParquetError| damaged(path, error.to_string());
+    let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(failed)?;
+    let n_rows = usize::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
+    let schema = builder.schema().clone();
+    let mut batches = builder.with_batch_size(n_rows.max(1)).build().map_err(failed)?;
+    match batches.next() {
+        None => Ok(RecordBatch::new_empty(schema)),
+        Some(batch) => batch.map_err(|error| failed(error.into())),
     }
 }
 
