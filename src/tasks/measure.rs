@@ -112,6 +112,20 @@ impl ChosenNumber {
         let is_worse = next.score.is_none_or(|score| self.metric.is_better(self.score, score));
         is_worse.then_some(if self.value < next.value { "smaller" } else { "larger" })
     }
+
+    /// The same, with errors in units of the data, where heads learned targets divided by `deviation`.
+    pub(crate) fn in_units_of_data(mut self, deviation: f64) -> ChosenNumber {
+        let factor = match self.metric {
+            Metric::Mse => deviation * deviation,
+            Metric::Mae => deviation,
+            _ => return self,
+        };
+        self.score *= factor;
+        for tried in &mut self.tried {
+            tried.score = tried.score.map(|score| score * factor);
+        }
+        self
+    }
 }
 
 /// As it stands in metrics.json: the number under its key, and what chose it.
@@ -276,6 +290,19 @@ mod tests {
         let tried = [(10.0, Some(0.5)), (1.0, None)];
         assert_eq!(chosen(10.0, 0.5, &tried).beyond(), Some("larger"));
         assert_eq!(chosen(10.0, 0.5, &tried[..1]).beyond(), None);
+    }
+
+    #[test]
+    fn errors_that_chose_a_number_are_told_in_units_of_the_data() {
+        let told = |metric: Metric| {
+            let tried = [(1.0, Some(0.5)), (10.0, Some(0.25)), (100.0, None)];
+            let chosen = ChosenNumber { metric, ..chosen(10.0, 0.25, &tried) };
+            let told = chosen.in_units_of_data(4.0);
+            (told.value, told.score, told.tried.iter().map(|tried| tried.score).collect::<Vec<_>>())
+        };
+        assert_eq!(told(Metric::Mse), (10.0, 4.0, vec![Some(8.0), Some(4.0), None]));
+        assert_eq!(told(Metric::Mae), (10.0, 1.0, vec![Some(2.0), Some(1.0), None]));
+        assert_eq!(told(Metric::Spearman), (10.0, 0.25, vec![Some(0.5), Some(0.25), None]));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! `head.C` and `head.lambda` where the file leaves them to the data: chosen by folds over the rows that a head learns from.
 //!
 //! The values lie on a grid. Each is fitted without each fold and predicts it; the best is the one whose predictions for
-//! the rows of all folds together are best by the metric of the task, among equals by their log loss, as in early
-//! stopping, and then the strongest regularisation, or without a loss the value nearest to 1. The head itself is fitted to
-//! all rows afterwards.
+//! the rows of all folds together are best by the metric of the task (for numbers, by their squared error), among equals by
+//! their log loss, as in early stopping, and then the strongest regularisation, or without a loss the value nearest to 1.
+//! The head itself is fitted to all rows afterwards.
 
 use std::{
     mem,
@@ -17,7 +17,10 @@ use frostbert_cache::{
 use ndarray::{Array2, ArrayView2};
 
 use crate::{
-    config::settings::{KindSettings, Pipeline, UNCHOSEN},
+    config::{
+        names::Task,
+        settings::{KindSettings, Pipeline, UNCHOSEN},
+    },
     data::dataset::Dataset,
     error::Result,
     features::FeatureView,
@@ -125,10 +128,19 @@ pub(crate) fn choose_for(
         objective,
         targets: data.targets,
         samples: data.sets[set],
-        metric: own_metric(pipeline.data.task, dataset.labels.names()),
+        metric: chosen_by(pipeline.data.task, dataset.labels.names()),
         seed: pipeline.seed,
     };
     choose(kind, &rows, progress)
+}
+
+/// The metric that folds choose by. Numbers are chosen by their squared error in place of the rank correlation: the
+/// stronger the regularisation, the closer predictions lie to the mean, which no correlation sees.
+fn chosen_by(task: Task, labels: &[String]) -> Metric {
+    match task {
+        Task::Regression | Task::Similarity => Metric::Mse,
+        _ => own_metric(task, labels),
+    }
 }
 
 /// Chooses the number of a kind of head; `None` where it is given, or folds cannot tell.

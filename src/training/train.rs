@@ -244,7 +244,8 @@ pub(crate) fn train_on(
         let mut outcome = rows.finish(pipeline, dataset, &mut head, tuning)?;
         outcome.metrics.best_epoch = trained.best_epoch;
         outcome.metrics.epochs = trained.history.len();
-        outcome.metrics.chosen = chosen;
+        let deviation = head.description.output_scale.map_or(1.0, |[_, deviation]| deviation);
+        outcome.metrics.chosen = chosen.map(|chosen| chosen.in_units_of_data(deviation));
         (Some(head), trained.history, outcome)
     };
     let measure_seconds = measure_start.elapsed().as_secs_f64();
