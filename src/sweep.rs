@@ -13,6 +13,7 @@ mod heads;
 mod journal;
 mod nested;
 mod outcome;
+mod prediction_memory;
 mod search;
 mod splits;
 mod target_sets;
@@ -162,7 +163,8 @@ fn check(
     for warning in &warnings {
         progress.warn(warning);
     }
-    candidates::check_metric(candidates::metric(pipeline, section, dataset)?, pipeline, &trials)?;
+    let metric = candidates::metric(pipeline, section, dataset)?;
+    candidates::check_metric(metric, pipeline, &trials)?;
     let splits = splits(pipeline, section, dataset)?;
     target_sets::check(pipeline, dataset, &trials, &splits)?;
     test_scores::check(pipeline, section, dataset)?;
@@ -173,6 +175,7 @@ fn check(
             "name fewer values, seeds, folds or resamples".into(),
         ));
     }
+    prediction_memory::check(pipeline, section, dataset, metric, trials.len(), &splits)?;
     let without_epochs = trials.iter().find(|trial| trial.pipeline.head.kind.steps().is_none());
     if let Some(trial) = without_epochs.filter(|_| section.bootstrap.is_some_and(|n| n > 0)) {
         return Err(pipeline.refuse(

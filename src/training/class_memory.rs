@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Number of bytes that stage 2 may use in addition to `train.memory_mb`.
-const BESIDE_BYTES: u64 = 1 << 30;
+pub(crate) const BESIDE_BYTES: u64 = 1 << 30;
 
 /// Number of bytes for each parameter of a head in training: weights, gradients and two moments, the best so far, and
 /// two copies of what is evaluated after an epoch; 4 bytes each.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     cases::{Case, Data, PIPELINE, assert_near, outputs},
-    support::{Workshop, read_json},
+    support::{Workshop, csv, read_json, texts},
     sweep::{SWEEP, workshop},
 };
 
@@ -164,4 +164,47 @@ fn what_cannot_be_tested_is_refused_before_anything_is_done() {
     let error = workshop.fail(&["run", PIPELINE, "--set", "sweep.test=none"]);
     assert!(error.contains("expected `winner` or `all`"), "{error}");
     assert!(!workshop.path("cache").exists() && !workshop.path("runs").exists());
+}
+
+#[test]
+fn predictions_of_all_heads_that_do_not_fit_into_memory_are_refused_before_anything_is_encoded() {
+    let workshop = Workshop::tiny();
+    let path = workshop.path("pipeline.toml");
+    let text = fs::read_to_string(&path).unwrap().replace("epochs = 3", "memory_mb = 1");
+    let test = "\"train.csv\" }\ntest = { path = \"test.csv\" }";
+    let text = text.replace("\"train.csv\" }", test);
+    workshop.write("test.csv", csv(&texts(1_620)[120..], 0));
+    // 200,000 heads, 4 bytes for each row.
+    workshop.write("pipeline.toml", format!("{text}\n[sweep]\nseeds = 200_000\ntest = \"all\"\n"));
+    let error = workshop.fail(&["run", "pipeline.toml"]);
+    for words in [
+        "predictions of 200,000 heads for the rows that they are evaluated on take about 1.2 GB",
+        "but train.memory_mb plus 1 GiB is 1.1 GB",
+        "leave sweep.test out, compare fewer heads, or set train.memory_mb to",
+    ] {
+        assert!(error.contains(words), "no {words:?} in {error}");
+    }
+    assert!(!workshop.path("cache").exists());
+    // Only the winner is tested: these fit. Probabilities of a few more rows do not.
+    let check = |select: &str| {
+        let set = format!("sweep.select={select}");
+        workshop.run(&[
+            "run",
+            "pipeline.toml",
+            "--dry-run",
+            "--set",
+            "sweep.test=winner",
+            "--set",
+            &set,
+        ])
+    };
+    assert_eq!(check("accuracy").code, Some(0));
+    workshop.write("validation.csv", csv(&texts(2_620)[1_620..], 0));
+    let text = fs::read_to_string(&path).unwrap();
+    let validation = "test = { path = \"test.csv\" }\nvalidation = { path = \"validation.csv\" }";
+    workshop.write("pipeline.toml", text.replace("test = { path = \"test.csv\" }", validation));
+    assert_eq!(check("accuracy").code, Some(0));
+    let refused = check("log_loss");
+    assert!(refused.has_failed(), "{}", refused.stderr);
+    assert!(refused.stderr.contains("set sweep.select to \"accuracy\""), "{}", refused.stderr);
 }

@@ -1,0 +1,89 @@
+//! The memory that the predictions of all heads take: they are kept until the heads are ranked.
+
+use frostbert_cache::wording::counted;
+
+use crate::{
+    config::{
+        file::sweep::{SweepSection, TestedHeads},
+        names::Task,
+        settings::Pipeline,
+    },
+    data::{Part, dataset::Dataset},
+    error::Result,
+    extraction::forecast::megabytes,
+    metrics::metric::Metric,
+    sweep::splits::Split,
+    training::class_memory::BESIDE_BYTES,
+};
+
+/// Number of bytes for the labels of a row, about: a set with one node.
+const BYTES_OF_LABELS: u64 = 96;
+
+/// Number of bytes for the answer to a question, about.
+const BYTES_OF_ANSWER: u64 = 64;
+
+/// Checks that the predictions of all heads fit into memory, where they are probabilities, or those for test rows too: each
+/// of `n_trials` settings has a head for every seed and split.
+///
+/// # Errors
+/// When they take more than `train.memory_mb` and what stage 2 may use beside it.
+pub(super) fn check(
+    pipeline: &Pipeline,
+    section: &SweepSection,
+    dataset: &Dataset,
+    metric: Metric,
+    n_trials: usize,
+    splits: &[Split],
+) -> Result<()> {
+    let tests_all = section.test == TestedHeads::All;
+    if !tests_all && !metric.needs_probabilities() {
+        return Ok(());
+    }
+    let bytes = |rows: &[u32]| -> u64 {
+        rows.iter().map(|row| row_bytes(pipeline, dataset, metric, *row)).sum()
+    };
+    let judged: u64 = splits.iter().map(|split| bytes(&split.validation)).sum();
+    let n_tests =
+        if tests_all { splits.iter().filter(|split| split.is_ranked()).count() } else { 0 };
+    let tested = bytes(&dataset.part(Part::Test)).saturating_mul(n_tests as u64);
+    let n_each = n_trials.saturating_mul(section.seeds);
+    let needed = judged.saturating_add(tested).saturating_mul(n_each as u64);
+    let most = pipeline.memory_bytes.saturating_add(BESIDE_BYTES);
+    if needed <= most {
+        return Ok(());
+    }
+    let mut cures = Vec::new();
+    if tests_all {
+        cures.push("leave sweep.test out");
+    }
+    if metric.needs_probabilities() {
+        cures.push("set sweep.select to \"accuracy\" or another metric of right and wrong answers");
+    }
+    let memory_mb = needed.saturating_sub(BESIDE_BYTES).div_ceil(1 << 20);
+    Err(pipeline.refuse(
+        format!(
+            "the predictions of {} for the rows that they are evaluated on take about {} of memory, but \
+             train.memory_mb plus 1 GiB is {}",
+            counted(n_each.saturating_mul(splits.len()), "head"),
+            megabytes(needed),
+            megabytes(most),
+        ),
+        format!(
+            "{}, compare fewer heads, or set train.memory_mb to {memory_mb} if the machine has that much",
+            cures.join(", ")
+        ),
+    ))
+}
+
+/// Number of bytes that what a head predicts for a row takes.
+fn row_bytes(pipeline: &Pipeline, dataset: &Dataset, metric: Metric, row: u32) -> u64 {
+    let of_probabilities = 4 * dataset.labels.len() as u64;
+    match pipeline.data.task {
+        Task::Classification | Task::Multilabel if metric.needs_probabilities() => of_probabilities,
+        Task::Classification => 4,
+        Task::Multilabel => BYTES_OF_LABELS,
+        Task::Regression | Task::Similarity => 8,
+        Task::Tokens => 24 + 8 * dataset.rows[row as usize].target.label_ids().len() as u64,
+        Task::Qa => BYTES_OF_ANSWER,
+    }
+}
