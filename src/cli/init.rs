@@ -9,10 +9,10 @@ use std::{
 use anyhow::Result;
 use clap::Args;
 use frostbert::{
-    cache::wording::counted,
+    cache::{progress::Progress, wording::counted},
     internals::{
         data::{
-            Format,
+            Format, Source,
             inspect::{ColumnShape, FileShape},
         },
         error::Error,
@@ -20,7 +20,7 @@ use frostbert::{
 };
 use serde_json::json;
 
-use super::{Context, output, wrong_usage};
+use super::{Context, format_named, output, wrong_usage};
 
 #[derive(Debug, Args)]
 pub(super) struct InitArguments {
@@ -33,6 +33,19 @@ pub(super) struct InitArguments {
     /// The model's folder
     #[arg(long, value_name = "DIR", default_value = "models/minilm")]
     model: PathBuf,
+    /// The format of the file: csv, tsv, jsonl, json, parquet, lines, conll, conllu, squad or folder [default: by its
+    /// extension]
+    #[arg(long, value_name = "FORMAT", value_parser = format_named)]
+    format: Option<Format>,
+    /// The field separator of a csv file [default: the one that its first line has most of]
+    #[arg(long, value_name = "CHARACTER")]
+    delimiter: Option<char>,
+    /// The encoding of a text file, such as latin1 [default: utf-8]
+    #[arg(long, value_name = "NAME")]
+    encoding: Option<String>,
+    /// The first record of a csv or tsv file is a record, and columns are named by their numbers from 0
+    #[arg(long)]
+    no_header: bool,
     /// Replace an existing pipeline file
     #[arg(long)]
     force: bool,
@@ -51,8 +64,22 @@ Examples:
   frostbert init data/banking77/train.csv --out intents.toml";
 
 pub(super) fn run(arguments: &InitArguments, context: &Context) -> Result<ExitCode> {
-    let shape = FileShape::of(&arguments.file)?;
-    let text = pipeline(&arguments.file, &arguments.model, &shape);
+    let mut source = Source::new(&arguments.file);
+    source.format = arguments.format;
+    source.delimiter = arguments.delimiter;
+    source.header = !arguments.no_header;
+    if let Some(encoding) = &arguments.encoding {
+        source.encoding = encoding.clone();
+    }
+    let shape = FileShape::of(&source)?;
+    if shape.may_lack_header {
+        context.progress.warn(&format!(
+            "{}: the first record looks like values, but is taken as the names of the columns: if it is a record, \
+             call init again with --no-header",
+            arguments.file.display()
+        ));
+    }
+    let text = pipeline(&source, &arguments.model, &shape);
     if arguments.out.as_deref() == Some(Path::new("-")) {
         output::print(&text)?;
         return Ok(ExitCode::SUCCESS);
@@ -84,6 +111,7 @@ pub(super) fn run(arguments: &InitArguments, context: &Context) -> Result<ExitCo
         output::print_json(&json!({
             "out": out.display().to_string(),
             "format": shape.format.to_string(),
+            "header": source.header,
             "records": shape.n_records,
             "all": shape.is_whole,
             "columns": shape.columns.iter().map(|column| json!({
@@ -145,7 +173,8 @@ fn quoted(text: &str) -> String {
     quoted + "\""
 }
 
-fn pipeline(file: &Path, model: &Path, shape: &FileShape) -> String {
+fn pipeline(source: &Source, model: &Path, shape: &FileShape) -> String {
+    let file = &source.path;
     let mut text = String::new();
     let mut line = |line: &str| {
         text.push_str(line);
@@ -184,18 +213,39 @@ fn pipeline(file: &Path, model: &Path, shape: &FileShape) -> String {
         quoted(task)
     ));
     let mut keys = vec![format!("path = {}", quoted(&file.display().to_string()))];
+    if let Some(format) = source.format {
+        keys.push(format!("format = {}", quoted(&format.to_string())));
+    }
+    if !source.header {
+        keys.push("header = false".into());
+    }
     for (key, place, default) in [
         ("text", shape.text, "text"),
         ("text_pair", shape.text_pair, ""),
         ("label", shape.label, "label"),
         ("id", shape.id, ""),
     ] {
-        let name = place.map(|place| column(place).name.as_str()).filter(|name| *name != default);
-        keys.extend(name.map(|name| format!("{key} = {}", quoted(name))));
+        let Some(place) = place else {
+            continue;
+        };
+        let name = &column(place).name;
+        if !source.header {
+            keys.push(format!("{key} = {place}"));
+        } else if name != default {
+            keys.push(format!("{key} = {}", quoted(name)));
+        }
     }
     let usual = if shape.format == Format::Tsv { '\t' } else { ',' };
     if shape.delimiter != usual {
         keys.push(format!("delimiter = {}", quoted(&shape.delimiter.to_string())));
+    }
+    if source.encoding != "utf-8" {
+        keys.push(format!("encoding = {}", quoted(&source.encoding)));
+    }
+    if shape.may_lack_header {
+        line(
+            "# The first record looks like values: if it is one, add header = false and name columns by number.",
+        );
     }
     line(&format!("train = {{ {} }}", keys.join(", ")));
     line(

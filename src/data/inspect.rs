@@ -2,7 +2,7 @@
 
 mod cells;
 
-use std::{collections::HashSet, path::Path};
+use std::collections::HashSet;
 
 pub(crate) use self::cells::holds_json_records;
 use self::cells::{Cells, beginning};
@@ -70,6 +70,9 @@ const IDS: [&str; 6] = ["id", "idx", "guid", "uuid", "index", "row_id"];
 /// The texts of a column are far longer than those of another if they are this many times as long on average.
 const FAR_LONGER: f64 = 3.0;
 
+/// Words of a column's name from which it looks like a text.
+const LEAST_WORDS: usize = 6;
+
 /// The structure of a data file.
 #[derive(Clone, Debug)]
 pub struct FileShape {
@@ -81,6 +84,8 @@ pub struct FileShape {
     pub n_records: usize,
     /// Whether these are all records.
     pub is_whole: bool,
+    /// Whether the first record was taken as the names of the columns although it looks like values.
+    pub may_lack_header: bool,
     /// Its columns; empty for formats without columns.
     pub columns: Vec<ColumnShape>,
     /// The index of the column of texts.
@@ -96,8 +101,10 @@ pub struct FileShape {
 /// The values of a column.
 #[derive(Clone, Debug, Default)]
 pub struct ColumnShape {
-    /// Its name.
+    /// Its name; its number in a file without a header.
     pub name: String,
+    /// Whether its name is one of these values too.
+    pub name_recurs: bool,
     /// Number of cells with a value.
     pub n_filled: usize,
     /// Mean number of characters of these values.
@@ -113,16 +120,16 @@ pub struct ColumnShape {
 }
 
 impl FileShape {
-    /// Inspects the first records of a file.
+    /// Inspects the first records of a file with the settings of `source`; a delimiter that it does not give is found.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read, or if its name does not determine a format.
-    pub fn of(path: &Path) -> Result<FileShape> {
-        let mut source = Source::new(path);
+    /// Returns an error if the file cannot be read, or if neither the source nor its name determines a format.
+    pub fn of(source: &Source) -> Result<FileShape> {
+        let mut source = source.clone();
         let format = source.resolve_format()?;
         // Read for every format, so that a missing file is reported.
         let first = beginning(&source)?;
-        if matches!(format, Format::Csv | Format::Tsv) {
+        if matches!(format, Format::Csv | Format::Tsv) && source.delimiter.is_none() {
             let usual = if format == Format::Tsv { '\t' } else { ',' };
             source.delimiter = Some(delimiter_of(&first, usual));
         }
@@ -139,6 +146,9 @@ impl FileShape {
             delimiter,
             n_records: rows.len(),
             is_whole,
+            may_lack_header: source.header
+                && matches!(format, Format::Csv | Format::Tsv)
+                && are_values(&columns),
             columns,
             text: None,
             text_pair: None,
@@ -241,6 +251,31 @@ fn named(columns: &[ColumnShape], known: &[&str], taken: &[Option<usize>]) -> Op
     })
 }
 
+/// Whether the names of columns look like values, all but empty ones.
+fn are_values(columns: &[ColumnShape]) -> bool {
+    // pandas writes columns without names so.
+    let is_counted = columns
+        .iter()
+        .enumerate()
+        .all(|(place, column)| plain_name(&column.name) == place.to_string());
+    let named = columns.iter().filter(|column| !plain_name(&column.name).is_empty());
+    let named: Vec<&ColumnShape> = named.collect();
+    !is_counted && !named.is_empty() && named.into_iter().all(is_named_by_a_value)
+}
+
+/// Whether the name of a column looks like one of its values: a number, as long as a sentence, or found among them.
+fn is_named_by_a_value(column: &ColumnShape) -> bool {
+    let name = plain_name(&column.name);
+    let lower = name.to_lowercase();
+    let is_usual = |known: &[&str]| known.contains(&lower.as_str());
+    if [&TEXTS[..], &SECOND_TEXTS, &LABELS, &IDS].into_iter().any(is_usual) {
+        return false;
+    }
+    let n_words = name.split_whitespace().count();
+    let is_sentence = n_words >= LEAST_WORDS || n_words > 1 && name.ends_with(['.', '!', '?']);
+    column.name_recurs || is_sentence || name.parse::<f64>().is_ok()
+}
+
 /// Whether this is the name of an index that pandas wrote as a column.
 fn is_index(name: &str) -> bool {
     let name = plain_name(name);
@@ -258,6 +293,7 @@ impl ColumnShape {
         let distinct: HashSet<&str> = filled.iter().copied().collect();
         ColumnShape {
             name: names[place].clone(),
+            name_recurs: distinct.contains(plain_name(&names[place])),
             n_filled: filled.len(),
             mean_chars: chars as f64 / filled.len().max(1) as f64,
             n_values: distinct.len(),
@@ -285,7 +321,39 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, content).unwrap();
-        FileShape::of(&path).unwrap()
+        FileShape::of(&Source::new(path)).unwrap()
+    }
+
+    #[test]
+    fn a_first_record_of_values_is_told_from_names() {
+        let may_lack = |name: &str, content: &str| shape_of(name, content).may_lack_header;
+        let rows = "It broke on the second day.,1\nI like it very much indeed.,0\nFine.,1\n";
+        assert!(may_lack("a.csv", rows));
+        assert!(may_lack("a.csv", "It broke.,bad\nFine.,good\nIt broke again.,bad\n"));
+        assert!(may_lack("a.tsv", "1\tIt broke.\n0\tFine.\n"));
+        assert!(!may_lack("a.csv", &format!("text,label\n{rows}")));
+        assert!(!may_lack("a.csv", &format!("what people say,kind\n{rows}")));
+        assert!(!may_lack("a.csv", &format!("0,1\n{rows}")), "pandas numbers its columns");
+        assert!(!may_lack("a.csv", "It broke.,bad\nFine.,good\n"), "bad may be a name");
+        assert!(!may_lack("a.jsonl", "{\"1\": \"It broke.\"}\n"), "keys are names");
+    }
+
+    #[test]
+    fn the_settings_of_a_source_say_how_its_file_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("said.data");
+        std::fs::write(&path, "It is closed.|1\nIt works.|0\nIt broke.|1\nFine.|0\n").unwrap();
+        assert!(FileShape::of(&Source::new(&path)).is_err(), "the name says no format");
+        let source = Source {
+            format: Some(Format::Csv),
+            delimiter: Some('|'),
+            header: false,
+            ..Source::new(&path)
+        };
+        let shape = FileShape::of(&source).unwrap();
+        assert_eq!((shape.n_records, shape.text, shape.label), (4, Some(0), Some(1)));
+        assert_eq!(shape.columns[1].name, "1");
+        assert!(!shape.may_lack_header);
     }
 
     #[test]

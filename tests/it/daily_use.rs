@@ -142,6 +142,46 @@ fn init_writes_a_pipeline_that_runs() {
 }
 
 #[test]
+fn init_notices_a_file_without_a_header_and_reads_it_as_it_is_told() {
+    let workshop = Workshop::empty();
+    let model = fixture("tiny_bert").display().to_string();
+    let rows = csv(&texts(60), 0).replace("text,label\n", "");
+    workshop.write("said.csv", &rows);
+    let init = |arguments: &[&str]| {
+        let all = ["init", "said.csv", "--force", "--json", "--model", model.as_str()];
+        let ran = workshop.succeed(&[&all[..], arguments].concat());
+        let said: Value = serde_json::from_str(&ran.stdout).unwrap();
+        (said["records"].as_u64().unwrap(), ran.stderr)
+    };
+    let (n_records, said) = init(&[]);
+    assert_eq!(n_records, 59);
+    let notice =
+        "said.csv: the first record looks like values, but is taken as the names of the columns";
+    assert!(said.contains(notice) && said.contains("call init again with --no-header"), "{said}");
+    let (n_records, said) = init(&["--no-header"]);
+    assert_eq!(n_records, 60);
+    assert!(!said.contains("header"), "{said}");
+    let pipeline = fs::read_to_string(workshop.path("said.toml")).unwrap();
+    assert!(pipeline.contains("header = false, text = 0, label = 1"), "{pipeline}");
+    workshop.succeed(&["run", "said.toml", "--set", "cache.max_length=32"]);
+
+    // Neither the name, nor the delimiter, nor the encoding is what is usual.
+    let said = format!("what|kind\n{}", rows.replace(',', "|").replace("the ", "th\u{e9} "));
+    let latin: Vec<u8> = said.chars().map(|c| u8::try_from(c).unwrap()).collect();
+    workshop.write("said.data", latin);
+    let refused = workshop.run(&["init", "said.data"]);
+    assert!(refused.has_failed(), "{}", refused.stdout);
+    let told = ["--format", "csv", "--delimiter", "|", "--encoding", "latin1", "--json"];
+    let said = workshop.json(&[&["init", "said.data", "--out", "other.toml"][..], &told].concat());
+    assert_eq!((&said["records"], &said["header"]), (&json!(60), &json!(true)));
+    let pipeline = fs::read_to_string(workshop.path("other.toml")).unwrap();
+    for key in ["format = \"csv\"", "delimiter = \"|\"", "encoding = \"latin1\"", "text = \"what\""]
+    {
+        assert!(pipeline.contains(key), "no {key} in {pipeline}");
+    }
+}
+
+#[test]
 fn a_missing_label_is_counted_and_may_be_left_out() {
     let workshop = Workshop::tiny();
     let rows = csv(&texts(40), 0);

@@ -81,6 +81,7 @@ impl Cells {
     /// Reads delimited fields. Returns whether reading stopped at the limit of bytes.
     fn read_delimited(&mut self, source: &Source, most: usize) -> Result<bool> {
         let mut reader = csv::ReaderBuilder::new()
+            .has_headers(source.header)
             .delimiter(self.delimiter as u8)
             .quoting(source.quoting)
             .flexible(true)
@@ -88,7 +89,11 @@ impl Cells {
         let failed = |error: csv::Error| failure(source, io::Error::from(error));
         let text = |cell: &[u8]| String::from_utf8_lossy(cell).into_owned();
         let names = reader.byte_headers().map_err(failed)?.iter().take(MOST_COLUMNS);
-        self.names = names.map(|name| plain_name(&text(name)).to_owned()).collect();
+        self.names = if source.header {
+            names.map(|name| plain_name(&text(name)).to_owned()).collect()
+        } else {
+            (0..names.count()).map(|number| number.to_string()).collect()
+        };
         for record in reader.byte_records().take(most + 1) {
             let record = record.map_err(failed)?;
             self.rows.push(record.iter().take(MOST_COLUMNS).map(|cell| Some(text(cell))).collect());
