@@ -323,11 +323,14 @@ pub mod run_folder {
     pub mod lock {
         pub use crate::run_folder::lock::{LOCK_FILE, Lock};
     }
+    pub mod names {
+        pub use crate::run_folder::names::RunsOf;
+    }
     pub mod program {
         pub use crate::run_folder::program::PROGRAM;
     }
     pub mod prune {
-        pub use crate::run_folder::prune::{PruneRule, Pruned, prune};
+        pub use crate::run_folder::prune::{PruneRule, Pruned, prunable, prune};
     }
     pub mod relocation {
         pub use crate::run_folder::relocation::Relocation;

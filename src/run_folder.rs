@@ -2,6 +2,7 @@
 
 pub(crate) mod find;
 pub(crate) mod lock;
+pub(crate) mod names;
 pub(crate) mod program;
 pub(crate) mod prune;
 pub(crate) mod relocation;

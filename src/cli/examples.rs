@@ -46,7 +46,7 @@ Examples:
 pub(super) const RUNS_LS: &str = "\
 Examples:
   frostbert runs ls
-  frostbert runs ls runs --sort accuracy";
+  frostbert runs ls sentiment --sort accuracy";
 
 pub(super) const RUNS_SHOW: &str = "\
 Examples:
@@ -71,7 +71,7 @@ Examples:
 pub(super) const RUNS_PRUNE: &str = "\
 Examples:
   frostbert runs prune --keep 5 --dry-run
-  frostbert runs prune --older-than 30d";
+  frostbert runs prune sentiment --keep 20 --older-than 30d --yes";
 
 pub(super) const SIMILAR: &str = "\
 Examples:

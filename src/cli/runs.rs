@@ -12,7 +12,8 @@ use clap::{ArgGroup, Args, Subcommand};
 use frostbert::{
     cache::wording::counted,
     internals::run_folder::{
-        prune::{PruneRule, prune},
+        names::RunsOf,
+        prune::{PruneRule, prunable, prune},
         relocation::Relocation,
         tags::{TagChange, tag, untag},
     },
@@ -50,7 +51,8 @@ Remove old runs
 
 The newest finished runs of each name are kept; of the others, those that are older than --older-than are removed \
 (all of them if it is not given). A run is also kept if it has a tag, is not finished, or is being written by another \
-process. Caches are not touched: see `frostbert cache gc`.";
+process. Asks before it removes anything; where there is no terminal to ask on, it needs --yes. Caches are not touched: \
+see `frostbert cache gc`.";
 
 #[derive(Debug, Args)]
 pub(super) struct TagArguments {
@@ -68,9 +70,9 @@ pub(super) struct TagArguments {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("rule").required(true).multiple(true).args(["keep", "older_than"]))]
 pub(super) struct PruneRunsArguments {
-    /// A folder of runs (run.dir)
-    #[arg(value_name = "DIR", default_value = "runs")]
-    folder: PathBuf,
+    /// A folder of runs (run.dir), or a name, whose runs alone are looked at
+    #[arg(value_name = "DIR|NAME", default_value = "runs")]
+    runs: PathBuf,
     /// Number of newest finished runs of each name to keep [default: 1]
     #[arg(long, value_name = "N")]
     keep: Option<usize>,
@@ -121,7 +123,12 @@ fn remove_old(arguments: &PruneRunsArguments, context: &Context) -> Result<()> {
         keep: arguments.keep.unwrap_or(1),
         older_than: arguments.older_than.unwrap_or_default(),
     };
-    let pruned = prune(&arguments.folder, rule, arguments.dry_run)?;
+    let runs = RunsOf::find(&arguments.runs)?;
+    let mut pruned = prunable(&runs, rule)?;
+    if !arguments.dry_run && !pruned.removed.is_empty() {
+        remove::agree(&pruned.removed, pruned.bytes, context)?;
+        pruned = prune(&runs, rule, &pruned.removed)?;
+    }
     if context.json {
         let mut report = json!(pruned);
         report["dry_run"] = arguments.dry_run.into();

@@ -1,6 +1,6 @@
 //! Lists the runs in a folder of runs.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use chrono::SecondsFormat;
 use serde::Serialize;
@@ -12,8 +12,9 @@ use crate::{
     metrics::metric::Metric,
     prediction::saved_run::{main_score, score_of},
     run_folder::{
-        by_name, finished_in,
+        finished_in,
         lock::{LOCK_FILE, Lock},
+        names::RunsOf,
         number_of,
         tags::Tags,
     },
@@ -64,15 +65,15 @@ pub struct ListedRun {
     pub settings: Map<String, Value>,
 }
 
-/// Lists a folder of runs: with the main metric of each, or with `metric`, the best of it first and runs without it last.
+/// Lists runs: with the main metric of each, or with `metric`, the best of it first and runs without it last.
 ///
 /// # Errors
 /// When a folder cannot be read, or the file of tags is damaged. A run of which a file is damaged is listed with what is
 /// known of it.
-pub fn list_runs(runs: &Path, metric: Option<Metric>) -> Result<RunList> {
-    let tags = Tags::read(runs)?;
+pub fn list_runs(runs: &RunsOf, metric: Option<Metric>) -> Result<RunList> {
+    let tags = Tags::read(&runs.runs)?;
     let mut list = RunList::default();
-    for (name, folders) in by_name(runs)? {
+    for (name, folders) in runs.by_name()? {
         for folder in folders.into_iter().rev() {
             let number = folder.file_name().and_then(number_of);
             let finished = finished_in(&folder);
@@ -82,7 +83,7 @@ pub fn list_runs(runs: &Path, metric: Option<Metric>) -> Result<RunList> {
             }
             for run in finished {
                 let lock = Lock::read(&run.join(LOCK_FILE))?;
-                let place = run.strip_prefix(runs).unwrap_or(&run).to_string_lossy().into_owned();
+                let place = run.strip_prefix(&runs.runs).unwrap_or(&run).to_string_lossy().into_owned();
                 let tags = tags.of(&place).map(String::from).collect();
                 let listed =
                     ListedRun { number, tags, ..ListedRun::of(&lock, run, &name, metric)? };

@@ -12,8 +12,9 @@ use serde::Serialize;
 use crate::{
     error::{Error, Result},
     run_folder::{
-        by_name, finished_in, is_being_written, is_unfinished,
+        finished_in, is_being_written, is_unfinished,
         lock::{LOCK_FILE, Lock},
+        names::RunsOf,
         tags::{Changing, Tags},
     },
 };
@@ -51,20 +52,38 @@ pub struct KeptRun {
     pub why: String,
 }
 
-/// Removes the old runs in a folder of runs, or with `only_look` only returns them. A run is kept if it has a tag, is
-/// not finished, or is being written by another process.
+/// Returns the old runs of those, without removing any. A run is kept if it has a tag, is not finished, or is being written
+/// by another process.
+///
+/// # Errors
+/// Returns an error if a folder cannot be read.
+pub fn prunable(runs: &RunsOf, rule: PruneRule) -> Result<Pruned> {
+    look(runs, rule, |_| true, |_| Ok(()))
+}
+
+/// Removes those of the old runs that are among `agreed`, which are those that [`prunable`] returned.
 ///
 /// # Errors
 /// Returns an error if a folder cannot be read or removed. Runs that were removed before that stay removed.
-pub fn prune(runs: &Path, rule: PruneRule, only_look: bool) -> Result<Pruned> {
-    let _changing = Changing::begin(runs);
-    let tags = Tags::read(runs)?;
-    let tagged = tags.folders(runs);
+pub fn prune(runs: &RunsOf, rule: PruneRule, agreed: &[PathBuf]) -> Result<Pruned> {
+    look(runs, rule, |folder| agreed.iter().any(|run| run == folder), remove)
+}
+
+/// Passes the old runs that are `wanted` to `remove`, one after the other.
+fn look(
+    runs: &RunsOf,
+    rule: PruneRule,
+    wanted: impl Fn(&Path) -> bool,
+    remove: impl Fn(&Path) -> Result<()>,
+) -> Result<Pruned> {
+    let _changing = Changing::begin(&runs.runs);
+    let tags = Tags::read(&runs.runs)?;
+    let tagged = tags.folders(&runs.runs);
     let now = DateTime::<Utc>::from(SystemTime::now());
     let mut pruned = Pruned::default();
-    for (name, folders) in by_name(runs)? {
+    for (name, folders) in runs.by_name()? {
         // A link is a second name of runs that are examined under their own name.
-        if runs.join(&name).is_symlink() {
+        if runs.runs.join(&name).is_symlink() {
             continue;
         }
         let mut n_finished = 0;
@@ -93,10 +112,11 @@ pub fn prune(runs: &Path, rule: PruneRule, only_look: bool) -> Result<Pruned> {
             if !is_older(&finished, rule.older_than, now)? {
                 continue;
             }
-            pruned.bytes += bytes_in(&folder)?;
-            if !only_look {
-                remove(&folder)?;
+            if !wanted(&folder) {
+                continue;
             }
+            pruned.bytes += bytes_in(&folder)?;
+            remove(&folder)?;
             pruned.removed.push(folder);
         }
     }

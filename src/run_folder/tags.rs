@@ -68,6 +68,11 @@ impl Tags {
         tags.filter_map(|(tag, place)| Some((folder(place)?, tag.as_str()))).collect()
     }
 
+    /// Returns all tags, sorted.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// Returns the run that a tag refers to, as a path in the folder of runs.
     pub(crate) fn get(&self, tag: &str) -> Option<&str> {
         self.0.get(tag).map(String::as_str)

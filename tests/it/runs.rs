@@ -281,7 +281,12 @@ fn old_runs_are_removed_and_no_tagged_unfinished_or_written_one() {
     // Another process is writing the first run: its folder is locked in the same way as by a run.
     let folder = fs::File::open(workshop.path("runs/tiny/001")).unwrap();
     folder.lock_shared().unwrap();
-    let ran = workshop.succeed(&["runs", "prune", "--keep", "2"]);
+    // Nobody is there to ask.
+    let ran = workshop.run(&["runs", "prune", "--keep", "2"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(ran.stderr.contains("this removes 1 run, "), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint: run it again with --yes"), "{}", ran.stderr);
+    let ran = workshop.succeed(&["runs", "prune", "--keep", "2", "--yes"]);
     drop(folder);
     let lines: Vec<&str> = ran.stdout.lines().collect();
     assert_eq!(
@@ -305,12 +310,38 @@ fn old_runs_are_removed_and_no_tagged_unfinished_or_written_one() {
     for run in ["runs/tiny/004", "runs/tiny/005", "runs/tiny/002"] {
         make_old(&workshop, run);
     }
-    let report = workshop.json(&["runs", "prune", "--older-than", "30d"]);
+    let report = workshop.json(&["runs", "prune", "--older-than", "30d", "--yes"]);
     assert_eq!(removed(&report), ["runs/tiny/004"]);
+    let again = workshop.json(&["runs", "prune", "--older-than", "30d"]);
+    assert_eq!(removed(&again), [""; 0], "where nothing goes, nobody is asked");
     assert!(predict(&workshop, "keep-me").stderr.contains("runs/tiny/002: "));
     for wrong in [&["runs", "prune"][..], &["runs", "prune", "--older-than", "soon"]] {
         assert_eq!(workshop.run(wrong).code, Some(2));
     }
+}
+
+#[test]
+fn runs_of_one_name_are_listed_and_removed_alone() {
+    let workshop = Workshop::tiny();
+    for name in ["tiny", "other", "tiny", "other"] {
+        let name = format!("name={name}");
+        workshop.succeed(&["run", "pipeline.toml", "--set", "train.epochs=1", "--set", &name]);
+    }
+    let listed = |runs: &str| -> Vec<String> {
+        let list = workshop.json(&["runs", "ls", runs]);
+        let runs = list["runs"].as_array().unwrap().iter();
+        runs.map(|run| run["run"].as_str().unwrap().to_string()).collect()
+    };
+    for of_name in ["tiny", "runs/tiny", "runs/tiny/"] {
+        assert_eq!(listed(of_name), ["runs/tiny/001", "runs/tiny/002"], "{of_name}");
+    }
+    assert_eq!(listed("runs").len(), 4);
+    let report = workshop.json(&["runs", "prune", "other", "--keep", "1", "--yes"]);
+    assert_eq!(removed(&report), ["runs/other/001"]);
+    assert_eq!(listed("runs"), ["runs/other/002", "runs/tiny/001", "runs/tiny/002"]);
+    let ran = workshop.run(&["runs", "prune", "othr", "--keep", "1", "--yes"]);
+    assert_eq!(ran.code, Some(4), "{}", ran.stderr);
+    assert!(ran.stderr.contains("did you mean other?"), "{}", ran.stderr);
 }
 
 #[test]

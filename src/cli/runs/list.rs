@@ -9,6 +9,7 @@ use frostbert::{
     internals::{
         metrics::metric::Metric,
         prediction::run_list::{ListedRun, list_runs},
+        run_folder::names::RunsOf,
     },
 };
 use serde_json::{Map, Value};
@@ -17,9 +18,9 @@ use crate::cli::{Context, output, screen::align};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ListArguments {
-    /// A folder of runs (run.dir)
-    #[arg(value_name = "DIR", default_value = "runs")]
-    folder: PathBuf,
+    /// A folder of runs (run.dir), or a name, whose runs alone are listed
+    #[arg(value_name = "DIR|NAME", default_value = "runs")]
+    runs: PathBuf,
     /// Show this metric in place of each task's main one, the best run first and runs without it last
     #[arg(long, value_name = "METRIC", value_parser = metric_named)]
     sort: Option<Metric>,
@@ -38,8 +39,8 @@ fn metric_named(name: &str) -> Result<Metric, String> {
 }
 
 pub(super) fn run(arguments: &ListArguments, context: &Context) -> Result<()> {
-    let folder = &arguments.folder;
-    let list = list_runs(folder, arguments.sort)?;
+    let runs = RunsOf::find(&arguments.runs)?;
+    let list = list_runs(&runs, arguments.sort)?;
     if context.json {
         return output::print_json(&list);
     }
@@ -47,7 +48,7 @@ pub(super) fn run(arguments: &ListArguments, context: &Context) -> Result<()> {
         context.progress.note(&format!("{} holds no finished run", folder.display()));
     }
     if list.runs.is_empty() {
-        return output::print(&format!("no finished run in {}\n", folder.display()));
+        return output::print(&format!("no finished run in {}\n", arguments.runs.display()));
     }
     output::print(&align(&table(&list.runs)))
 }

@@ -29,15 +29,7 @@ pub(in crate::cli) struct RemoveArguments {
 
 pub(super) fn run(arguments: &RemoveArguments, context: &Context) -> Result<()> {
     let removal = Removal::of(&arguments.runs, arguments.force)?;
-    let n = counted(removal.folders.len(), "run");
-    let what = format!(
-        "this removes {n}, {}: {}",
-        output::bytes(removal.bytes),
-        output::shown(&removal.folders).join(", ")
-    );
-    if !context.machine.go_on && !context.progress.ask(&format!("{what}. Go on?")) {
-        return Err(Error::Consent { what }.into());
-    }
+    agree(&removal.folders, removal.bytes, context)?;
     let done = removal.carry_out()?;
     if context.json {
         return output::print_json(&done);
@@ -52,4 +44,21 @@ pub(super) fn run(arguments: &RemoveArguments, context: &Context) -> Result<()> 
     let n = counted(done.removed.len(), "run");
     text.push_str(&format!("removed {n}, {}\n", output::bytes(done.bytes)));
     output::print(&text)
+}
+
+/// Asks whether runs may be removed.
+///
+/// # Errors
+/// When the answer is no, or nobody is there to ask and `--yes` is not given.
+pub(super) fn agree(runs: &[PathBuf], bytes: u64, context: &Context) -> Result<()> {
+    let what = format!(
+        "this removes {}, {}: {}",
+        counted(runs.len(), "run"),
+        output::bytes(bytes),
+        output::shown(runs).join(", ")
+    );
+    if !context.machine.go_on && !context.progress.ask(&format!("{what}. Go on?")) {
+        return Err(Error::Consent { what }.into());
+    }
+    Ok(())
 }
