@@ -7,6 +7,7 @@ use crate::{
     run_folder::{
         default_dir, finished_in,
         lock::{LOCK_FILE, Lock, is_finished},
+        names::meant,
         newest_first, passed_over, resolve,
         tags::{TAGS_FILE, Tags, folder_and_tag},
     },
@@ -38,7 +39,7 @@ pub(crate) fn find(path: &Path) -> Result<FoundRun> {
         return Ok(tagged);
     }
     let runs = folder_of(path);
-    let folder = resolve(&runs)?;
+    let folder = resolve(&runs).map_err(|error| with_meant(error, path))?;
     let passed_over = passed_over(&runs, &folder);
     let mut found = FoundRun { passed_over, ..FoundRun::default() };
     let older = newest_first(&runs)?.into_iter().skip_while(|run| *run != folder).skip(1);
@@ -107,6 +108,17 @@ fn folder_of(path: &Path) -> PathBuf {
     let below = default_dir().join(path);
     let is_own = !path.is_relative() || newest_first(path).is_ok_and(|runs| !runs.is_empty());
     if is_own || !below.is_dir() { path.to_path_buf() } else { below }
+}
+
+/// Adds the run that may have been meant by `path` to the error that there is none.
+fn with_meant(error: Error, path: &Path) -> Error {
+    match (error, meant(path)) {
+        (Error::Run { path: folder, expected, got, .. }, Some(meant)) if !folder.exists() => {
+            let hint = format!("did you mean {meant}? `frostbert runs ls` lists the runs");
+            Error::Run { path: folder, expected, got, hint }
+        }
+        (error, _) => error,
+    }
 }
 
 /// Returns a warning if a run differs from the one before it in its task, its labels or its data.

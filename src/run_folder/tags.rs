@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use frostbert_cache::durable::write_file;
+use frostbert_cache::{durable::write_file, wording::nearest};
 use serde::Serialize;
 
 use crate::{
@@ -147,19 +147,22 @@ pub fn tag(run: &Path, tag: &str) -> Result<TagChange> {
 /// # Errors
 /// Returns [`Error::Argument`] if there is no such tag. Also fails if the tags cannot be read or written.
 pub fn untag(tag: &Path) -> Result<TagChange> {
-    let unknown = |runs: &Path| Error::Argument {
-        action: "remove the tag",
-        expected: format!("a tag of {}", runs.join(TAGS_FILE).display()),
-        got: format!("`{}`", tag.display()),
-        hint: "see `frostbert runs ls` for the tags that there are".into(),
+    let unknown = |runs: &Path, meant: Option<&str>| {
+        let meant = meant.map(|meant| format!("did you mean {meant}? ")).unwrap_or_default();
+        Error::Argument {
+            action: "remove the tag",
+            expected: format!("a tag of {}", runs.join(TAGS_FILE).display()),
+            got: format!("`{}`", tag.display()),
+            hint: format!("{meant}see `frostbert runs ls` for the tags that there are"),
+        }
     };
     let Some((runs, name)) = folder_and_tag(tag) else {
-        return Err(unknown(Path::new(".")));
+        return Err(unknown(Path::new("."), None));
     };
     let _changing = Changing::begin(&runs);
     let mut tags = Tags::read(&runs)?;
     let Some(before) = tags.0.remove(name) else {
-        return Err(unknown(&runs));
+        return Err(unknown(&runs, nearest(name, tags.names())));
     };
     tags.write(&runs)?;
     Ok(TagChange { tag: name.into(), run: None, before: Some(runs.join(before)) })

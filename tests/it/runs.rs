@@ -66,6 +66,28 @@ fn a_run_is_found_by_its_folder_its_name_or_a_tag() {
     assert_eq!(ran.code, Some(2), "{}", ran.stderr);
     assert!(ran.stderr.contains("expected a tag of runs/tags.json"), "{}", ran.stderr);
 
+    // What is not there is answered with what was probably meant.
+    workshop.succeed(&["runs", "tag", "tiny", "production"]);
+    for (typed, meant) in [
+        ("prodution", "production"),
+        ("runs/prodution", "runs/production"),
+        ("tinny", "tiny"),
+        ("tinny/001", "tiny/001"),
+        ("runs/tinny", "runs/tiny"),
+    ] {
+        let ran = workshop.run(&["predict", typed, "--text", "a"]);
+        assert_eq!(ran.code, Some(4), "{}", ran.stderr);
+        let meant = format!("did you mean {meant}?");
+        assert!(ran.stderr.contains(&meant), "no {meant:?} in {}", ran.stderr);
+        let ran = workshop.run(&["runs", "rm", typed, "--yes"]);
+        assert_eq!(ran.code, Some(4), "{}", ran.stderr);
+        assert!(ran.stderr.contains(&meant), "no {meant:?} in {}", ran.stderr);
+    }
+    let ran = workshop.run(&["runs", "tag", "--remove", "prodution"]);
+    assert!(ran.stderr.contains("did you mean production?"), "{}", ran.stderr);
+    let ran = workshop.run(&["predict", "nothing-like-it", "--text", "a"]);
+    assert!(!ran.stderr.contains("did you mean"), "{}", ran.stderr);
+
     // Ambiguous names are not valid tags.
     for tag in ["tiny", "002", "a/b", ".hidden", ""] {
         let ran = workshop.run(&["runs", "tag", "tiny", tag]);
