@@ -95,9 +95,20 @@ pub(crate) fn finished_in(folder: &Path) -> Vec<PathBuf> {
     finished_below(folder)
 }
 
-/// Returns whether a run folder belongs to an interrupted run that can be resumed.
+/// Returns whether a run folder belongs to a run that was interrupted, or is being written.
 pub(crate) fn is_unfinished(folder: &Path) -> bool {
     folder.join(UNFINISHED).is_dir()
+}
+
+/// Marks the folder of a run of several tasks as unfinished, and returns the mark, an empty folder that is to be removed once
+/// all tasks are done: the lock of one task says nothing of the others.
+///
+/// # Errors
+/// When the folder cannot be created.
+pub(crate) fn mark_unfinished(folder: &Path) -> Result<PathBuf> {
+    let mark = folder.join(UNFINISHED);
+    fs::create_dir(&mark).map_err(Error::io("create", &mark))?;
+    Ok(mark)
 }
 
 /// Returns the run folders of one name, newest first.
@@ -114,7 +125,8 @@ pub(crate) fn newest_first(parent: &Path) -> Result<Vec<PathBuf>> {
     Ok(runs.map(|number| parent.join(format!("{number:03}"))).collect())
 }
 
-/// The subfolder that holds the work of a sweep until its run is finished.
+/// The subfolder that holds the work of a sweep until its run is finished; of a run of several tasks without a sweep it is
+/// empty.
 pub(crate) const UNFINISHED: &str = "unfinished";
 
 /// Returns the folder of a run: `path` itself if it contains a lock file, otherwise the newest run in it with a
@@ -174,7 +186,8 @@ pub(crate) fn passed_over(path: &Path, found: &Path) -> Vec<PathBuf> {
 fn is_of_unfinished_sweep(path: &Path) -> bool {
     let newest = newest_first(path).unwrap_or_default().into_iter().take(1);
     let mut folders = newest.chain([path.to_path_buf()]);
-    folders.any(|folder| is_unfinished(&folder))
+    let holds_work = |folder: PathBuf| !folders_in(&folder.join(UNFINISHED)).is_empty();
+    folders.any(holds_work)
 }
 
 /// Returns the runs of the tasks in a run folder with several tasks, or in the newest run in a folder of runs.

@@ -292,6 +292,8 @@ struct RunFolder<'a> {
     journal: Option<Journal>,
     /// The journals of the sweeps of several tasks.
     of_tasks: Vec<Journal>,
+    /// What marks the folder of several tasks without a sweep as unfinished.
+    mark: Option<PathBuf>,
 }
 
 impl<'a> RunFolder<'a> {
@@ -312,6 +314,7 @@ impl<'a> RunFolder<'a> {
             writing: None,
             journal: None,
             of_tasks: Vec::new(),
+            mark: None,
         }
     }
 
@@ -319,7 +322,13 @@ impl<'a> RunFolder<'a> {
     fn folder(&mut self, task: Option<&str>, progress: &dyn Progress) -> Result<PathBuf> {
         let run = match (&self.run, &self.plans) {
             (Some(run), _) => run.clone(),
-            (None, None) => run_folder::create(self.run_dir, self.name)?,
+            (None, None) => {
+                let run = run_folder::create(self.run_dir, self.name)?;
+                if task.is_some() {
+                    self.mark = Some(run_folder::mark_unfinished(&run)?);
+                }
+                run
+            }
             (None, Some(plans)) => {
                 let (run, journal) = self.find_or_begin(plans, "run", progress)?;
                 self.journal = Some(journal);
@@ -387,6 +396,9 @@ impl<'a> RunFolder<'a> {
         // tasks.
         for journal in self.journal.into_iter().chain(self.of_tasks) {
             journal.finish()?;
+        }
+        if let Some(mark) = self.mark {
+            fs::remove_dir(&mark).map_err(Error::io("delete", mark))?;
         }
         Ok(self.run.unwrap_or_default())
     }

@@ -89,8 +89,11 @@ fn look(
         let mut n_finished = 0;
         for folder in folders {
             let finished = finished_in(&folder);
-            n_finished += usize::from(!finished.is_empty());
-            if !finished.is_empty() && n_finished <= rule.keep {
+            // The lock of a run of one task says that it is whole; those of several say so together.
+            let is_whole = finished.first().is_some_and(|run| *run == folder)
+                || !finished.is_empty() && !is_unfinished(&folder);
+            n_finished += usize::from(is_whole);
+            if is_whole && n_finished <= rule.keep {
                 continue;
             }
             let why = match () {

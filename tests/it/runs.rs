@@ -418,7 +418,7 @@ pub(crate) fn begun(workshop: &Workshop) -> std::process::Child {
 fn a_run_of_several_tasks_is_held_while_it_is_written_and_by_the_tag_of_a_task() {
     let workshop = Workshop::empty();
     let mut child = begun(&workshop);
-    let all = ["runs", "prune", "--keep", "0"];
+    let all = ["runs", "prune", "--keep", "0", "--yes"];
     let report = workshop.json(&all);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -428,5 +428,24 @@ fn a_run_of_several_tasks_is_held_while_it_is_written_and_by_the_tag_of_a_task()
     assert_eq!(removed(&workshop.json(&all)), [""; 0]);
     assert!(predict(&workshop, "good").stderr.contains("note: runs/two/001/first: "));
     workshop.succeed(&["runs", "tag", "--remove", "good"]);
-    assert_eq!(removed(&workshop.json(&all)), ["runs/two/001"]);
+    let report = workshop.json(&all);
+    assert_eq!(removed(&report), [""; 0]);
+    assert_eq!(report["kept"][0]["why"], "it is not finished");
+
+    // Killed with one task done, it is none of the newest that are kept: the whole run before it stays.
+    fs::rename(workshop.path("runs/two/001"), workshop.path("runs/two/003")).unwrap();
+    let short = ["--set", "tasks.second.train.epochs=1"];
+    for run in ["runs/two/004", "runs/two/005"] {
+        assert_eq!(workshop.json(&[&RUN[..], &short].concat())["train"]["run"], run);
+        assert!(!workshop.path(run).join("unfinished").exists());
+    }
+    for (from, to) in [("004", "001"), ("005", "002")] {
+        let name = |number: &str| workshop.path(&format!("runs/two/{number}"));
+        fs::rename(name(from), name(to)).unwrap();
+    }
+    let report = workshop.json(&["runs", "prune", "--keep", "1", "--yes"]);
+    assert_eq!(removed(&report), ["runs/two/001"]);
+    assert_eq!(report["kept"][0]["run"], "runs/two/003");
+    let removed_by_name = workshop.json(&["runs", "rm", "two/003", "--yes"]);
+    assert_eq!(removed(&removed_by_name), ["runs/two/003"]);
 }
