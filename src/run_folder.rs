@@ -15,20 +15,26 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use frostbert_cache::durable::write_file;
+
 use crate::{
     config::file::RunSection,
     error::{Error, Result},
     run_folder::lock::{LOCK_FILE, Lock, is_finished},
 };
 
-/// Creates the next run folder of this name, numbered from `001`.
+/// The file in the folder of a name that holds the highest number of the runs that were removed.
+const LAST_REMOVED: &str = ".last-removed";
+
+/// Creates the next run folder of this name, numbered from `001`. The number of a run that was removed is not given again.
 ///
 /// # Errors
 /// Returns an error if the folder cannot be created.
 pub(crate) fn create(run_dir: &Path, name: &str) -> Result<PathBuf> {
     let parent = run_dir.join(name);
     fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
-    let mut number = numbers_in(&parent)?.into_iter().max().unwrap_or(0) + 1;
+    let highest = numbers_in(&parent)?.into_iter().max().unwrap_or(0);
+    let mut number = highest.max(last_removed(&parent)) + 1;
     loop {
         let folder = parent.join(format!("{number:03}"));
         match fs::create_dir(&folder) {
@@ -38,6 +44,28 @@ pub(crate) fn create(run_dir: &Path, name: &str) -> Result<PathBuf> {
             Err(error) => return Err(Error::io("create", folder)(error)),
         }
     }
+}
+
+/// Returns the highest number of the runs of a name that were removed, or 0.
+fn last_removed(parent: &Path) -> u64 {
+    let number = fs::read_to_string(parent.join(LAST_REMOVED)).ok();
+    let number = number.and_then(|number| number.trim().parse().ok());
+    number.filter(|number| *number < MOST_RUNS).unwrap_or(0)
+}
+
+/// Remembers the number of a run that is about to be removed, if no run of its name has a higher one.
+///
+/// # Errors
+/// When the number cannot be written.
+pub(crate) fn remember_number(folder: &Path) -> Result<()> {
+    let Some((number, parent)) = folder.file_name().and_then(number_of).zip(folder.parent()) else {
+        return Ok(());
+    };
+    let highest = numbers_in(parent)?.into_iter().max().unwrap_or(0);
+    if number < highest || number <= last_removed(parent) {
+        return Ok(());
+    }
+    Ok(write_file(&parent.join(LAST_REMOVED), format!("{number}\n").as_bytes())?)
 }
 
 /// Returns the default folder of runs: where runs are written unless the pipeline names another folder, and where they
@@ -233,6 +261,26 @@ pub(crate) fn number_of(name: &OsStr) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_number_of_a_run_that_was_removed_is_not_given_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let created = || create(folder.path(), "a").unwrap();
+        let number = |run: &Path| run.file_name().unwrap().to_string_lossy().into_owned();
+        let runs = [created(), created(), created()];
+        prune::remove(&runs[1]).unwrap();
+        let left: Vec<_> = folders_in(&folder.path().join("a")).iter().map(|p| number(p)).collect();
+        assert_eq!(left, ["001", "003"], "a higher number is there");
+        prune::remove(&runs[2]).unwrap();
+        prune::remove(&runs[0]).unwrap();
+        assert_eq!(number(&created()), "004");
+        assert!(newest_first(&folder.path().join("a")).unwrap().len() == 1);
+        // A damaged file, or a number that no run has, is no number.
+        for torn in ["three", "999999999999", ""] {
+            fs::write(folder.path().join("a").join(LAST_REMOVED), torn).unwrap();
+            assert_eq!(last_removed(&folder.path().join("a")), 0, "{torn}");
+        }
+    }
 
     #[test]
     fn runs_are_numbered_and_one_that_is_not_finished_is_not_found() {

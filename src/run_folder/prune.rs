@@ -15,6 +15,7 @@ use crate::{
         finished_in, is_being_written, is_unfinished,
         lock::{LOCK_FILE, Lock},
         names::RunsOf,
+        remember_number,
         tags::{Changing, Tags},
     },
 };
@@ -151,6 +152,7 @@ pub(crate) fn remove(folder: &Path) -> Result<()> {
         // A killed process has left parts of another run with this number.
         fs::remove_dir_all(&aside).map_err(Error::io("delete", &aside))?;
     }
+    remember_number(folder)?;
     fs::rename(folder, &aside).map_err(Error::io("rename", folder))?;
     fs::remove_dir_all(&aside).map_err(Error::io("delete", aside))
 }

@@ -1,6 +1,6 @@
 //! `runs rm`: what goes, what is asked for first, and what never goes.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use serde_json::{Value, json};
 
@@ -43,8 +43,13 @@ fn runs_are_removed_by_their_folders_once_somebody_says_yes() {
     assert_eq!(report["tags"], json!([]));
     assert!(report["bytes"].as_u64() > Some(1000), "{report}");
     let names = fs::read_dir(workshop.path("runs/tiny")).unwrap();
-    assert_eq!(names.count(), 1, "the third run alone is left, and nothing aside");
+    let names: BTreeSet<String> =
+        names.map(|name| name.unwrap().file_name().into_string().unwrap()).collect();
+    let left = [".last-removed", "003"].map(String::from);
+    assert_eq!(names, BTreeSet::from(left), "the third run alone is left, and nothing aside");
     workshop.succeed(&["predict", "tiny", "--text", "the cold snow"]);
+    let next = workshop.json(&["train", "pipeline.toml"]);
+    assert_eq!(next["run"], "runs/tiny/005", "the number of a run that is gone is not given again");
 }
 
 #[test]
