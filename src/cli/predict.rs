@@ -67,7 +67,7 @@ pub(super) struct PredictArguments {
     /// The column of second texts
     #[arg(long, value_name = "COLUMN", requires = "file")]
     text_pair_column: Option<ColumnName>,
-    /// A column of identifiers, to be copied to the output
+    /// A column of identifiers, to be copied to the output [default: that of the train source, if FILE has it]
     #[arg(long, value_name = "COLUMN", requires = "file")]
     id_column: Option<ColumnName>,
     /// Override a setting for reading the file, as in delimiter=; or encoding=latin1
@@ -110,8 +110,8 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
     let runs = runs.map(|run| super::open_run(run, &relocation, context));
     let runs: Vec<SavedRun> = runs.collect::<Result<_>>()?;
     let summaries: Vec<String> = runs.iter().map(SavedRun::summary).collect();
-    let records =
-        arguments.file.as_deref().map(|file| read(&runs[0], file, arguments)).transpose()?;
+    let read = arguments.file.as_deref().map(|file| read(&runs[0], file, arguments)).transpose()?;
+    let (records, id) = read.map_or((None, None), |(records, id)| (Some(records), id));
     let n_pairs = arguments.text_pair.len();
     if n_pairs > 0 && n_pairs != arguments.text.len() {
         return Err(super::wrong_usage(format!(
@@ -156,8 +156,8 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
         }
     });
     let n_skipped = match &arguments.out {
-        Some(out) => write_file(&mut predictors, records, out, arguments, context)?,
-        None => print_all(&mut predictors, records, arguments, context)?,
+        Some(out) => write_file(&mut predictors, records, id, out, arguments, context)?,
+        None => print_all(&mut predictors, records, id.is_some(), arguments, context)?,
     };
     for NamedPredictor { predictor, .. } in &predictors {
         if predictor.reused() > 0 {
@@ -196,13 +196,14 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
 fn write_file(
     predictors: &mut [NamedPredictor],
     records: impl Iterator<Item = frostbert::Result<Record>>,
+    id: Option<ColumnName>,
     out: &Path,
     arguments: &PredictArguments,
     context: &Context,
 ) -> Result<u64> {
     let columns = PredictionColumns {
-        id: arguments.id_column.as_ref().map(|column| match column {
-            ColumnName::Name(name) => name.clone(),
+        id: id.map(|column| match column {
+            ColumnName::Name(name) => name,
             ColumnName::Number(_) => "id".into(),
         }),
         texts: arguments.with_text,
@@ -221,10 +222,12 @@ fn write_file(
     Ok(report.skipped)
 }
 
-/// Prints the predictions for each record, and returns the number of records without a text.
+/// Prints the predictions for each record, for programs with its id if `with_id`, and returns the number of records without
+/// a text.
 fn print_all(
     predictors: &mut [NamedPredictor],
     records: impl Iterator<Item = frostbert::Result<Record>>,
+    with_id: bool,
     arguments: &PredictArguments,
     context: &Context,
 ) -> Result<u64> {
@@ -240,7 +243,7 @@ fn print_all(
     if shows_progress {
         context.progress.start("predicting", None, "rows");
     }
-    let printed = print_chunks(predictors, records, at_a_time, arguments, context);
+    let printed = print_chunks(predictors, records, with_id, at_a_time, arguments, context);
     if shows_progress {
         context.progress.finish();
     }
@@ -250,6 +253,7 @@ fn print_all(
 fn print_chunks(
     predictors: &mut [NamedPredictor],
     records: impl Iterator<Item = frostbert::Result<Record>>,
+    with_id: bool,
     at_a_time: usize,
     arguments: &PredictArguments,
     context: &Context,
@@ -266,7 +270,8 @@ fn print_chunks(
             let mut said = Vec::with_capacity(rows.len());
             for rows in &mut rows {
                 if let Some((record, Some(prediction))) = rows.next() {
-                    said.push(shown(&record, prediction, arguments, context)?);
+                    let id = record.id.as_deref().filter(|_| with_id);
+                    said.push(shown(id, prediction, arguments, context)?);
                 }
             }
             if said.is_empty() {
@@ -316,7 +321,12 @@ fn side_by_side(
 /// The keys of a prediction that belong to its record.
 const OF_RECORDS: [&str; 4] = ["id", "text", "text_pair", "question"];
 
-fn read(saved: &SavedRun, file: &Path, arguments: &PredictArguments) -> Result<Records> {
+/// Reads the records of a file, and returns the column of their ids, which are to be copied.
+fn read(
+    saved: &SavedRun,
+    file: &Path,
+    arguments: &PredictArguments,
+) -> Result<(Records, Option<ColumnName>)> {
     let want = WantedFields { label: false, text_pair: saved.pipeline.reads_pairs() };
     let format = arguments.format.format;
     let with_columns = |source: Source| Source {
@@ -336,15 +346,19 @@ fn read(saved: &SavedRun, file: &Path, arguments: &PredictArguments) -> Result<R
                 Source { text: None, ..source }
             }
         };
-        return Ok(data::read_from(std::io::stdin(), &with_columns(source), want)?);
+        let source = with_columns(source);
+        return Ok((data::read_from(std::io::stdin(), &source, want)?, source.id));
     }
-    let source = with_columns(saved.source_with(file, format, &arguments.set)?);
-    Ok(data::read_once(&source, want).map_err(|error| saved.explain_format(file, format, error))?)
+    let mut source = with_columns(saved.source_with(file, format, &arguments.set)?);
+    source.id = source.id.take().or_else(|| saved.id_column(&source));
+    let records = data::read_once(&source, want);
+    let records = records.map_err(|error| saved.explain_format(file, format, error))?;
+    Ok((records, source.id))
 }
 
-/// Formats a prediction: one line of JSON, or one or more lines for people.
+/// Formats a prediction: one line of JSON, with the id of its record if it is given, or one or more lines for people.
 fn shown(
-    record: &Record,
+    id: Option<&str>,
     mut prediction: Prediction,
     arguments: &PredictArguments,
     context: &Context,
@@ -357,7 +371,7 @@ fn shown(
         prediction.keep_most_probable(usize::from(n));
     }
     let mut line = serde_json::to_string(&prediction)? + "\n";
-    if let (Some(_), Some(id)) = (&arguments.id_column, &record.id) {
+    if let Some(id) = id {
         line.insert_str(1, &format!("\"id\":{},", serde_json::to_string(id)?));
     }
     Ok(line)

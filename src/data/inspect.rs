@@ -242,6 +242,21 @@ impl SureText {
     }
 }
 
+/// Returns whether a file has a column, as far as its first records tell; `false` if it cannot be read.
+pub(crate) fn has_column(source: &Source, column: &ColumnName) -> bool {
+    let Ok(shape) = FileShape::read(source, 1) else {
+        return false;
+    };
+    let is_named = |name: &str| {
+        source.header
+            && shape.columns.iter().any(|column| plain_name(&column.name) == plain_name(name))
+    };
+    match column {
+        ColumnName::Number(number) => *number < shape.columns.len(),
+        ColumnName::Name(name) => is_named(name),
+    }
+}
+
 /// Returns the index of the first column with one of the known names, in their order, that is not taken.
 fn named(columns: &[ColumnShape], known: &[&str], taken: &[Option<usize>]) -> Option<usize> {
     known.iter().find_map(|name| {

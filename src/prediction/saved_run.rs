@@ -6,7 +6,7 @@ use frostbert_cache::{fingerprint::FingerprintInputs, wording::counted};
 
 use crate::{
     config::{names::Task, parse::apply_override, settings::Pipeline},
-    data::{Format, Source},
+    data::{ColumnName, Format, Source, inspect::has_column},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     extraction::extract::inputs_for,
@@ -104,8 +104,7 @@ impl SavedRun {
     /// extension as the train source's file, or an extension that implies no format, and else the one that the
     /// extension implies. The constant label of a train source of lines is not applied to other files.
     pub fn source(&self, path: &Path, format: Option<Format>) -> Source {
-        let same = |source: &&Source| matches!((source.path.canonicalize(), path.canonicalize()), (Ok(a), Ok(b)) if a == b);
-        if let Some(own) = self.pipeline.extraction.sources.iter().find(same) {
+        if let Some(own) = self.own_source(path) {
             let format = format.or(own.format);
             return Source { id: None, split_column: None, format, ..own.clone() };
         }
@@ -142,6 +141,24 @@ impl SavedRun {
             return Source { holds_questions: false, ..source }.as_questions();
         }
         source
+    }
+
+    /// Returns the settings of a data file that the pipeline names.
+    fn own_source(&self, path: &Path) -> Option<&Source> {
+        let same = |source: &&Source| matches!((source.path.canonicalize(), path.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        self.pipeline.extraction.sources.iter().find(same)
+    }
+
+    /// Returns the column of ids of a file that is read as `source`: the pipeline's own if it names the file, and otherwise
+    /// that of the first train source if the file has it.
+    pub fn id_column(&self, source: &Source) -> Option<ColumnName> {
+        match self.own_source(&source.path) {
+            Some(own) => own.id.clone(),
+            None => {
+                let of_train = self.pipeline.data.train[0].id.clone();
+                of_train.filter(|column| has_column(source, column))
+            }
+        }
     }
 
     /// Returns [`SavedRun::source`] with some keys of the source table overridden, as in `delimiter=";"`.

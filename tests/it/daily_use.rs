@@ -213,6 +213,37 @@ fn a_missing_label_is_counted_and_may_be_left_out() {
 }
 
 #[test]
+fn ids_are_carried_where_the_train_source_has_a_column_of_them() {
+    let workshop = Workshop::tiny();
+    let rows = csv(&texts(60), 0);
+    let rows: String =
+        rows.lines().skip(1).enumerate().map(|(n, row)| format!("t{n},{row}\n")).collect();
+    workshop.write("train.csv", format!("name,text,label\n{rows}"));
+    workshop.succeed(&["run", "pipeline.toml", "--set", "data.train.id=name"]);
+    let header = |file: &str| {
+        workshop.json(&["predict", "tiny", file, "--out", "out.csv"]);
+        let written = fs::read_to_string(workshop.path("out.csv")).unwrap();
+        let lines: Vec<String> = written.lines().take(2).map(String::from).collect();
+        (lines[0].clone(), lines[1].clone())
+    };
+    workshop.write("new.csv", "text,name\nthe cold snow,a\n");
+    let (names, first) = header("new.csv");
+    assert_eq!(names, "name,label,confidence");
+    assert!(first.starts_with("a,"), "{first}");
+    let ran = workshop.succeed(&["predict", "tiny", "new.csv", "--json"]);
+    let said: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(said["id"], "a");
+    assert!(header("train.csv").1.starts_with("t0,"), "of the run's own files too");
+    // Elsewhere there may be none, or another column is asked for.
+    workshop.write("bare.csv", "text,other\nthe cold snow,a\n");
+    assert_eq!(header("bare.csv").0, "label,confidence");
+    workshop.write("bare.jsonl", "{\"text\": \"the cold snow\"}\n");
+    assert_eq!(header("bare.jsonl").0, "label,confidence");
+    let ran = workshop.succeed(&["predict", "tiny", "bare.csv", "--set", "id=other", "--json"]);
+    assert!(ran.stdout.starts_with("{\"id\":\"a\","), "{}", ran.stdout);
+}
+
+#[test]
 fn predictions_go_to_a_file_with_the_ids_in_order() {
     let workshop = Workshop::tiny();
     workshop.succeed(&["run", "pipeline.toml"]);
