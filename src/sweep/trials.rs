@@ -78,6 +78,7 @@ pub(super) fn trials(base: &Pipeline, section: &SweepSection) -> Result<Trials> 
         without_effect.extend(found.add_given(base, place, given)?);
     }
     let mut trials = found.finish(base, section)?;
+    trials.warnings.extend(all_layers_mixed(section));
     trials.warnings.extend(too_few.into_iter().chain(without_effect));
     Ok(trials)
 }
@@ -225,6 +226,19 @@ fn can_be(base: &Pipeline, section: &SweepSection, setting: &(String, Value)) ->
         }
     }
     Ok(false)
+}
+
+/// Returns a warning if `"all"` stands for the layers, which is a mix of them where a comparison may be meant.
+fn all_layers_mixed(section: &SweepSection) -> Option<String> {
+    let named = ["layer", "layers"].into_iter().find(|key| {
+        section.keys.get(*key).and_then(Value::as_str).is_some_and(|layers| layers == "all")
+    });
+    named.map(|key| {
+        format!(
+            "sweep.{key} = \"all\" is one value, a head on a mix of all layers: to compare the layers, list them, as in \
+             {key} = [0, 1, 2]"
+        )
+    })
 }
 
 /// Returns warnings about keys that have no effect on any trial.

@@ -145,7 +145,7 @@ fn check_input(
     } else if settings.layers.are_several() && !is_stepwise {
         Some((
             "several head.layers are mixed by weights that are learned step by step, but this kind of head is not",
-            "name one layer, as in head.layers = [-1]",
+            "name one layer, as in head.layers = [-1]; to compare layers, list them in [sweep]: layer = [0, 1, 2]",
         ))
     } else if settings.layers.are_several() && head.pca.is_some() {
         Some((

@@ -46,6 +46,18 @@ fn a_value_that_says_nothing_of_a_head_makes_no_second_trial_of_it() {
 }
 
 #[test]
+fn all_layers_as_one_value_are_a_mix_of_which_a_warning_tells_how_to_compare_them() {
+    let said = warnings("layer = \"all\"");
+    let expected = "sweep.layer = \"all\" is one value, a head on a mix of all layers: to compare the layers, list them, \
+                    as in layer = [0, 1, 2]";
+    assert_eq!(said, [expected]);
+    assert_eq!(warnings("layers = [\"all\", 1]"), [""; 0], "a mix next to a layer is meant");
+    // A kind that mixes no layers says so too.
+    let error = of("kind = [\"ridge\"]\nlayer = \"all\"").unwrap_err();
+    assert!(error.hint().unwrap().contains("list them in [sweep]: layer = [0, 1, 2]"), "{error}");
+}
+
+#[test]
 fn models_are_varied_like_any_key() {
     let shown = |trial: &Trial| {
         let model = trial.pipeline.extraction.model.display();
