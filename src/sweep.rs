@@ -26,7 +26,11 @@ use std::{
     time::Instant,
 };
 
-use frostbert_cache::{progress::Progress, states::StateId, wording::counted};
+use frostbert_cache::{
+    progress::Progress,
+    states::StateId,
+    wording::{counted, part_of},
+};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -246,9 +250,8 @@ pub(crate) fn sweep_on(
     let n_diverged = done.n_diverged();
     if n_diverged > 0 {
         progress.warn(&format!(
-            "{} of {} diverged (a loss was not a number): their settings have no score, and none of them can win",
-            n_diverged,
-            counted(done.heads, "head"),
+            "{} diverged (a loss was not a number): their settings have no score, and none of them can win",
+            part_of(n_diverged, done.heads, "head"),
         ));
     }
     let write = |test: Option<(usize, f64)>, corrected: Option<(usize, CorrectedScore)>| {
@@ -346,9 +349,9 @@ fn tell_choices(trials: &[Trial], progress: &dyn Progress) {
     let n_choosing = choosing.count();
     if n_choosing > 0 {
         progress.note(&format!(
-            "{n_choosing} of {} leave C or lambda to folds over the rows that each head learns from: \
-             values in sweep.C and sweep.lambda take fewer fits",
-            counted(trials.len(), "setting")
+            "{} leave C or lambda to folds over the rows that each head learns from: values in sweep.C and sweep.lambda \
+             take fewer fits",
+            part_of(n_choosing, trials.len(), "setting")
         ));
     }
 }

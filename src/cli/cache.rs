@@ -16,7 +16,7 @@ use frostbert::{
         progress::Progress,
         states::StateId,
         verify::{self, damaged_files},
-        wording::counted,
+        wording::{counted, grouped, part_of},
     },
     internals::{config::settings::Pipeline, error::Error, extraction::gc::NeededDocuments},
 };
@@ -262,9 +262,8 @@ fn gc(
         let count = needed.count(path, manifest)?;
         if count.dropped > 0 {
             to_drop.push(format!(
-                "{} of {} of {}",
-                count.dropped,
-                counted(count.documents, "document"),
+                "{} of {}",
+                part_of(count.dropped, count.documents, "document"),
                 path.display()
             ));
         }
@@ -288,11 +287,10 @@ fn gc(
     let mut text = String::new();
     for ((path, _), collected) in caches.iter().zip(&collected) {
         text.push_str(&format!(
-            "{}: {} of {} dropped; {} -> {}, {} -> {}\n",
+            "{}: {} dropped; {} -> {}, {} -> {}\n",
             path.display(),
-            HumanCount(collected.dropped),
-            counted(collected.documents, "document"),
-            collected.shards_before,
+            part_of(collected.dropped, collected.documents, "document"),
+            grouped(collected.shards_before),
             counted(collected.shards_after, "shard"),
             output::bytes(collected.bytes_before),
             output::bytes(collected.bytes_after)

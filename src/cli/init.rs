@@ -9,7 +9,10 @@ use std::{
 use anyhow::Result;
 use clap::Args;
 use frostbert::{
-    cache::{progress::Progress, wording::counted},
+    cache::{
+        progress::Progress,
+        wording::{counted, part_of},
+    },
     internals::{
         data::{
             Format, Source,
@@ -255,9 +258,8 @@ fn pipeline(source: &Source, model: &Path, shape: &FileShape) -> String {
         && labels.n_filled < shape.n_records
     {
         line(&format!(
-            "clean = {{ drop_unlabelled = true }} # {} of {} have no label",
-            shape.n_records - labels.n_filled,
-            counted(shape.n_records, "record")
+            "clean = {{ drop_unlabelled = true }} # {} have no label",
+            part_of(shape.n_records - labels.n_filled, shape.n_records, "record")
         ));
     }
     if !has_labels(shape) {

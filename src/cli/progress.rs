@@ -9,7 +9,7 @@ use std::{
 
 use frostbert::cache::{
     progress::Progress,
-    wording::{counted, printable},
+    wording::{counted, part_of, printable},
 };
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
@@ -111,7 +111,7 @@ impl Stage {
     fn count(&self) -> String {
         let unit = self.unit.strip_suffix('s').unwrap_or(self.unit);
         match self.total {
-            Some(total) => format!("{} of {}", HumanCount(self.done), counted(total, unit)),
+            Some(total) => part_of(self.done, total, unit),
             None => counted(self.done, unit),
         }
     }

@@ -3,7 +3,7 @@
 //! They hold labels of the same [`LabelMap`](super::LabelMap), and heads that learn from them are evaluated on the
 //! source's own label.
 
-use frostbert_cache::wording::counted;
+use frostbert_cache::wording::part_of;
 
 use super::{
     dataset::Dataset,
@@ -72,8 +72,8 @@ impl LabelColumn {
         let n_empty = self.n_empty();
         (n_empty > 0).then(|| {
             format!(
-                "{n_empty} of {} {} no label in the column {}: heads that learn from it do not learn from these rows",
-                counted(self.n_asked, "row"),
+                "{} {} no label in the column {}: heads that learn from it do not learn from these rows",
+                part_of(n_empty, self.n_asked, "row"),
                 if n_empty == 1 { "has" } else { "have" },
                 self.column
             )

@@ -13,7 +13,7 @@ use frostbert_cache::{
     progress::Progress,
     reader::CacheReader,
     states::{StateId, StateKind},
-    wording::counted,
+    wording::{counted, part_of},
     writer::{CacheShape, CacheWriter},
 };
 
@@ -392,14 +392,14 @@ fn warn_of_truncation(pipeline: &Pipeline, counts: ReadCounts, progress: &dyn Pr
     let most = pipeline.extraction.max_length;
     progress.warn(&match pipeline.extraction.overflow {
         Overflow::Truncate => format!(
-            "{truncated} of {} {} longer than {most} tokens and truncated (raise cache.max_length)",
-            counted(unique, "text"),
+            "{} {} longer than {most} tokens and truncated (raise cache.max_length)",
+            part_of(truncated, unique, "text"),
             if truncated == 1 { "is" } else { "are" },
         ),
         Overflow::Windows { stride } => format!(
-            "{truncated} of {} {} whose first text leaves the second too few of {most} tokens for a stride of \
-             {stride}: its end is cut off (raise cache.max_length, or lower cache.stride)",
-            counted(unique, "text"),
+            "{} {} whose first text leaves the second too few of {most} tokens for a stride of {stride}: its end is cut \
+             off (raise cache.max_length, or lower cache.stride)",
+            part_of(truncated, unique, "text"),
             if truncated == 1 { "is a pair" } else { "are pairs" },
         ),
     });
@@ -441,9 +441,8 @@ fn settle_unfinished(
             );
         } else if !rest.is_empty() {
             progress.note(&format!(
-                "resuming an unfinished extraction: {} of {} done",
-                unfinished.shards.len() - rest.len(),
-                counted(unfinished.shards.len(), "shard")
+                "resuming an unfinished extraction: {} done",
+                part_of(unfinished.shards.len() - rest.len(), unfinished.shards.len(), "shard")
             ));
         }
     }

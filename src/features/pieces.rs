@@ -8,7 +8,7 @@ use frostbert_cache::{
     reader::{CacheReader, by_shard, rows_of},
     shard::ShardLayout,
     states::{StateId, StateKind},
-    wording::counted,
+    wording::part_of,
 };
 
 use crate::error::{Error, Result};
@@ -150,7 +150,7 @@ fn locations(cache: &CacheReader, state: StateId, keys: &[Key]) -> Result<Vec<Lo
 fn missing(cache: &CacheReader, state: StateId, n_missing: usize, n: usize) -> Error {
     frostbert_cache::Error::Miss {
         cache: cache.folder().to_path_buf(),
-        lacks: format!("the {state} state of {n_missing} of {}", counted(n, "text")),
+        lacks: format!("the {state} state of {}", part_of(n_missing, n, "text")),
         hint:
             "run `frostbert extract` with this pipeline (or `run`, which extracts what is missing)"
                 .into(),

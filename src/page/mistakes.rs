@@ -1,6 +1,6 @@
 //! Where the head fails: its most confident mistakes, or its largest.
 
-use frostbert_cache::wording::counted;
+use frostbert_cache::wording::{counted, part_of};
 use serde::Serialize;
 
 use super::{
@@ -101,18 +101,21 @@ impl MistakesView {
         classes.dedup();
         let n_rows = counted(rows.len(), run.noun());
         let shown = first.len() + rest.len();
+        let of_rows = |n: usize| part_of(n, rows.len(), run.noun());
         let sentence = match (run.task(), n_wrong) {
             (_, 0) => format!("None of {n_rows} is wrong."),
-            (Task::Regression, _) => format!("{shown} of {n_rows}, {what}."),
+            (Task::Regression, _) => format!("{}, {what}.", of_rows(shown)),
             (Task::Qa, _) => format!(
-                "{n_wrong} of {n_rows} {} answered without a word of a true answer, {what}.",
+                "{} {} answered without a word of a true answer, {what}.",
+                of_rows(n_wrong),
                 if n_wrong == 1 { "is" } else { "are" }
             ),
             _ if shown < n_wrong => {
-                format!("{n_wrong} of {n_rows} are wrong; {shown} of them, {what}.")
+                format!("{} are wrong; {} of them, {what}.", of_rows(n_wrong), grouped(shown))
             }
             _ => format!(
-                "{n_wrong} of {n_rows} {} wrong, {what}.",
+                "{} {} wrong, {what}.",
+                of_rows(n_wrong),
                 if n_wrong == 1 { "is" } else { "are" }
             ),
         };
@@ -302,7 +305,7 @@ impl Finder<'_> {
         }
         classes.sort();
         classes.dedup();
-        let note = format!("{n_wrong} of {} wrong", counted(words.len(), "word"));
+        let note = format!("{} wrong", part_of(n_wrong, words.len(), "word"));
         Mistake { text, classes, note, ..Mistake::default() }
     }
 

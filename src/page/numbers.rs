@@ -3,18 +3,7 @@
 /// What stands where there is no number.
 pub(super) const NONE: &str = "–";
 
-/// A whole number with its thousands apart: `13,083`.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
+pub(super) use frostbert_cache::wording::grouped;
 
 /// A share: `77.0 %`.
 pub(super) fn percent(share: f64) -> String {
@@ -73,7 +62,6 @@ mod tests {
 
     #[test]
     fn numbers_are_shown_with_the_digits_that_say_something() {
-        assert_eq!((grouped(7).as_str(), grouped(13_083).as_str()), ("7", "13,083"));
         assert_eq!(percent(0.7695), "77.0 %");
         assert_eq!((short(0.000_300_01).as_str(), short(1000.0).as_str()), ("0.0003", "1000"));
         assert_eq!(with_interval(Some(0.77), Some([0.7, 0.8])), "0.770 [0.700, 0.800]");

@@ -1,6 +1,6 @@
 //! The sentence that says what a run is worth, and what to do next where something is wrong.
 
-use frostbert_cache::wording::{counted, name_list};
+use frostbert_cache::wording::{counted, name_list, part_of};
 use serde::Serialize;
 
 use super::{
@@ -269,7 +269,7 @@ fn doubtful_labels(run: &RunFiles) -> Option<Advice> {
         return None;
     }
     some(
-        format!("{} of {} look wrong.", counted(errors.count, "label"), errors.judged),
+        format!("{} look wrong.", part_of(errors.count, errors.judged, "label")),
         "Correct the labels that are listed under Data, and those like them, before you tune anything.",
     )
 }

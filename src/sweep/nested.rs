@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use frostbert_cache::{
     progress::{Progress, WithinStage},
-    wording::counted,
+    wording::part_of,
 };
 use serde::Serialize;
 use toml::Table;
@@ -106,8 +106,8 @@ pub(super) fn score(
     let n_diverged = results.iter().filter(|result| result.diverged).count();
     if n_diverged > 0 {
         progress.warn(&format!(
-            "{n_diverged} of {} chose a head that diverged there, so nested cross-validation has no score",
-            counted(outer.len(), "fold")
+            "{} chose a head that diverged there, so nested cross-validation has no score",
+            part_of(n_diverged, outer.len(), "fold")
         ));
     }
     let folds = chosen.iter().zip(&results).enumerate();

@@ -2,7 +2,7 @@
 
 use frostbert_cache::{
     progress::{Progress, WithinStage},
-    wording::counted,
+    wording::{counted, part_of},
 };
 
 use crate::{
@@ -85,7 +85,7 @@ pub(super) fn search(
         }
     }
     if n_kept > 0 {
-        progress.note(&format!("{n_kept} of {} were trained before", counted(n_heads, "head")));
+        progress.note(&format!("{} were trained before", part_of(n_kept, n_heads, "head")));
     }
     if halves {
         let last = halve(sweep, &groups, metric, journal, &mut done, progress)?;

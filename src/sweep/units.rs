@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use frostbert_cache::{progress::Progress, wording::counted};
+use frostbert_cache::{progress::Progress, wording::part_of};
 
 use crate::{
     error::Result,
@@ -75,10 +75,9 @@ pub(super) fn train_unit(
         let loss = best_loss(active.iter().map(|head| bank.last(*head)));
         let loss = loss.map_or(String::new(), |loss| format!(", best validation loss {loss:.4}"));
         progress.detail(&format!(
-            "epoch {}: {} of {} still learning{loss}",
+            "epoch {}: {} still learning{loss}",
             bank.epochs_done(),
-            active.len(),
-            counted(plans.len(), "head")
+            part_of(active.len(), plans.len(), "head")
         ));
     };
     if shared.learns_nothing {

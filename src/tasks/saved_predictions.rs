@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use frostbert_cache::{
     fingerprint::{Key, Mode},
-    wording::counted,
+    wording::{counted, grouped, part_of},
 };
 
 pub(crate) use self::outcomes::Outcomes;
@@ -94,10 +94,9 @@ impl SavedPredictions {
         let order: Vec<usize> = order.collect();
         if order.len() < self.keys.len() || order.len() < other.keys.len() {
             return Err(format!(
-                "other rows: {} of {} are among the {} of the other run; {FIXED_ROWS}",
-                order.len(),
-                counted(self.keys.len(), "row"),
-                other.keys.len()
+                "other rows: {} are among the {} of the other run; {FIXED_ROWS}",
+                part_of(order.len(), self.keys.len(), "row"),
+                grouped(other.keys.len())
             ));
         }
         let matched = other.select(&order);

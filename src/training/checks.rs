@@ -13,7 +13,7 @@ use frostbert_cache::{
     progress::Progress,
     reader::CacheReader,
     states::{Pooling, StateId, StateKind},
-    wording::{counted, quoted, shorten},
+    wording::{counted, part_of, quoted, shorten},
 };
 use serde::{Deserialize, Serialize};
 
@@ -221,9 +221,8 @@ impl RunChecks {
         }
         if let Check::Done(errors) = &self.label_errors {
             lines.push(format!(
-                "{} of {} {} wrong (cross-validated heads reproduce {:.0} % of the labels): see checks.json",
-                errors.count,
-                counted(errors.judged, "label"),
+                "{} {} wrong (cross-validated heads reproduce {:.0} % of the labels): see checks.json",
+                part_of(errors.count, errors.judged, "label"),
                 if errors.count == 1 { "looks" } else { "look" },
                 100.0 * errors.accuracy
             ));

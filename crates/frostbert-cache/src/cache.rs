@@ -11,7 +11,7 @@ use crate::{
     index::Location,
     reader::{CacheReader, rows_of},
     states::{StateId, StateKind},
-    wording::{counted, name_list},
+    wording::{name_list, part_of},
 };
 
 /// A cache folder, open for reading.
@@ -95,7 +95,7 @@ impl Cache {
             let n_missing = keys.len() - located.len();
             let others = match n_missing {
                 1 => String::new(),
-                _ => format!(" ({n_missing} of {} are missing)", counted(keys.len(), "key")),
+                _ => format!(" ({} are missing)", part_of(n_missing, keys.len(), "key")),
             };
             return Err(self.lacks(keys[first], state, &format!("keys[{first}] = "), &others));
         }

@@ -29,7 +29,7 @@ use crate::{
     progress::Progress,
     reader::CacheReader,
     states::{Dtype, StateId, StateKind},
-    wording::counted,
+    wording::part_of,
 };
 use folder::StagedExport;
 use gather::{Gatherer, MOST_OPEN, OpenShards};
@@ -268,7 +268,7 @@ fn count(
     match worst {
         Some((state, lacking)) if lacking > 0 => Err(Error::Miss {
             cache: cache.folder().to_path_buf(),
-            lacks: format!("the {state} state of {lacking} of {}", counted(counts.rows, "text")),
+            lacks: format!("the {state} state of {}", part_of(lacking, counts.rows, "text")),
             hint: format!(
                 "run `frostbert extract` first, with a pipeline that stores {state} of these texts"
             ),

@@ -21,14 +21,7 @@ use serde::Serializer;
 pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
     // Counts are the sizes of things in memory or on a disk.
     let count: u64 = count.try_into().unwrap_or(u64::MAX);
-    let digits = count.to_string();
-    let mut grouped = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
+    let grouped = grouped(count);
     let before_y = noun.strip_suffix('y');
     match (count, before_y) {
         (1, _) => format!("{grouped} {noun}"),
@@ -40,6 +33,37 @@ pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
         _ if noun.ends_with(['s', 'x']) || noun.ends_with("ch") => format!("{grouped} {noun}es"),
         _ => format!("{grouped} {noun}s"),
     }
+}
+
+/// Formats a number with its thousands apart.
+///
+/// ```
+/// use frostbert_cache::wording::grouped;
+///
+/// assert_eq!(grouped(999_u64), "999");
+/// assert_eq!(grouped(13_083_usize), "13,083");
+/// ```
+pub fn grouped(number: impl TryInto<u64>) -> String {
+    let digits = number.try_into().unwrap_or(u64::MAX).to_string();
+    let mut grouped = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// Formats how many of a number of things something holds for.
+///
+/// ```
+/// use frostbert_cache::wording::part_of;
+///
+/// assert_eq!(part_of(5_880, 5_881, "text"), "5,880 of 5,881 texts");
+/// ```
+pub fn part_of(part: impl TryInto<u64>, whole: impl TryInto<u64>, noun: &str) -> String {
+    format!("{} of {}", grouped(part), counted(whole, noun))
 }
 
 /// Formats a list of names for a message: `` `a`, `b` and 75 more ``; at most ten names of at most 40 characters each.

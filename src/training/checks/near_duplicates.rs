@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
-use frostbert_cache::{fingerprint::Key, wording::counted};
+use frostbert_cache::{
+    fingerprint::Key,
+    wording::{counted, part_of},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -141,9 +144,8 @@ impl NearDuplicatesOfPart {
     /// Returns the counts in words.
     pub(crate) fn in_words(&self) -> String {
         format!(
-            "{} of {} of {} {} of train",
-            self.count,
-            counted(self.compared, "row"),
+            "{} of {} {} of train",
+            part_of(self.count, self.compared, "row"),
             part_name(self.part),
             match self.count {
                 1 => "is a near-duplicate of a row",
@@ -155,7 +157,17 @@ impl NearDuplicatesOfPart {
 
 #[cfg(test)]
 mod tests {
-    use super::evenly_spread;
+    use super::*;
+
+    #[test]
+    fn the_rows_of_a_part_and_all_of_them_are_written_alike() {
+        let part = Part::Test;
+        let many = NearDuplicatesOfPart { part, rows: 9_000, compared: 5_881, count: 5_880 };
+        let said = "5,880 of 5,881 rows of test are near-duplicates of rows of train";
+        assert_eq!(many.in_words(), said);
+        let one = NearDuplicatesOfPart { count: 1, ..many };
+        assert!(one.in_words().starts_with("1 of 5,881 rows of test is a near-duplicate"));
+    }
 
     #[test]
     fn a_sample_of_rows_spreads_over_all_of_them() {

@@ -7,7 +7,7 @@ use crate::{
     progress::Progress,
     reader::CacheReader,
     states::StateId,
-    wording::counted,
+    wording::part_of,
 };
 
 /// A row of the documents table.
@@ -96,9 +96,8 @@ impl<'a> CacheOrder<'a> {
             }
             if n_having < n_documents {
                 progress.warn(&format!(
-                    "{} of {} lack a requested state: they are left out",
-                    n_documents - n_having,
-                    counted(n_documents, "document")
+                    "{} lack a requested state: they are left out",
+                    part_of(n_documents - n_having, n_documents, "document")
                 ));
             }
             return Ok(CacheOrder { cache, states });
@@ -108,8 +107,8 @@ impl<'a> CacheOrder<'a> {
             match n_having(&[*state]) {
                 all if all == n_documents => states.push(*state),
                 some => progress.warn(&format!(
-                    "only {some} of {} have {state}: it is left out (--state {state} exports these documents)",
-                    counted(n_documents, "document")
+                    "only {} have {state}: it is left out (--state {state} exports these documents)",
+                    part_of(some, n_documents, "document")
                 )),
             }
         }
