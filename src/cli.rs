@@ -106,7 +106,8 @@ struct GlobalArguments {
     /// given
     #[arg(long, global = true, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = quantities::duration)]
     wait: Option<Option<Duration>>,
-    /// Also append everything printed to stderr to this file, each line with its time
+    /// Also append what is printed to stderr to this file, each line with its time: notes, warnings and errors, but
+    /// neither progress bars nor the results, which go to stdout and into the run's folder
     #[arg(long, global = true, value_name = "FILE")]
     log: Option<PathBuf>,
     /// Colours: auto (on a terminal, unless NO_COLOR is set), always or never
