@@ -61,6 +61,8 @@ pub struct Pipeline {
     pub(crate) memory_bytes: u64,
     /// The section `[sweep]`.
     pub(crate) sweep: Option<SweepSection>,
+    /// The metric that `sweep.select` names; of a trial, that of its sweep.
+    pub(crate) selected_by: Option<String>,
     /// The models that the sweep compares; none where it compares no models.
     pub(crate) models: Vec<SweptModel>,
     /// What was found out that the file leaves open, to be said once.
@@ -201,6 +203,7 @@ impl Pipeline {
             head: HeadSettings::new(&file),
             memory_bytes: file.train.memory_mb.saturating_mul(1 << 20),
             sweep: file.sweep.clone(),
+            selected_by: file.sweep.as_ref().and_then(|sweep| sweep.select.clone()),
             models,
             notes: Vec::new(),
             file,

@@ -1,9 +1,9 @@
 //! `head.C` and `head.lambda` where the file leaves them to the data: chosen by folds over the rows that a head learns from.
 //!
 //! The values lie on a grid. Each is fitted without each fold and predicts it; the best is the one whose predictions for
-//! the rows of all folds together are best by the metric of the task (for numbers, by their squared error), among equals by
-//! their log loss, as in early stopping, and then the strongest regularisation, or without a loss the value nearest to 1.
-//! The head itself is fitted to all rows afterwards.
+//! the rows of all folds together are best by the metric of the task (for numbers, by their squared error) or the one by
+//! which a sweep selects, among equals by their log loss, as in early stopping, and then the strongest regularisation, or
+//! without a loss the value nearest to 1. The head itself is fitted to all rows afterwards.
 
 use std::{
     mem,
@@ -128,18 +128,27 @@ pub(crate) fn choose_for(
         objective,
         targets: data.targets,
         samples: data.sets[set],
-        metric: chosen_by(pipeline.data.task, dataset.labels.names()),
+        metric: chosen_by(pipeline, dataset.labels.names()),
         seed: pipeline.seed,
     };
     choose(kind, &rows, progress)
 }
 
-/// The metric that folds choose by. Numbers are chosen by their squared error in place of the rank correlation: the
-/// stronger the regularisation, the closer predictions lie to the mean, which no correlation sees.
-fn chosen_by(task: Task, labels: &[String]) -> Metric {
-    match task {
-        Task::Regression | Task::Similarity => Metric::Mse,
-        _ => own_metric(task, labels),
+/// The metric that folds choose by: the one by which a sweep selects, or else the task's own.
+///
+/// Numbers are chosen by their squared error in place of a correlation: the stronger the regularisation, the closer
+/// predictions lie to the mean, which no correlation sees. Folds keep what heads decide, and of classes the log loss, which
+/// stands for whatever else is computed from probabilities.
+fn chosen_by(pipeline: &Pipeline, labels: &[String]) -> Metric {
+    let task = pipeline.data.task;
+    let own = own_metric(task, labels);
+    let selected = pipeline.selected_by.as_deref().and_then(Metric::named).unwrap_or(own);
+    let tells_probabilities = Grid::of(&pipeline.head.kind).is_some_and(|g| g.tells_probabilities);
+    match selected {
+        Metric::Spearman | Metric::Pearson => Metric::Mse,
+        metric if !metric.needs_probabilities() => metric,
+        _ if tells_probabilities && task == Task::Classification => Metric::LogLoss,
+        _ => own,
     }
 }
 
@@ -387,6 +396,9 @@ impl Decisions {
 
     /// What they are worth, where they are of these samples.
     fn score(self, rows: &ChoiceRows<'_>, samples: &[u32]) -> Option<f64> {
+        if rows.metric == Metric::LogLoss {
+            return self.loss().filter(|loss| loss.is_finite());
+        }
         let n_outputs = rows.network.n_outputs;
         let places = || samples.iter().map(|sample| *sample as usize);
         let statistics = match (rows.targets, self) {

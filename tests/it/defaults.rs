@@ -326,11 +326,12 @@ fn each_head_of_a_sweep_chooses_its_own_number_and_so_does_the_best_as_a_run() {
         assert!(rows.iter().find(is_there).unwrap()["score"].is_f64(), "{rows:?}");
     }
 
-    // Alone, it is trained on train and validation, which choose for it too.
-    let set = ["--set", "sweep.C=[\"auto\"]"];
+    // Alone, it is trained on train and validation, which choose for it too, by the same metric as the sweep.
+    let set = ["--set", "sweep.C=[\"auto\"]", "--set", "sweep.select=log_loss"];
     let alone = workshop.json(&[&["sweep", PIPELINE][..], &set].concat());
     let run = alone["run"].as_str().unwrap();
     let chosen = chosen_of(&workshop, run);
+    assert_eq!(chosen["metric"], "log_loss");
     assert!(VALUES_OF_C.contains(&chosen["C"].as_f64().unwrap()), "{chosen}");
     let lock = format!("{run}/lock.json");
     workshop.json(&["run", "--locked", &lock, "--threads", "1"]);

@@ -81,6 +81,8 @@ impl Variant<'_> {
     pub(crate) fn check(&self) -> Result<Pipeline> {
         let checked = Pipeline::check(&self.base.path, self.file.clone());
         let checked = checked.and_then(|pipeline| pipeline.check_training().map(|()| pipeline));
+        let selected_by = self.base.selected_by.clone();
+        let checked = checked.map(|pipeline| Pipeline { selected_by, ..pipeline });
         checked.map_err(|error| match error {
             Error::Pipeline { file, line, column, problem, hint } if !self.settings.is_empty() => {
                 let problem = format!("[sweep], {}: {problem}", described(&self.settings));

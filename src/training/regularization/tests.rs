@@ -160,6 +160,52 @@ fn scores_and_choices_are_those_of_scikit_learn() {
     }
 }
 
+#[test]
+fn folds_choose_by_what_the_sweep_selects_by_as_far_as_they_know_it() {
+    let chosen = |task: &str, kind: &str, select: &str| {
+        let text = format!(
+            "[model]\npath = \"model\"\n[data]\ntask = \"{task}\"\ntrain = {{ path = \"data.csv\" }}\n\
+             [head]\nkind = \"{kind}\"\n{select}"
+        );
+        let pipeline = Pipeline::check("pipeline.toml".as_ref(), toml::from_str(&text).unwrap());
+        chosen_by(&pipeline.unwrap(), &[]).name()
+    };
+    let by = |task: &str, kind: &str, metric: &str| {
+        chosen(task, kind, &format!("[sweep]\nselect = \"{metric}\""))
+    };
+    assert_eq!(chosen("classification", "logistic", ""), "macro_f1");
+    assert_eq!(chosen("regression", "ridge", ""), "mse");
+    for (task, kind, metric, expected) in [
+        ("classification", "logistic", "accuracy", "accuracy"),
+        ("classification", "lda", "log_loss", "log_loss"),
+        ("classification", "logistic", "roc_auc", "log_loss"),
+        ("classification", "logistic", "ece", "log_loss"),
+        ("classification", "ridge", "roc_auc", "macro_f1"),
+        ("multilabel", "ridge", "samples_f1", "samples_f1"),
+        ("multilabel", "ridge", "roc_auc", "macro_f1"),
+        ("regression", "ridge", "mae", "mae"),
+        ("regression", "ridge", "pearson", "mse"),
+        ("regression", "ridge", "spearman", "mse"),
+    ] {
+        assert_eq!(by(task, kind, metric), expected, "{task}, {kind}, {metric}");
+    }
+}
+
+#[test]
+fn a_choice_by_the_log_loss_is_that_of_the_least_loss() {
+    let fixture = Fixture::read();
+    let (kind, mut learned) = (open("logistic"), fixture.learned("logistic", "classes"));
+    learned.metric = Metric::LogLoss;
+    let chosen = choose(&kind, &learned.rows(), &()).unwrap().unwrap();
+    let losses: Vec<f64> = chosen.tried.iter().map(|tried| tried.loss.unwrap()).collect();
+    let least = losses.iter().copied().fold(f64::INFINITY, f64::min);
+    assert_eq!((chosen.score, chosen.metric), (least, Metric::LogLoss));
+    assert_eq!(
+        chosen.tried[losses.iter().position(|loss| *loss == least).unwrap()].value,
+        chosen.value
+    );
+}
+
 /// The mean over the classes of their F1, of pairs of what is true and what was predicted.
 fn macro_f1(pairs: &[(usize, usize)]) -> f64 {
     let f1 = |class: usize| {
