@@ -23,6 +23,7 @@ mod units;
 
 use std::{
     path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
     time::Instant,
 };
 
@@ -231,7 +232,15 @@ pub(crate) fn sweep_on(
     tell_choices(&trials, progress);
     let splits = splits(pipeline, section, dataset)?;
     let metric = candidates::metric(pipeline, section, dataset)?;
-    let sweep = Sweep { pipeline, section, dataset, models, trials: &trials, splits: &splits };
+    let sweep = Sweep {
+        pipeline,
+        section,
+        dataset,
+        models,
+        trials: &trials,
+        splits: &splits,
+        says_unchosen: &AtomicBool::new(false),
+    };
     let done = search(&sweep, metric, journal, progress)?;
     let judged = SweepCandidates::new(&sweep, &done, metric);
     let bootstrap = Bootstrap { resamples: DRAWS, seed: pipeline.seed };
@@ -364,6 +373,8 @@ struct Sweep<'a> {
     models: &'a [ModelCache<'a>],
     trials: &'a [Trial],
     splits: &'a [Split],
+    /// Whether it was said that folds cannot choose the C or lambda of a head.
+    says_unchosen: &'a AtomicBool,
 }
 
 impl Sweep<'_> {

@@ -31,7 +31,7 @@ use crate::{
     metrics::metric::Metric,
     tasks::weights::balanced_weights,
     train::{loss::Loss, optimizer::Optimizer},
-    training::regularization::{ChoiceRows, choose},
+    training::regularization::{ChoiceRows, choose, unchosen},
 };
 
 /// Trains a head to classify rows: `rows [n, features]`, with one label for each row.
@@ -149,7 +149,11 @@ fn choose_c(
         metric: Metric::MacroF1,
         seed,
     };
-    let chosen = choose(&KindSettings::Logistic { c: None }, &rows, progress)?;
+    let kind = KindSettings::Logistic { c: None };
+    let chosen = choose(&kind, &rows, progress)?;
+    if let (None, Some(note)) = (&chosen, unchosen(&kind, data.all.len())) {
+        progress.note(&note);
+    }
     Ok(chosen.map(|chosen| chosen.value))
 }
 

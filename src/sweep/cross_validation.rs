@@ -1,5 +1,7 @@
 //! Cross-validation of the pipeline's own head, without a sweep: its predictions for rows that it was not trained on.
 
+use std::sync::atomic::AtomicBool;
+
 use frostbert_cache::{
     progress::{Progress, WithinStage},
     reader::CacheReader,
@@ -70,6 +72,7 @@ pub(crate) fn out_of_fold(
         models: &[ModelCache { checkpoint, cache }],
         trials: &trials,
         splits: &splits,
+        says_unchosen: &AtomicBool::new(false),
     };
     let mut done = SearchOutcome::new(&sweep);
     // The caller counts the heads.

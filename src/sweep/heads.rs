@@ -1,7 +1,11 @@
 //! The heads of trials that read the same states: their fit on every split, and their predictions for the rows that
 //! they were not trained on.
 
-use std::{collections::HashMap, path::PathBuf, sync::Mutex};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Mutex, atomic::Ordering},
+};
 
 use frostbert_cache::{
     progress::{Progress, WithinStage},
@@ -33,7 +37,7 @@ use crate::{
     training::{
         fit::{network, spec, transform},
         full_batch::{self, FittedFor, FullBatchData, FullBatchHead, FullBatchKind},
-        regularization::choose_for,
+        regularization::{choose_for, unchosen},
     },
 };
 
@@ -458,6 +462,12 @@ fn full_batch_head(
     // Heads are counted, and not the fits that choose.
     let quiet = WithinStage::uncounted(progress);
     let chosen = choose_for(pipeline, sweep.dataset, data, plan.split, &objective, &quiet)?;
+    if let (None, Some(note)) =
+        (&chosen, unchosen(&pipeline.head.kind, data.sets[plan.split].len()))
+        && !sweep.says_unchosen.swap(true, Ordering::Relaxed)
+    {
+        progress.note(&format!("of some heads, {note}"));
+    }
     let number = chosen.map(|chosen| chosen.value);
     let kind = FullBatchKind::of(&pipeline.head.kind, number);
     Ok(FullBatchHead { kind, set: plan.split, objective })

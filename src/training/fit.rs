@@ -20,7 +20,7 @@ use crate::{
     tasks::{TaskRows, measure::ChosenNumber, own_metric},
     training::{
         full_batch::{self, FittedFor, FullBatchData, FullBatchHead, FullBatchKind},
-        regularization::choose_for,
+        regularization::{choose_for, unchosen},
     },
 };
 
@@ -63,6 +63,9 @@ pub(crate) fn fit(
             network: &network,
         };
         let chosen = choose_for(pipeline, dataset, data, 0, &rows.objective, progress)?;
+        if let (None, Some(note)) = (&chosen, unchosen(&pipeline.head.kind, train.len())) {
+            progress.note(&note);
+        }
         let number = chosen.as_ref().map(|chosen| chosen.value);
         let kind = FullBatchKind::of(&pipeline.head.kind, number);
         let head = FullBatchHead { kind, set: 0, objective: rows.objective.clone() };

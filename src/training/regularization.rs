@@ -165,17 +165,18 @@ pub(crate) fn choose(
         return Ok(None);
     };
     let parts = parts(rows);
-    let chosen = if parts.iter().all(|[train, _]| tells_something(rows.targets, train)) {
-        choose_on(&parts, grid, kind, rows, progress)?
+    if parts.iter().all(|[train, _]| tells_something(rows.targets, train)) {
+        choose_on(&parts, grid, kind, rows, progress)
     } else {
-        None
-    };
-    if chosen.is_none() {
-        let n_rows = counted(rows.samples.len(), "row");
-        let key = grid.key;
-        progress.note(&format!("{key} is {UNCHOSEN}: folds of {n_rows} cannot choose it"));
+        Ok(None)
     }
-    Ok(chosen)
+}
+
+/// Says that folds of so many rows could not choose the number of a kind of head; `None` where it is given.
+pub(crate) fn unchosen(kind: &KindSettings, n_rows: usize) -> Option<String> {
+    let key = Grid::of(kind)?.key;
+    let rows = counted(n_rows, "row");
+    Some(format!("{key} is {UNCHOSEN}: folds of {rows} cannot choose it"))
 }
 
 /// For each fold, the samples outside it and those in it.

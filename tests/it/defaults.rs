@@ -301,6 +301,15 @@ fn rows_that_are_too_few_for_folds_leave_a_c_of_1_and_a_note() {
     assert!(ran.stderr.contains(note), "{}", ran.stderr);
     assert!(!ran.stdout.contains("chosen by"), "{}", ran.stdout);
     assert!(chosen_of(&workshop, "runs/tiny/001").is_null());
+
+    // In a sweep it is said once, however many heads there are.
+    workshop.write("train.csv", "text,label\ncold,a\nsnow,a\nfrost,a\nwarm,b\ngood,b\n");
+    let sweep =
+        ["sweep.folds=5", "sweep.kind=[\"logistic\", \"lda\"]", "sweep.standardize=[true, false]"];
+    let sets = sweep.iter().chain([&all]).flat_map(|set| ["--set", *set]);
+    let ran =
+        workshop.succeed(&["run", "pipeline.toml"].into_iter().chain(sets).collect::<Vec<_>>());
+    assert_eq!(ran.stderr.matches("cannot choose it").count(), 1, "{}", ran.stderr);
 }
 
 #[test]

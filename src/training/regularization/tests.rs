@@ -311,32 +311,24 @@ fn of_equal_scores_the_lower_loss_decides_and_then_the_strongest_regularisation(
     assert_eq!(best(Metric::MacroF1, &tried(scores, [Some(0.3); 4])), Some((2.0, 0.7)));
 }
 
-/// Keeps what is said.
-#[derive(Default)]
-struct Notes(Mutex<Vec<String>>);
-
-impl Progress for Notes {
-    fn note(&self, message: &str) {
-        self.0.lock().unwrap().push(message.into());
-    }
-}
-
 #[test]
 fn rows_that_leave_no_folds_choose_nothing_and_a_note_says_so() {
     let fixture = Fixture::read();
-    let notes = Notes::default();
     for classes in [vec![0], vec![0, 0, 1]] {
         let rows = &fixture.rows[..classes.len()];
         let loss = Loss::CrossEntropy { class_weights: None, label_smoothing: 0.0 };
         let targets = TargetTable::Classes(classes);
         let learned = Learned::new(rows, targets, 2, Objective::Rows(loss), Metric::MacroF1);
-        assert_eq!(choose(&open("logistic"), &learned.rows(), &notes).unwrap(), None);
+        assert_eq!(choose(&open("logistic"), &learned.rows(), &()).unwrap(), None);
         // What is given needs no folds.
         let given = KindSettings::Logistic { c: Some(0.1) };
-        assert_eq!(choose(&given, &learned.rows(), &notes).unwrap(), None);
+        assert_eq!(choose(&given, &learned.rows(), &()).unwrap(), None);
+        assert_eq!(unchosen(&given, 3), None);
     }
-    let said = notes.0.into_inner().unwrap();
-    let expected =
-        ["C is 1: folds of 1 row cannot choose it", "C is 1: folds of 3 rows cannot choose it"];
+    let said = [("logistic", 1), ("ridge", 3)].map(|(kind, n)| unchosen(&open(kind), n).unwrap());
+    let expected = [
+        "C is 1: folds of 1 row cannot choose it",
+        "lambda is 1: folds of 3 rows cannot choose it",
+    ];
     assert_eq!(said, expected);
 }
