@@ -1,6 +1,6 @@
 //! The candidates of a sweep's leaderboard: the predictions of its heads beside the truth.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use frostbert_cache::wording::nearest;
 use serde_json::{Map, Value, json};
@@ -11,7 +11,7 @@ use crate::{
         names::HeadKind,
         settings::{Pipeline, show},
     },
-    data::dataset::Dataset,
+    data::{ColumnName, dataset::Dataset},
     error::Result,
     metrics::{intervals::RowClusters, metric::Metric},
     report::sheet::Sheet,
@@ -117,9 +117,12 @@ impl SweepCandidates {
         let mut judged =
             SweepCandidates { candidates: Vec::new(), places: Vec::new(), resampled: Vec::new() };
         let shares = sweep.section.fraction.as_ref().map_or(&[][..], |shares| shares.values());
+        // Most trials learn from the same column.
+        let mut counts: HashMap<(Option<&ColumnName>, Option<usize>), usize> = HashMap::new();
         let numbers: Vec<Option<usize>> =
             if shares.is_empty() { vec![None] } else { (0..shares.len()).map(Some).collect() };
         for (number, trial) in sweep.trials.iter().enumerate() {
+            let column = trial.pipeline.head.label.as_ref();
             for share in &numbers {
                 let mut settings = trial.settings.clone();
                 if let Some(share) = share {
@@ -131,7 +134,9 @@ impl SweepCandidates {
                 judged.candidates.push(Candidate {
                     settings,
                     kind: trial.pipeline.head.kind.name().to_string(),
-                    train_rows: train_rows(sweep, *share),
+                    train_rows: *counts
+                        .entry((column, *share))
+                        .or_insert_with(|| train_rows(sweep, column, *share)),
                     outcomes: outcomes.collect(),
                     rung: done.rungs[number],
                 });
@@ -221,11 +226,12 @@ impl SweepCandidates {
     }
 }
 
-/// How many rows heads learn from, of a share of all; the mean over the folds.
-fn train_rows(sweep: &Sweep<'_>, share: Option<usize>) -> usize {
+/// How many rows have a label in a column that heads learn from, of a share of all; the mean over the folds.
+fn train_rows(sweep: &Sweep<'_>, column: Option<&ColumnName>, share: Option<usize>) -> usize {
     let own = |split: &&Split| split.is_ranked() && split.share == share;
-    let counts: Vec<usize> =
-        sweep.splits.iter().filter(own).map(|split| split.train.len()).collect();
+    let is_taught = |row: &&u32| sweep.dataset.target_for(**row, column).is_some();
+    let n_taught = |split: &Split| split.train.iter().filter(is_taught).count();
+    let counts: Vec<usize> = sweep.splits.iter().filter(own).map(n_taught).collect();
     (counts.iter().sum::<usize>() as f64 / counts.len().max(1) as f64).round() as usize
 }
 

@@ -208,6 +208,19 @@ fn a_row_with_an_empty_cell_is_not_learned_from_and_is_counted() {
     let counted = format!("{n_empty} of 90 rows have no label in the column `some`");
     assert!(ran.stderr.contains(&counted), "{}", ran.stderr);
     let swept = workshop.json(SWEEP);
+    // Nor does it count among the rows of a learning curve.
+    let curve =
+        ["sweep.label=[\"some\"]", "sweep.kind=[\"ridge\", \"lda\"]", "sweep.fraction=[0.5, 1.0]"];
+    let sets: Vec<&str> = curve.iter().flat_map(|set| ["--set", *set]).collect();
+    let report = workshop.json(&[SWEEP, &sets].concat());
+    let run = workshop.path(report["run"].as_str().unwrap());
+    let curve = fs::read_to_string(run.join("learning_curve.csv")).unwrap();
+    let points: Vec<Vec<&str>> = curve.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(points[0][..3], ["kind", "fraction", "train_rows"]);
+    let whole = points.iter().filter(|point| point[1] == "1");
+    let n_rows: Vec<&str> = whole.map(|point| point[2]).collect();
+    let expected = (90 - n_empty).to_string();
+    assert_eq!(n_rows, [expected.as_str(); 2]);
     // Remove the rows without a label from the file.
     let all = fs::read_to_string(workshop.path("train.csv")).unwrap();
     let full: Vec<&str> = all.lines().filter(|line| !line.ends_with(',')).collect();
