@@ -233,7 +233,7 @@ fn read_text(
     };
     let bytes = BadBytes::default();
     if source.skips_bad() {
-        input.replace_bad_bytes(&bytes);
+        input.list_bad_bytes(&bytes);
     }
     let failed = FailedRows::new(source, log, bytes);
     match format {

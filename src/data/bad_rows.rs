@@ -182,19 +182,28 @@ impl Source {
 /// The file of a run folder that lists them.
 pub(crate) const BAD_ROWS_FILE: &str = "bad_rows.csv";
 
-/// Bytes that do not decode: for each line that has some, a description of the first. Clones share the map.
+/// Bytes that do not decode: for each line that has some, a description of the first. Clones share the map, which holds no
+/// more lines than there are in the records that are being read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BadBytes(Arc<Mutex<BTreeMap<u64, String>>>);
 
 impl BadBytes {
     pub(super) fn note(&self, line: u64, problem: String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(line).or_insert(problem);
+        self.lock().entry(line).or_insert(problem);
     }
 
-    /// Returns the first of some lines that has such bytes, with their description.
+    /// Returns the first of some lines that has such bytes, with their description, and forgets the lines before these:
+    /// records are read in the order of their first lines.
     fn first_in(&self, lines: RangeInclusive<u64>) -> Option<(u64, String)> {
-        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = self.lock();
+        while bytes.first_key_value().is_some_and(|(line, _)| line < lines.start()) {
+            bytes.pop_first();
+        }
         bytes.range(lines).next().map(|(line, problem)| (*line, problem.clone()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -277,7 +286,7 @@ impl FailedRows {
 
 #[cfg(test)]
 mod tests {
-    use super::{MOST_LISTED, warnings};
+    use super::{BadBytes, MOST_LISTED, warnings};
     use crate::data::{Format, Source, WantedFields, bad_rows::BadRows, read_logged};
 
     /// Reads a file; returns its texts, and the lines that were skipped.
@@ -320,6 +329,16 @@ mod tests {
         assert_eq!(rows[MOST_LISTED].reason, "1,234 lines more, not listed");
         let warning = &warnings(&rows)[0];
         assert!(warning.contains(": 11,234 lines that cannot be read"), "{warning}");
+    }
+
+    #[test]
+    fn bytes_that_do_not_decode_are_forgotten_behind_the_record_that_is_read() {
+        let bytes = BadBytes::default();
+        (1..=1_000).for_each(|line| bytes.note(line, format!("byte {line}")));
+        assert_eq!(bytes.first_in(1..=1), Some((1, "byte 1".into())));
+        assert_eq!(bytes.first_in(900..=950), Some((900, "byte 900".into())));
+        assert_eq!(bytes.first_in(1_001..=2_000), None);
+        assert!(bytes.lock().is_empty());
     }
 
     #[test]

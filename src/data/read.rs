@@ -80,8 +80,19 @@ pub(super) struct Transcoder<R> {
     line_ends: LineEnds,
     finished: bool,
     malformed: Option<Malformed>,
-    /// The list of bytes that do not decode, if they are replaced in the text.
-    bad_bytes: Option<BadBytes>,
+    /// What becomes of bytes that do not decode.
+    bad_bytes: OnBadBytes,
+}
+
+/// What becomes of bytes that do not decode.
+#[derive(Clone)]
+enum OnBadBytes {
+    /// They are an error.
+    Fail,
+    /// They are replaced with U+FFFD.
+    Replace,
+    /// They are replaced, and listed.
+    List(BadBytes),
 }
 
 /// The bytes that end a line.
@@ -126,7 +137,7 @@ impl<R: Read> Transcoder<R> {
             line_ends: LineEnds::LineFeed,
             finished: false,
             malformed: None,
-            bad_bytes: None,
+            bad_bytes: OnBadBytes::Fail,
         }
     }
 
@@ -173,9 +184,14 @@ impl<R: Read> Transcoder<R> {
 }
 
 impl<R> Transcoder<R> {
+    /// From here on, replaces bytes that do not decode with U+FFFD.
+    pub(super) fn replace_bad_bytes(&mut self) {
+        self.bad_bytes = OnBadBytes::Replace;
+    }
+
     /// From here on, replaces bytes that do not decode with U+FFFD, and lists them in `bytes`.
-    pub(super) fn replace_bad_bytes(&mut self, bytes: &BadBytes) {
-        self.bad_bytes = Some(bytes.clone());
+    pub(super) fn list_bad_bytes(&mut self, bytes: &BadBytes) {
+        self.bad_bytes = OnBadBytes::List(bytes.clone());
     }
 
     /// Skips bytes that have been peeked at.
@@ -206,11 +222,13 @@ impl<R: Read> BufRead for Transcoder<R> {
         while self.text_start == self.text_end && !self.finished {
             match (&self.malformed, &self.bad_bytes) {
                 (None, _) => {}
-                (Some(malformed), None) => {
+                (Some(malformed), OnBadBytes::Fail) => {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, malformed.clone()));
                 }
-                (Some(malformed), Some(bytes)) => {
-                    bytes.note(malformed.line, malformed.in_words());
+                (Some(malformed), replaced) => {
+                    if let OnBadBytes::List(bytes) = replaced {
+                        bytes.note(malformed.line, malformed.in_words());
+                    }
                     self.malformed = None;
                     let replacement = "\u{fffd}".as_bytes();
                     self.text[..replacement.len()].copy_from_slice(replacement);

@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 
 use crate::{
     data::{
-        bad_rows::BadBytes,
         delimited::plain_name,
         json_array::{Items, begins_records},
         open_file::OpenFile,
@@ -202,7 +201,7 @@ impl Cells {
 /// Opens the text of a file, in which bytes that do not decode are replaced with U+FFFD.
 fn open(source: &Source) -> Result<Text> {
     let mut text = OpenFile::open(&source.path)?.text(source)?;
-    text.replace_bad_bytes(&BadBytes::default());
+    text.replace_bad_bytes();
     Ok(text)
 }
 
