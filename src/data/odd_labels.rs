@@ -86,8 +86,27 @@ pub(super) fn label_warnings(labels: &LabelMap) -> Vec<String> {
             if alike.len() > 3 { format!(" and {} more", alike.len() - 3) } else { String::new() };
         let shown = alike[..alike.len().min(3)].join("; ");
         warnings.push(format!(
-            "labels that differ only in spelling are different classes: {shown}{more}"
+            "labels that differ only in spelling are different classes: {shown}{more}; if they are one, write them alike \
+             in the data, because no setting merges labels"
         ));
     }
     warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_that_look_alike_are_named_with_what_to_do() {
+        let warnings = |names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            label_warnings(&LabelMap::from_list(names, "a.csv".as_ref()).unwrap())
+        };
+        let said = warnings(&["Cold", "cold", "too_warm", "too warm", "-1", "1"]);
+        let expected = "labels that differ only in spelling are different classes: `Cold`, `cold`; `too_warm`, `too warm`; \
+                        if they are one, write them alike in the data, because no setting merges labels";
+        assert_eq!(said, [expected]);
+        assert_eq!(warnings(&["cold", "warm"]), [""; 0]);
+    }
 }
