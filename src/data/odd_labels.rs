@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use frostbert_cache::wording::counted;
+use frostbert_cache::wording::{counted, part_of};
 
 use super::{clean::CleanOptions, labels::LabelMap, record::Record, source::Source};
 use crate::error::Result;
@@ -30,19 +30,19 @@ impl Unlabelled {
     ) -> Result<Option<String>> {
         let Some((source, line)) = self.first else { return Ok(None) };
         let source = &sources[source];
-        let (n, of) = (self.count, counted(n_read, "record"));
+        let (n, part) = (self.count, part_of(self.count, n_read, "record"));
         let (have, were) = if n == 1 { ("has", "was") } else { ("have", "were") };
         if options.drop_unlabelled && n < n_read {
             let files = match sources {
                 [source] => source.path.display().to_string(),
                 sources => counted(sources.len(), "file"),
             };
-            return Ok(Some(format!("{files}: {n} of {of} {have} no label and {were} left out")));
+            return Ok(Some(format!("{files}: {part} {have} no label and {were} left out")));
         }
         Err(source.malformed(
             line,
             "a label for each text",
-            format!("none: {n} of {of} {have} no label"),
+            format!("none: {part} {have} no label"),
             if options.drop_unlabelled {
                 "check which column the source's `label` names"
             } else {
@@ -96,6 +96,15 @@ pub(super) fn label_warnings(labels: &LabelMap) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn records_without_a_label_are_counted_with_thousands_apart() {
+        let unlabelled = Unlabelled { count: 1_500, first: Some((0, None)) };
+        let options = CleanOptions { drop_unlabelled: true, ..CleanOptions::default() };
+        let warning = unlabelled.settle(&[Source::new("a.csv")], 12_000, options).unwrap();
+        let expected = "a.csv: 1,500 of 12,000 records have no label and were left out";
+        assert_eq!(warning.as_deref(), Some(expected));
+    }
 
     #[test]
     fn labels_that_look_alike_are_named_with_what_to_do() {
