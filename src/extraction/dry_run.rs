@@ -18,7 +18,7 @@ use crate::{
     error::Result,
     extraction::{
         encode::ExtractionJob,
-        extract::{Entered, enter, explain_miss, inputs_for, make_plan, read_texts, shape_of},
+        extract::{Entered, enter, make_plan, read_texts, shape_of},
         forecast::Forecast,
         machine::Machine,
     },
@@ -84,12 +84,8 @@ pub(crate) fn forecast(
     progress: &dyn Progress,
 ) -> Result<ExtractForecast> {
     let settings = &pipeline.extraction;
-    let Entered { mut lazy, states, devices } = enter(checkpoint, pipeline, machine, progress)?;
-    let inputs = inputs_for(pipeline, checkpoint, devices.name());
-    if let Some(explanation) = explain_miss(&settings.cache_dir, &inputs)? {
-        progress.note(&explanation);
-    }
-    let folder = settings.cache_dir.join(inputs.fingerprint());
+    let entered = enter(checkpoint, pipeline, machine, progress)?;
+    let Entered { mut lazy, states, devices, inputs, folder } = entered;
     let cache = CacheReader::open(&folder)?;
     let shape = shape_of(pipeline, checkpoint);
     let empty = (

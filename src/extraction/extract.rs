@@ -2,7 +2,11 @@
 
 mod report;
 
-use std::{collections::BTreeMap, path::Path, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use frostbert_cache::{
     about::About,
@@ -67,13 +71,8 @@ pub(crate) fn extract_with(
 ) -> Result<ExtractReport> {
     let start = Instant::now();
     let settings = &pipeline.extraction;
-    let Entered { mut lazy, states, devices } = enter(checkpoint, pipeline, machine, progress)?;
-
-    let inputs = inputs_for(pipeline, checkpoint, devices.name());
-    if let Some(explanation) = explain_miss(&settings.cache_dir, &inputs)? {
-        progress.note(&explanation);
-    }
-    let folder = settings.cache_dir.join(inputs.fingerprint());
+    let entered = enter(checkpoint, pipeline, machine, progress)?;
+    let Entered { mut lazy, states, devices, inputs, folder } = entered;
     let done = match count_if_cached(pipeline, &folder, &inputs, &states, progress)? {
         Some(counts) => {
             warn_of_truncation(pipeline, counts, progress);
@@ -112,9 +111,12 @@ pub(super) struct Entered<'a> {
     /// The states to store.
     pub(super) states: Vec<StateId>,
     pub(super) devices: Devices,
+    pub(super) inputs: FingerprintInputs,
+    /// The folder of their cache, which may not exist yet.
+    pub(super) folder: PathBuf,
 }
 
-/// Checks the model, the states and the device before anything is read.
+/// Checks the model, the states and the device before anything is read, and says why no cache fits if others are there.
 pub(super) fn enter<'a>(
     checkpoint: &'a Checkpoint,
     pipeline: &'a Pipeline,
@@ -128,7 +130,12 @@ pub(super) fn enter<'a>(
         LazyEncoder { pipeline, machine, checkpoint, layers, encoder: None, auto_took: None };
     device::check(&settings.device, settings.precision, &machine.onnxruntime)?;
     let devices = lazy.devices(progress)?;
-    Ok(Entered { lazy, states, devices })
+    let inputs = inputs_for(pipeline, checkpoint, devices.name());
+    if let Some(explanation) = explain_miss(&settings.cache_dir, &inputs)? {
+        progress.note(&explanation);
+    }
+    let folder = settings.cache_dir.join(inputs.fingerprint());
+    Ok(Entered { lazy, states, devices, inputs, folder })
 }
 
 /// Returns what people call the model: its name on the hub with the commit if it was pulled, otherwise the name of its
