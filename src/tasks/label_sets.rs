@@ -218,24 +218,15 @@ impl PredictionEvaluator for LabelSetEvaluator {
         !self.needs_probabilities
     }
 
-    fn tuned_predictions(
-        &self,
-        logits: &dyn OutputRows,
-        head: &OutputHead,
-        calibration: &Calibration,
-    ) -> Result<Predictions> {
-        let logits = gathered(logits)?;
-        let thresholds = calibration.thresholds.as_ref().filter(|_| self.is_tuned());
-        let Some(thresholds) = thresholds else {
-            return Ok(self.predictions(logits.view(), head));
-        };
-        let probabilities = sigmoid_rows(logits.view());
+    fn tuned(&self, logits: ArrayView2<'_, f32>, calibration: &Calibration) -> Option<Predictions> {
+        let thresholds = calibration.thresholds.as_ref()?;
+        let probabilities = sigmoid_rows(logits);
         let set = probabilities.rows().into_iter().map(|row| {
             let labels = (0..).zip(row).zip(thresholds);
             let labels = labels.filter(|((_, p), threshold)| f64::from(**p) >= **threshold);
             labels.map(|((label, _), _)| label).collect()
         });
-        Ok(Predictions::Labels(set.collect()))
+        Some(Predictions::Labels(set.collect()))
     }
 
     fn calibration(&self, logits: &dyn OutputRows) -> Result<Calibration> {

@@ -47,6 +47,11 @@ pub(crate) trait PredictionEvaluator: Evaluator {
         false
     }
 
+    /// The predictions of outputs in memory with what was fitted to those on other rows; `None` where that is nothing.
+    fn tuned(&self, _: ArrayView2<'_, f32>, _: &Calibration) -> Option<Predictions> {
+        None
+    }
+
     /// The predictions of a head with what was fitted to its outputs on other rows, as those of a run.
     ///
     /// # Errors
@@ -55,9 +60,14 @@ pub(crate) trait PredictionEvaluator: Evaluator {
         &self,
         logits: &dyn OutputRows,
         head: &OutputHead,
-        _: &Calibration,
+        calibration: &Calibration,
     ) -> Result<Predictions> {
-        self.predictions_of(logits, head)
+        if !self.is_tuned() {
+            return self.predictions_of(logits, head);
+        }
+        let logits = gathered(logits)?;
+        let tuned = self.tuned(logits.view(), calibration);
+        Ok(tuned.unwrap_or_else(|| self.predictions(logits.view(), head)))
     }
 }
 

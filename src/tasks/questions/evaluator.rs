@@ -73,17 +73,9 @@ impl PredictionEvaluator for QuestionEvaluator<'_> {
         self.task.may_be_impossible
     }
 
-    fn tuned_predictions(
-        &self,
-        logits: &dyn OutputRows,
-        head: &OutputHead,
-        calibration: &Calibration,
-    ) -> Result<Predictions> {
-        let logits = gathered(logits)?;
-        Ok(match calibration.no_answer_threshold {
-            None => self.predictions(logits.view(), head),
-            threshold => Predictions::Answers(self.answers(logits.view(), threshold)),
-        })
+    fn tuned(&self, logits: ArrayView2<'_, f32>, calibration: &Calibration) -> Option<Predictions> {
+        let threshold = calibration.no_answer_threshold?;
+        Some(Predictions::Answers(self.answers(logits, Some(threshold))))
     }
 
     fn calibration(&self, logits: &dyn OutputRows) -> Result<Calibration> {
