@@ -13,7 +13,7 @@ use arrow::{
 };
 use bytes::Bytes;
 use frostbert_cache::{
-    export::{ExportFormat, ExportOptions},
+    export::{ExportFormat, ExportOptions, safetensors_header},
     mmap::map,
     progress::Progress,
     reader::CacheReader,
@@ -21,6 +21,7 @@ use frostbert_cache::{
     wording::counted,
 };
 use half::f16;
+use safetensors::tensor::TensorInfo;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -314,17 +315,19 @@ impl EmbeddingRows {
 
     /// Writes one tensor, `embeddings`.
     fn write_safetensors(&self, out: &Path) -> Result<()> {
-        let dtype = match self.dtype {
-            Dtype::F16 => safetensors::Dtype::F16,
-            Dtype::F32 => safetensors::Dtype::F32,
+        let tensor = TensorInfo {
+            dtype: match self.dtype {
+                Dtype::F16 => safetensors::Dtype::F16,
+                Dtype::F32 => safetensors::Dtype::F32,
+            },
+            shape: vec![self.n_rows, self.dimensions],
+            data_offsets: (0, self.values().len()),
         };
-        let shape = vec![self.n_rows, self.dimensions];
-        let tensor = safetensors::tensor::TensorView::new(dtype, shape, self.values());
-        let tensor = tensor.expect("as many values as the shape says");
+        let header = safetensors_header([], &[("embeddings".into(), tensor)]);
+        // The rows are in a mapped file, and are not copied into memory.
         write_output(out, |file| {
-            let bytes = safetensors::serialize([("embeddings", tensor)], None)
-                .expect("one tensor has a header");
-            file.write_all(&bytes).map_err(Error::io("write", out))
+            let written = file.write_all(&header).and_then(|()| file.write_all(self.values()));
+            written.map_err(Error::io("write", out))
         })
     }
 }

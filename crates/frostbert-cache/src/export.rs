@@ -21,6 +21,7 @@ use std::{
 pub use folder::{EXPORT, ExportFile};
 pub use npy::header as npy_header;
 pub use rows::{CacheOrder, DocumentRow, RowSource, SourceLine};
+pub use safetensors_file::header as safetensors_header;
 use serde::Serialize;
 
 use crate::{

@@ -65,7 +65,7 @@ impl SafetensorsWriter {
             infos.push((name, TensorInfo { dtype, shape, data_offsets: (at, end) }));
             at = end;
         }
-        let header = header(table, &infos);
+        let header = header(table.schema.metadata(), &infos);
         for cursor in &mut cursors {
             cursor.values += header.len() as u64;
             cursor.offsets += header.len() as u64;
@@ -161,13 +161,30 @@ fn tensor_type(data_type: &DataType) -> TensorType {
     }
 }
 
-/// Returns the header: its length, and the JSON padded to a multiple of eight bytes.
-fn header(table: &ExportTable, tensors: &[(String, TensorInfo)]) -> Vec<u8> {
+/// Returns the header of a file of tensors: its length, and the JSON padded to a multiple of eight bytes. The bytes of the
+/// tensors follow it.
+///
+/// ```
+/// use frostbert_cache::export::safetensors_header;
+/// use safetensors::tensor::{Dtype, TensorInfo};
+///
+/// let rows = TensorInfo { dtype: Dtype::F32, shape: vec![1, 2], data_offsets: (0, 8) };
+/// let mut file = safetensors_header([], &[("rows".into(), rows)]);
+/// assert_eq!(file.len() % 8, 0);
+/// file.extend([0.5f32, 2.0].map(f32::to_le_bytes).concat());
+/// let read = safetensors::SafeTensors::deserialize(&file).unwrap();
+/// assert_eq!(read.tensor("rows").unwrap().shape(), [1, 2]);
+/// ```
+pub fn header<'m>(
+    metadata: impl IntoIterator<Item = (&'m String, &'m String)>,
+    tensors: &[(String, TensorInfo)],
+) -> Vec<u8> {
     // Sort by name, so that an export has the same bytes every time.
-    let metadata: BTreeMap<&String, &String> = table.schema.metadata().iter().collect();
-    let metadata = ("__metadata__".to_string(), json!(metadata));
+    let metadata: BTreeMap<&String, &String> = metadata.into_iter().collect();
+    let has_metadata = !metadata.is_empty();
+    let metadata = has_metadata.then(|| ("__metadata__".to_string(), json!(metadata)));
     let tensors = tensors.iter().map(|(name, info)| (name.clone(), json!(info)));
-    let header: Map<String, Value> = std::iter::once(metadata).chain(tensors).collect();
+    let header: Map<String, Value> = metadata.into_iter().chain(tensors).collect();
     let mut json = serde_json::to_vec(&header).expect("plain fields become JSON");
     while !json.len().is_multiple_of(8) {
         json.push(b' ');
