@@ -22,6 +22,7 @@ mod summary;
 mod sweep_part;
 mod table;
 mod texts;
+mod winner;
 mod worth;
 
 use std::{

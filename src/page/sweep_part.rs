@@ -3,12 +3,13 @@
 use serde::Serialize;
 
 use super::{
-    board::{Board, setting},
+    board::{Board, RUNG, setting},
     csv_table::CsvTable,
     numbers::{NONE, decimal, evenly, grouped, short, with_interval},
     parallel::{ParallelView, parallel},
     run_files::RunFiles,
     table::{Figure, TableView},
+    winner::WinnerView,
 };
 use crate::{
     metrics::metric::Metric,
@@ -29,6 +30,7 @@ const LISTED_POINTS: usize = 40;
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct SweepView {
     pub(super) sentence: String,
+    pub(super) winner: Option<WinnerView>,
     pub(super) leaderboard: TableView,
     pub(super) parallel: Option<ParallelView>,
     pub(super) effects: Option<TableView>,
@@ -69,6 +71,7 @@ impl SweepView {
             [layer_profile(run, &board), learning_curve(run, &board), expected_best(run, &board)];
         Some(SweepView {
             sentence: sentence(&board),
+            winner: WinnerView::of(run, &board),
             leaderboard: board_table(&board),
             parallel: parallel(&board),
             effects: run.table(leaderboard::EFFECTS_FILE).and_then(effects),
@@ -86,7 +89,7 @@ fn sentence(board: &Board) -> String {
     let best = board.scores.first().copied().flatten().map_or(NONE.into(), decimal);
     format!(
         "{} settings were compared on the rows that their heads did not see. The best has a {} of {best}; {} not significantly \
-         worse than it, itself included.",
+         worse than it, itself included.{}",
         grouped(n as u64),
         board.metric.in_words(),
         if n_best == 1 {
@@ -94,47 +97,72 @@ fn sentence(board: &Board) -> String {
         } else {
             format!("{} settings are", grouped(n_best as u64))
         },
+        halving_sentence(board).unwrap_or_default(),
     )
 }
+
+/// How many settings were trained to the end, where halving gave others up.
+fn halving_sentence(board: &Board) -> Option<String> {
+    let rungs = board.table.numbers(RUNG)?;
+    let last = rungs.iter().flatten().copied().reduce(f64::max)?;
+    let n_whole = rungs.iter().filter(|rung| **rung == Some(last)).count();
+    Some(format!(
+        " Halving trained {} of them to the end, to rung {last}; the others stopped earlier, and would score better after as \
+         many epochs.",
+        grouped(n_whole as u64)
+    ))
+}
+
+/// What stands above test scores of all settings, and below.
+const UNUSED_TEST: &str = "test (chose nothing)";
+const UNUSED_TEST_NOTE: &str =
+    "Test scores were not used to choose: picking by them would overstate the score.";
 
 /// The leaderboard with its intervals; rows that are not worse than the best stand out.
 fn board_table(board: &Board) -> TableView {
     let table = &board.table;
-    let [low, high] = ["low", "high"].map(|name| table.numbers(name).unwrap_or_default());
-    let test = format!("test_{}", board.metric);
-    let optional = |name: &str| table.numbers(name).filter(|all| all.iter().any(Option::is_some));
+    let metric = board.metric;
+    let column = |name: &str, show: fn(f64) -> String| -> Option<Vec<String>> {
+        let all = table.numbers(name).filter(|all| all.iter().any(Option::is_some))?;
+        Some(all.into_iter().map(|value| value.map_or(NONE.into(), show)).collect())
+    };
+    let unused = table.numbers(&format!("test_{metric}_not_for_selection")).map(|all| {
+        let ends = ["test_low_not_for_selection", "test_high_not_for_selection"];
+        let scores = all.into_iter().zip(board.intervals(ends));
+        scores.map(|(score, interval)| with_interval(score, interval)).collect()
+    });
+    let has_unused = unused.is_some();
     let extra = [
-        (test.as_str(), "test", optional(&test)),
-        ("p_adjusted", "p", optional("p_adjusted")),
-        ("seed_std", "seed std", optional("seed_std")),
-        ("fold_std", "fold std", optional("fold_std")),
-        ("mean_best_epoch", "epochs", optional("mean_best_epoch")),
+        ("test", column(&format!("test_{metric}"), decimal)),
+        (UNUSED_TEST, unused),
+        ("p", column("p_adjusted", decimal)),
+        ("seed std", column("seed_std", decimal)),
+        ("fold std", column("fold_std", decimal)),
+        (RUNG, column(RUNG, short)),
+        ("epochs", column("mean_best_epoch", short)),
     ];
-    let extra: Vec<_> =
-        extra.into_iter().filter_map(|(_, title, all)| Some((title, all?))).collect();
+    let extra: Vec<(&str, Vec<String>)> =
+        extra.into_iter().filter_map(|(title, cells)| Some((title, cells?))).collect();
     let words: Vec<&str> = std::iter::once("rank")
         .chain(board.settings.iter().map(|column| table.names[*column].as_str()))
         .collect();
-    let metric = board.metric.in_words();
+    let title = metric.in_words();
     let numbers: Vec<&str> =
-        std::iter::once(metric.as_str()).chain(extra.iter().map(|(title, _)| *title)).collect();
+        std::iter::once(title.as_str()).chain(extra.iter().map(|(title, _)| *title)).collect();
     let mut view = TableView::new(&words, &numbers);
+    let intervals = board.intervals(["low", "high"]);
     for (row, cells) in table.rows.iter().enumerate().take(LISTED_ROWS) {
-        let interval = low.get(row).copied().flatten().zip(high.get(row).copied().flatten());
-        let score = with_interval(board.scores[row], interval.map(|(low, high)| [low, high]));
         let mut shown = vec![cells[0].clone()];
         shown.extend(board.settings.iter().map(|column| setting(&cells[*column])));
-        shown.push(score);
-        shown.extend(extra.iter().map(|(title, all)| match all[row] {
-            None => NONE.into(),
-            Some(value) if *title == "epochs" => short(value),
-            Some(value) => decimal(value),
-        }));
+        shown.push(with_interval(board.scores[row], intervals[row]));
+        shown.extend(extra.iter().map(|(_, cells)| cells[row].clone()));
         view.push_row(shown, board.are_best[row]);
     }
     let more = table.rows.len().saturating_sub(LISTED_ROWS);
-    view.note =
-        (more > 0).then(|| format!("{} more are in leaderboard.csv.", grouped(more as u64)));
+    let more = (more > 0).then(|| format!("{} more are in leaderboard.csv.", grouped(more as u64)));
+    let notes = [more, has_unused.then(|| UNUSED_TEST_NOTE.to_string())];
+    let notes: Vec<String> = notes.into_iter().flatten().collect();
+    view.note = (!notes.is_empty()).then(|| notes.join(" "));
     view
 }
 
@@ -314,6 +342,21 @@ mod tests {
         assert_eq!(table.rows[2].cells, ["3", NONE, "linear", NONE, NONE]);
         let marked: Vec<bool> = table.rows.iter().map(|row| row.is_marked).collect();
         assert_eq!(marked, [true, true, false]);
+    }
+
+    #[test]
+    fn test_scores_of_all_settings_are_marked_as_having_chosen_nothing() {
+        let csv = "rank,trial,lr,rung,validation_f1,low,high,test_f1_not_for_selection,test_low_not_for_selection,\
+                   test_high_not_for_selection,not_worse_than_best\n\
+                   1,0,0.1,2,0.75,0.7,0.8,0.5,0.4,0.6,true\n2,1,0.2,1,0.8,,,,,,false\n";
+        let board = board(csv);
+        let table = board_table(&board);
+        let names: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
+        assert_eq!(names, ["rank", "lr", "f1", "test (chose nothing)", "rung"]);
+        assert_eq!(table.rows[0].cells[2..], ["0.750 [0.700, 0.800]", "0.500 [0.400, 0.600]", "2"]);
+        assert_eq!(table.rows[1].cells[2..], ["0.800", NONE, "1"]);
+        assert_eq!(table.note.unwrap(), UNUSED_TEST_NOTE);
+        assert!(sentence(&board).contains("Halving trained 1 of them to the end, to rung 2;"));
     }
 
     #[test]

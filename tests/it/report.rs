@@ -155,7 +155,7 @@ fn a_similarity_without_training_has_a_page_too() {
 fn a_sweep_shows_its_leaderboard_settings_curves_and_map_of_heat() {
     let workshop = Workshop::tiny();
     let toml = fs::read_to_string(workshop.path(PIPELINE)).unwrap();
-    let sweep = "[sweep]\nlayer = [0, 1, 2]\npooling = [\"mean\", \"cls\"]\nfraction = [0.5, 1.0]\nlr = [1e-3, 1e-2]\n";
+    let sweep = "[sweep]\nlayer = [0, 1, 2]\npooling = [\"mean\", \"cls\"]\nfraction = [0.5, 1.0]\nlr = [1e-3, 1e-2]\ntest = \"all\"\n";
     workshop.write(PIPELINE, toml + sweep);
     let report = workshop.json(&RUN);
     assert_eq!(report["sweep"]["report"], "runs/tiny/001/report.html");
@@ -163,7 +163,12 @@ fn a_sweep_shows_its_leaderboard_settings_curves_and_map_of_heat() {
     assert!(headings(&html).contains(&"The sweep".to_string()));
     for wanted in [
         "24 settings were compared",
+        "The head of this run has rank ",
+        "is what to expect of it on many new rows",
+        "On a new test set of 18 rows its score will lie between",
+        "The winner and the next",
         "Leaderboard",
+        "test (chose nothing)",
         "class=\"parallel\"",
         "Best score by layer and pooling",
         "Layer by layer",
