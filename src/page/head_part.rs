@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     csv_table::CsvTable,
-    numbers::{decimal, grouped, percent, size},
+    numbers::{decimal, grouped, percent, short, size, with_interval},
     run_files::RunFiles,
     table::{Bar, Figure, TableView, bars},
 };
@@ -16,7 +16,7 @@ use crate::{
     head::{network::Network, size::training_bytes},
     metrics::metric::Metric,
     report::chart::{Axis, BLUE, Chart, Curve, GREY},
-    tasks::own_metric,
+    tasks::{measure::ChosenNumber, own_metric},
 };
 
 /// The third part of a page.
@@ -26,6 +26,8 @@ pub(super) struct HeadView {
     pub(super) facts: Vec<(&'static str, String)>,
     /// The values that are not the defaults.
     pub(super) settings: Option<TableView>,
+    /// The values of C or lambda that folds tried.
+    pub(super) tried: Option<TableView>,
     pub(super) curves: Vec<Figure>,
     /// The share of each layer in the mix.
     pub(super) layers: Vec<Bar>,
@@ -39,6 +41,7 @@ impl HeadView {
         Ok(HeadView {
             facts: facts(run),
             settings: settings(run)?,
+            tried: run.metrics.chosen.as_ref().and_then(tried),
             curves: curves(run),
             layers: layers(run),
             cost: cost(run),
@@ -69,6 +72,10 @@ fn facts(run: &RunFiles) -> Vec<(&'static str, String)> {
     ));
     let temperature = metrics.temperature.filter(|temperature| *temperature != 1.0);
     facts.extend(temperature.map(|t| ("temperature", format!("{t:.2}, fitted on validation"))));
+    let chosen = metrics.chosen.as_ref();
+    facts.extend(chosen.map(|own| {
+        (own.key, format!("{}, chosen by {}", short(own.value), counted(own.folds, "fold")))
+    }));
     let threshold = metrics.no_answer_threshold;
     facts.extend(
         threshold
@@ -86,6 +93,32 @@ fn settings(run: &RunFiles) -> Result<Option<TableView>> {
         table.push([key, show(&value)]);
     }
     Ok(table.if_any())
+}
+
+/// The numbers that folds tried, with what each scored; the one that they chose stands out.
+fn tried(chosen: &ChosenNumber) -> Option<TableView> {
+    let metric = chosen.metric.in_words();
+    let loss = Metric::LogLoss.in_words();
+    let has_losses =
+        chosen.metric != Metric::LogLoss && chosen.tried.iter().any(|one| one.loss.is_some());
+    let numbers: Vec<&str> = [Some(metric.as_str()), has_losses.then_some(loss.as_str())]
+        .into_iter()
+        .flatten()
+        .collect();
+    let mut table = TableView::new(&[chosen.key], &numbers);
+    for one in &chosen.tried {
+        let mut cells = vec![short(one.value), with_interval(one.score, None)];
+        cells.extend(has_losses.then(|| with_interval(one.loss, None)));
+        table.push_row(cells, one.value == chosen.value);
+    }
+    let beyond = chosen.beyond().map_or(String::new(), |which| {
+        format!(" The one that was chosen is the last: {which} ones may do better.")
+    });
+    table.note = Some(format!(
+        "On the rows that the head learned from, each predicted by a head of {} that did not see it.{beyond}",
+        counted(chosen.folds, "fold")
+    ));
+    table.if_any()
 }
 
 fn curves(run: &RunFiles) -> Vec<Figure> {
@@ -212,4 +245,31 @@ fn encoder_parameters(run: &RunFiles) -> Option<u64> {
         return None;
     }
     checkpoint.parameters().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::measure::TriedNumber;
+
+    #[test]
+    fn the_number_that_folds_chose_stands_out_among_those_they_tried() {
+        let one = |value, score, loss| TriedNumber { value, score, loss };
+        let mut chosen = ChosenNumber {
+            key: "C",
+            value: 10.0,
+            folds: 5,
+            metric: Metric::MacroF1,
+            score: 0.75,
+            tried: vec![one(1.0, Some(0.5), Some(0.25)), one(10.0, Some(0.75), None)],
+        };
+        let table = tried(&chosen).unwrap();
+        assert_eq!(table.rows[0].cells, ["1", "0.500", "0.250"]);
+        assert!(table.rows[1].is_marked && !table.rows[0].is_marked);
+        assert!(table.note.unwrap().ends_with("is the last: larger ones may do better."));
+        chosen.tried[0].loss = None;
+        assert_eq!(tried(&chosen).unwrap().columns.len(), 2);
+        chosen.tried.clear();
+        assert!(tried(&chosen).is_none());
+    }
 }

@@ -126,6 +126,29 @@ impl ChosenNumber {
         }
         self
     }
+
+    /// The number as it stands in metrics.json; `None` where that is something else.
+    fn read(json: &Map<String, Value>) -> Option<ChosenNumber> {
+        let number = |one: &Value, name: &str| one.get(name).and_then(Value::as_f64);
+        let key = ["C", "lambda"].into_iter().find(|key| json.contains_key(*key))?;
+        let metric = Metric::named(json.get("metric")?.as_str()?)?;
+        let tried = json.get("tried")?.as_array()?.iter().map(|one| {
+            Some(TriedNumber {
+                value: number(one, key)?,
+                score: number(one, metric.name()),
+                loss: number(one, Metric::LogLoss.name()),
+            })
+        });
+        let (folds, _) = json.get("by")?.as_str()?.split_once(' ')?;
+        Some(ChosenNumber {
+            key,
+            value: json.get(key)?.as_f64()?,
+            folds: folds.parse().ok()?,
+            metric,
+            score: json.get("score")?.as_f64()?,
+            tried: tried.collect::<Option<_>>()?,
+        })
+    }
 }
 
 /// As it stands in metrics.json: the number under its key, and what chose it.
@@ -202,7 +225,7 @@ pub(crate) fn write_metrics(run: &Path, metrics: &RunMetrics) -> Result<()> {
     Ok(write_file(&path, json.as_bytes())?)
 }
 
-/// The metrics of a run of a task, from the bytes of its metrics.json; without the number that folds chose.
+/// The metrics of a run of a task, from the bytes of its metrics.json.
 ///
 /// # Errors
 /// When they are none of the task.
@@ -227,6 +250,7 @@ struct MetricsOfTask<T> {
     temperature: Option<f64>,
     no_answer_threshold: Option<f64>,
     layer_profile: Option<Vec<LayerShare>>,
+    chosen: Option<Map<String, Value>>,
     best_epoch: usize,
     epochs: usize,
 }
@@ -245,7 +269,7 @@ fn read_as<T: DeserializeOwned>(
         temperature: read.temperature,
         no_answer_threshold: read.no_answer_threshold,
         layer_profile: read.layer_profile,
-        chosen: None,
+        chosen: read.chosen.as_ref().and_then(ChosenNumber::read),
         best_epoch: read.best_epoch,
         epochs: read.epochs,
     })
@@ -319,6 +343,11 @@ mod tests {
             ],
         });
         assert_eq!(serde_json::to_value(&chosen).unwrap(), expected);
+        assert_eq!(ChosenNumber::read(expected.as_object().unwrap()), Some(chosen));
+        let metrics = json!({ "chosen": expected, "best_epoch": 0, "epochs": 0 }).to_string();
+        let read = read_metrics(Task::Classification, metrics.as_bytes()).unwrap();
+        assert_eq!(serde_json::to_value(read.chosen).unwrap(), expected);
+        assert_eq!(ChosenNumber::read(&Map::new()), None);
     }
 
     #[test]
