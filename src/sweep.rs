@@ -416,7 +416,8 @@ impl Sweep<'_> {
         let calibration = self.shared(trial)?.calibration(&plans, self)?;
         let has_epochs = self.trials[trial].pipeline.head.kind.steps().is_some();
         let epochs = best_epoch.filter(|_| has_epochs).map(|epoch| (epoch.round() as usize).max(1));
-        Ok(Refit { epochs, calibration })
+        let parts = self.dataset.rows.iter().map(|row| row.part).collect();
+        Ok(Refit { epochs, calibration, parts })
     }
 
     /// The model whose states a trial's head reads, and their cache.

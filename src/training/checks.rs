@@ -24,7 +24,7 @@ pub(crate) use crate::training::checks::{
 use crate::{
     config::settings::Pipeline,
     data::{
-        ClassBalance,
+        ClassBalance, Part,
         bad_rows::BAD_ROWS_FILE,
         checks::{DataChecks, SharedTexts},
         dataset::Dataset,
@@ -72,7 +72,8 @@ pub(crate) enum Check<T> {
 }
 
 /// Checks the rows of a pipeline by a pooled state of theirs: the head's own, or one of the same layer that the cache
-/// holds. Where `wants_datalab`, what the labels were checked by is returned too.
+/// holds. What the labels were checked by is returned too for Datalab, where that is wanted: `datalab` are the parts that the
+/// rows were split into.
 ///
 /// # Errors
 /// Returns an error if a file of the cache is damaged.
@@ -81,9 +82,10 @@ pub(crate) fn check(
     dataset: &Dataset,
     cache: &CacheReader,
     rows: &TaskRows<'_>,
-    wants_datalab: bool,
+    datalab: Option<&[Part]>,
     progress: &dyn Progress,
 ) -> Result<(RunChecks, Option<Datalab>)> {
+    let wants_datalab = datalab.is_some();
     let checks = |near_duplicates, label_errors| RunChecks {
         data: dataset.checks.clone(),
         near_duplicates,
@@ -98,19 +100,20 @@ pub(crate) fn check(
     };
     progress.start("checking the data", None, "rows");
     let labels = |view: &FeatureView<'_>| label_errors(pipeline, dataset, view, wants_datalab);
-    let datalab = |view: &FeatureView<'_>, judged: Option<JudgedRows>| {
-        (wants_datalab && view.is_resident()).then(|| Datalab::of(dataset, view, judged))
+    let for_datalab = |view: &FeatureView<'_>, judged: Option<JudgedRows>| {
+        let parts = datalab.filter(|_| view.is_resident());
+        parts.map(|parts| Datalab::of(dataset, parts, view, judged))
     };
     let (checked, datalab) = if rows.view.states == [state] && !pipeline.has_separate_pairs() {
         let near_duplicates = near_duplicates(dataset, &rows.view)?;
         let (label_errors, judged) = labels(&rows.view)?;
-        (checks(near_duplicates, label_errors), datalab(&rows.view, judged))
+        (checks(near_duplicates, label_errors), for_datalab(&rows.view, judged))
     } else {
         let view = documents::view(pipeline, dataset, cache, &[state])?;
         let near_duplicates = near_duplicates(dataset, &view)?;
         let view = documents::paired(view, pipeline, 1);
         let (label_errors, judged) = labels(&view)?;
-        (checks(near_duplicates, label_errors), datalab(&view, judged))
+        (checks(near_duplicates, label_errors), for_datalab(&view, judged))
     };
     progress.finish();
     if let (Check::Skipped { skipped }, true) = (&checked.label_errors, wants_datalab) {

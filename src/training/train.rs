@@ -168,6 +168,8 @@ pub(crate) struct Refit {
     pub(crate) epochs: Option<usize>,
     /// The values that were calibrated on the rows that its heads were not trained on, in place of the validation rows.
     pub(crate) calibration: Calibration,
+    /// The part of each row before those of validation were moved to train.
+    pub(crate) parts: Vec<Part>,
 }
 
 /// A head that was trained and measured, and everything that its run folder will hold.
@@ -256,8 +258,12 @@ pub(crate) fn train_on(
             .map(|(state, share)| LayerShare { layer: state.layer, share: f64::from(share) })
             .collect()
     });
-    let (checks, datalab) =
-        checks::check(pipeline, dataset, cache, &rows, extras.datalab, progress)?;
+    let parts: Vec<Part> = match refit {
+        Some(refit) => refit.parts.clone(),
+        None => dataset.rows.iter().map(|row| row.part).collect(),
+    };
+    let parts = extras.datalab.then_some(&parts[..]);
+    let (checks, datalab) = checks::check(pipeline, dataset, cache, &rows, parts, progress)?;
     for warning in checks.warnings() {
         progress.warn(&warning);
     }

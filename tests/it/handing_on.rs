@@ -258,6 +258,17 @@ fn arrays_for_datalab_are_of_rows_that_heads_did_not_see() {
 }
 
 #[test]
+fn rows_for_datalab_are_of_the_part_that_they_were_split_into_also_after_a_refit() {
+    let workshop = sweep::workshop("lr = [1e-3]\nfolds = 3");
+    workshop.succeed(&["sweep", "pipeline.toml", "--datalab"]);
+    let rows = read(&workshop, "runs/tiny/001/datalab_rows.csv");
+    let of_part =
+        |part: &str| rows.lines().filter(|line| line.split(',').nth(1) == Some(part)).count();
+    // 70, 15 and 15 % of 120 rows.
+    assert_eq!([of_part("train"), of_part("validation"), of_part("test")], [84, 18, 0], "{rows}");
+}
+
+#[test]
 fn other_tasks_have_features_for_datalab_and_say_what_is_missing() {
     let case = Case {
         task: "multilabel",

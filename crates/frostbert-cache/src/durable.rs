@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, BufWriter, Write},
     path::Path,
 };
 
@@ -14,12 +14,23 @@ use crate::error::{Error, Result};
 /// # Errors
 /// Returns an error if the folder cannot be written; a previous file of that name is then unchanged.
 pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
+    write_file_with(path, |file| file.write_all(content))
+}
+
+/// The same with what `write` puts into the file piece by piece, so that all of it is never in memory at once.
+///
+/// # Errors
+/// As [`write_file`], and when `write` fails.
+pub fn write_file_with(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let name = path.file_name().unwrap_or_default();
     let mut aside = OsString::from("tmp-");
     aside.push(name);
     let aside = folder.join(aside);
-    let written = write_new(&aside, content)
+    let written = write_new(&aside, write)
         .and_then(|()| fs::rename(&aside, path).map_err(Error::io("replace", path)));
     if written.is_err() {
         // On a full disk this makes room again; the first error is the one to report.
@@ -31,11 +42,14 @@ pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
 
 /// Writes a new file. A leftover of a killed process under its name is removed first, and a link under that name is
 /// removed instead of followed.
-fn write_new(path: &Path, content: &[u8]) -> Result<()> {
+fn write_new(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<()> {
     remove_file(path)?;
-    let mut file = File::create_new(path).map_err(Error::io("write", path))?;
-    file.write_all(content).map_err(Error::io("write", path))?;
-    file.sync_all().map_err(Error::io("sync", path))
+    let mut file = BufWriter::new(File::create_new(path).map_err(Error::io("write", path))?);
+    write(&mut file).and_then(|()| file.flush()).map_err(Error::io("write", path))?;
+    file.get_ref().sync_all().map_err(Error::io("sync", path))
 }
 
 /// Makes opening a file fail if its name is a link, so that nothing is written to where the link points.
@@ -89,6 +103,20 @@ mod tests {
             write_file(&path, content.as_bytes()).unwrap();
             assert_eq!(fs::read_to_string(path).unwrap(), content);
         }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_fails_halfway_leaves_the_old_one_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npy");
+        write_file(&path, b"old").unwrap();
+        let failed = write_file_with(&path, |file| {
+            file.write_all(&[0; 1 << 16])?;
+            Err(io::Error::other("the source is gone"))
+        });
+        assert!(failed.unwrap_err().to_string().contains("the source is gone"));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

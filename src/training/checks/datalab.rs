@@ -1,9 +1,9 @@
 //! What cleanlab's Datalab reads: probabilities by heads that did not see the rows, labels, features, and which rows they
 //! are of.
 
-use std::path::Path;
+use std::{io::Write, path::Path};
 
-use frostbert_cache::{durable::write_file, export::npy_header};
+use frostbert_cache::{durable::write_file_with, export::npy_header};
 use ndarray::{Array2, Axis};
 
 use crate::{
@@ -48,9 +48,11 @@ pub(crate) struct Datalab {
 
 impl Datalab {
     /// Of the rows that were judged, or where none were of those of train and validation. The view is in memory and has
-    /// one row for each row of the dataset.
+    /// one row for each row of the dataset; `parts` are those that the rows were split into, which a head that learned from
+    /// validation too no longer tells apart.
     pub(super) fn of(
         dataset: &Dataset,
+        parts: &[Part],
         view: &FeatureView<'_>,
         judged: Option<JudgedRows>,
     ) -> Datalab {
@@ -64,7 +66,8 @@ impl Datalab {
             places.iter().map(|place| &dataset.rows[*place as usize]).collect();
         let mut sheet = Sheet::default();
         sheet.integers("row", (0..rows.len()).map(Some));
-        sheet.texts("part", rows.iter().map(|row| part_name(row.part).to_string()));
+        let parts = places.iter().map(|place| part_name(parts[*place as usize]).to_string());
+        sheet.texts("part", parts);
         sheet.push("id", SheetColumn::Texts(rows.iter().map(|row| row.id.clone()).collect()));
         sheet.texts("key", rows.iter().map(|row| row.keys[0].to_hex()));
         let files = rows.iter().map(|row| dataset.files[row.file].path.display().to_string());
@@ -82,12 +85,11 @@ impl Datalab {
     /// # Errors
     /// When the disk refuses.
     pub(crate) fn write(&self, run: &Path) -> Result<()> {
-        write_file(&run.join(FEATURES_FILE), &npy_of(&self.features))?;
+        write_array(&run.join(FEATURES_FILE), &self.features)?;
         if let Some((probabilities, labels)) = &self.judged {
-            write_file(&run.join(PRED_PROBS_FILE), &npy_of(probabilities))?;
-            let labels_of = labels.iter().map(|label| (*label as i64).to_le_bytes());
-            let bytes = npy("<i8", &format!("({},)", labels.len()), labels_of);
-            write_file(&run.join(LABELS_FILE), &bytes)?;
+            write_array(&run.join(PRED_PROBS_FILE), probabilities)?;
+            let values = labels.iter().map(|label| (*label as i64).to_le_bytes());
+            write_npy(&run.join(LABELS_FILE), "<i8", &format!("({},)", labels.len()), values)?;
         }
         self.rows.write_csv(&run.join(ROWS_FILE))
     }
@@ -121,16 +123,23 @@ fn without_absent_classes(
     (probabilities, labels)
 }
 
-fn npy_of(array: &Array2<f32>) -> Vec<u8> {
+fn write_array(path: &Path, array: &Array2<f32>) -> Result<()> {
     let (n_rows, n_columns) = array.dim();
-    npy("<f4", &format!("({n_rows}, {n_columns})"), array.iter().map(|value| value.to_le_bytes()))
+    let values = array.iter().map(|value| value.to_le_bytes());
+    write_npy(path, "<f4", &format!("({n_rows}, {n_columns})"), values)
 }
 
-/// An array of NumPy.
-fn npy<const N: usize>(descr: &str, shape: &str, values: impl Iterator<Item = [u8; N]>) -> Vec<u8> {
-    let mut bytes = npy_header(descr, shape);
-    bytes.extend(values.flatten());
-    bytes
+/// Writes an array of NumPy, without a copy of it in memory.
+fn write_npy<const N: usize>(
+    path: &Path,
+    descr: &str,
+    shape: &str,
+    mut values: impl Iterator<Item = [u8; N]>,
+) -> Result<()> {
+    Ok(write_file_with(path, |file| {
+        file.write_all(&npy_header(descr, shape))?;
+        values.try_for_each(|value| file.write_all(&value))
+    })?)
 }
 
 #[cfg(test)]
@@ -154,7 +163,10 @@ mod tests {
 
     #[test]
     fn arrays_are_headers_and_little_endian_values() {
-        let bytes = npy_of(&array![[1.0, 2.0]]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npy");
+        write_array(&path, &array![[1.0, 2.0]]).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
         assert_eq!(bytes.len(), 128 + 8);
         assert!(bytes.starts_with(b"\x93NUMPY\x01\x00"));
         assert_eq!(bytes[128..], [0, 0, 0x80, 0x3F, 0, 0, 0, 0x40]);
