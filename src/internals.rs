@@ -308,7 +308,9 @@ pub mod prediction {
         pub use crate::prediction::similar::{compare, nearest};
     }
     pub mod sweep_pairs {
-        pub use crate::prediction::sweep_pairs::{HeadPair, RankedHead, SweepPairs, sweep_pairs};
+        pub use crate::prediction::sweep_pairs::{
+            ComparedHeads, HeadPair, RankedHead, SweepPairs, sweep_pairs,
+        };
     }
 }
 pub mod report {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use frostbert::internals::{
     experiment::Experiment,
-    prediction::sweep_pairs::{RankedHead, SweepPairs, sweep_pairs},
+    prediction::sweep_pairs::{ComparedHeads, RankedHead, SweepPairs, sweep_pairs},
 };
 
 use super::{
@@ -50,6 +50,9 @@ struct PairsArguments {
     /// How many of the best heads are compared
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(2..=50))]
     best: u16,
+    /// Compare the heads of these ranks instead, such as 1,4,9
+    #[arg(long, value_name = "RANKS", value_delimiter = ',', conflicts_with = "best")]
+    heads: Vec<usize>,
 }
 
 pub(super) fn run(arguments: &SweepArguments, context: &Context) -> Result<ExitCode> {
@@ -67,7 +70,11 @@ pub(super) fn run(arguments: &SweepArguments, context: &Context) -> Result<ExitC
 
 fn pairs(arguments: &PairsArguments, context: &Context) -> Result<()> {
     let run = open_record(&arguments.run, context)?;
-    let pairs = sweep_pairs(&run, arguments.best.into())?;
+    let compared = match &arguments.heads[..] {
+        [] => ComparedHeads::Best(arguments.best.into()),
+        ranks => ComparedHeads::Ranks(ranks.to_vec()),
+    };
+    let pairs = sweep_pairs(&run, &compared)?;
     if context.json {
         return output::print_json(&pairs);
     }
@@ -78,7 +85,10 @@ fn pairs(arguments: &PairsArguments, context: &Context) -> Result<()> {
 
 fn describe(sweep: &SweepPairs, screen: &mut Screen) {
     screen.as_it_is(&format!("run         {}", sweep.run.display()));
-    screen.table("heads", &head_lines(sweep));
+    let settings = SettingsOfHeads::of(sweep);
+    screen.table("heads", &head_lines(sweep, &settings));
+    let notes = [settings.shared_sentence(sweep), rung_sentence(sweep)];
+    screen.sentences("", &notes.into_iter().flatten().collect::<Vec<_>>());
     if sweep.pairs.is_empty() {
         screen.text("pairs       none: fewer than two heads have a score\n");
         return;
@@ -102,23 +112,64 @@ fn describe(sweep: &SweepPairs, screen: &mut Screen) {
     }
 }
 
+/// How many of the heads were trained to the end, where halving gave others up.
+fn rung_sentence(sweep: &SweepPairs) -> Option<String> {
+    let last = sweep.last_rung?;
+    let heads = sweep.heads.iter();
+    let n_whole = heads.filter(|head| head.rung == Some(last)).count();
+    Some(match sweep.heads.len() - n_whole {
+        0 => format!("all were trained to the end, rung {last}"),
+        n => format!(
+            "{n_whole} of {} were trained to the end, rung {last}: the other {n} would score better after as many epochs",
+            sweep.heads.len()
+        ),
+    })
+}
+
+/// What the sweep varied: the keys in which the heads differ, and those that all have the same value of.
+struct SettingsOfHeads<'a> {
+    differing: Vec<&'a String>,
+    shared: Vec<&'a String>,
+}
+
+impl SettingsOfHeads<'_> {
+    fn of(sweep: &SweepPairs) -> SettingsOfHeads<'_> {
+        let heads = &sweep.heads;
+        let keys: BTreeSet<&String> = heads.iter().flat_map(|head| head.settings.keys()).collect();
+        let differs = |key: &&String| {
+            let of = |head: &RankedHead| head.settings.get(*key).cloned();
+            heads.iter().any(|head| of(head) != of(&heads[0]))
+        };
+        let (differing, shared) = keys.into_iter().partition(differs);
+        SettingsOfHeads { differing, shared }
+    }
+
+    /// What the table leaves out, as it is the same for all.
+    fn shared_sentence(&self, sweep: &SweepPairs) -> Option<String> {
+        let first = sweep.heads.first().filter(|_| sweep.heads.len() > 1)?;
+        let value = |key: &&String| {
+            Some(format!("{key} {}", output::value_cell(first.settings.get(*key)?)))
+        };
+        let values: Vec<String> = self.shared.iter().filter_map(value).collect();
+        (!values.is_empty()).then(|| format!("the same for all: {}", values.join(", ")))
+    }
+}
+
 /// The heads with the settings in which they differ.
-fn head_lines(sweep: &SweepPairs) -> Vec<Vec<String>> {
-    let heads = &sweep.heads;
-    let keys: BTreeSet<&String> = heads.iter().flat_map(|head| head.settings.keys()).collect();
-    let differs = |key: &&String| {
-        let of = |head: &RankedHead| head.settings.get(*key).cloned();
-        heads.iter().any(|head| of(head) != of(&heads[0]))
-    };
-    let keys: Vec<&String> = keys.into_iter().filter(differs).collect();
+fn head_lines(sweep: &SweepPairs, settings: &SettingsOfHeads<'_>) -> Vec<Vec<String>> {
+    let keys = &settings.differing;
+    let has_rungs = sweep.last_rung.is_some();
     let mut header = vec!["rank".to_string()];
     header.extend(keys.iter().map(ToString::to_string));
+    header.extend(has_rungs.then(|| "rung".to_string()));
     header.push(sweep.metric.clone());
     let mut lines = vec![header];
-    lines.extend(heads.iter().map(|head| {
+    lines.extend(sweep.heads.iter().map(|head| {
         let value = |key: &&String| head.settings.get(*key).map_or("-".into(), output::value_cell);
         let mut line = vec![head.rank.to_string()];
         line.extend(keys.iter().map(value));
+        let rung = head.rung.map_or("-".into(), |rung| rung.to_string());
+        line.extend(has_rungs.then_some(rung));
         line.push(output::score_cell(head.score, head.ci));
         line
     }));

@@ -80,6 +80,73 @@ fn any_two_of_the_best_heads_are_compared_with_holm_over_the_pairs() {
 }
 
 #[test]
+fn heads_are_chosen_by_their_ranks_and_what_they_share_is_said() {
+    let workshop = workshop("folds = 2\nlr = [1e-5, 1e-3, 1e-2]\npooling = [\"mean\", \"cls\"]");
+    let report = workshop.json(SWEEP);
+    let board = report["leaderboard"].as_array().unwrap();
+    let ranks = |object: &Value| -> Vec<u64> {
+        object.as_array().unwrap().iter().map(|head| head["rank"].as_u64().unwrap()).collect()
+    };
+    let all = workshop.json(&["sweep", "pairs", "tiny"]);
+    let three = workshop.json(&["sweep", "pairs", "tiny", "--heads", "6,1,4"]);
+    assert_eq!(ranks(&three["heads"]), [1, 4, 6]);
+    let pairs = three["pairs"].as_array().unwrap();
+    let places: Vec<[u64; 2]> =
+        pairs.iter().map(|pair| ["a", "b"].map(|key| pair[key].as_u64().unwrap())).collect();
+    assert_eq!(places, [[1, 4], [1, 6], [4, 6]]);
+    for pair in pairs {
+        let mut same = all["pairs"].as_array().unwrap().iter();
+        let same = same.find(|other| other["a"] == pair["a"] && other["b"] == pair["b"]).unwrap();
+        assert_eq!(pair["p_value"], same["p_value"], "only Holm depends on the others");
+    }
+    assert!(all["last_rung"].is_null() && all["heads"][0]["rung"].is_null(), "{all}");
+    // Two heads of one pooling: the other setting is all that they differ in.
+    let of_mean: Vec<String> = board
+        .iter()
+        .filter(|row| row["settings"]["pooling"] == "mean")
+        .map(|row| row["rank"].to_string())
+        .collect();
+    let page = workshop.succeed(&["sweep", "pairs", "tiny", "--heads", &of_mean.join(",")]).stdout;
+    assert!(page.contains("the same for all: pooling mean"), "{page}");
+    assert!(page.contains("heads       rank  lr "), "{page}");
+    for (heads, got) in
+        [("1,7", "rank 7"), ("0,1", "rank 0"), ("2", "1 of them"), ("2,2", "1 of them")]
+    {
+        let error = workshop.fail(&["sweep", "pairs", "tiny", "--heads", heads]);
+        assert!(error.contains(&format!("got {got}")), "{error}");
+        assert!(error.contains("from 1 to 6"), "{error}");
+    }
+    let both = workshop.run(&["sweep", "pairs", "tiny", "--best", "3", "--heads", "1,2"]);
+    assert_eq!(both.code, Some(2), "{}", both.stderr);
+}
+
+#[test]
+fn heads_that_halving_gave_up_are_told_from_those_trained_to_the_end() {
+    let workshop = workshop(
+        "lr = { min = 1e-4, max = 1e-1, log = true }\ntrials = 16\nepochs = [16]\nearly_stopping = [false]\n\
+         search = \"halving\"",
+    );
+    let report = workshop.json(SWEEP);
+    let board = report["leaderboard"].as_array().unwrap();
+    let compared = workshop.json(&["sweep", "pairs", "tiny", "--best", "16"]);
+    let heads = compared["heads"].as_array().unwrap();
+    for (head, row) in heads.iter().zip(board) {
+        assert_eq!((&head["rank"], &head["rung"]), (&row["rank"], &row["rung"]));
+    }
+    let last = compared["last_rung"].as_u64().unwrap();
+    assert_eq!(board[0]["rung"], last, "the winner was trained to the end");
+    let n_whole = heads.iter().filter(|head| head["rung"] == last).count();
+    assert!((1..heads.len()).contains(&n_whole), "{compared}");
+    let page = workshop.succeed(&["sweep", "pairs", "tiny", "--best", "16"]).stdout;
+    let said = format!("{n_whole} of {} were trained to the end, rung {last}", heads.len());
+    let words: Vec<&str> = page.split_whitespace().collect();
+    assert!(words.join(" ").contains(&said), "{said} in {page}");
+    let ranks: Vec<String> = (1..=n_whole.max(2)).map(|rank| rank.to_string()).collect();
+    let page = workshop.succeed(&["sweep", "pairs", "tiny", "--heads", &ranks.join(",")]).stdout;
+    assert_eq!(page.contains("all were trained to the end"), n_whole > 1, "{page}");
+}
+
+#[test]
 fn a_head_that_diverged_is_in_no_pair() {
     let workshop = workshop("optimizer = [\"sgd\"]\nlr = [1e-2, 1e38]");
     workshop.json(SWEEP);
