@@ -6,6 +6,7 @@ pub(crate) mod model_card;
 pub(crate) mod plots;
 pub(crate) mod predicted_table;
 pub(crate) mod row_writer;
+pub(crate) mod saved_table;
 pub(crate) mod sheet;
 pub(crate) mod summary;
 pub(crate) mod tables;

@@ -21,7 +21,7 @@ use crate::{
     data::example::FileRecord,
     error::Result,
     prediction::run_record::{RowsByPart, RunRecord},
-    report::tables::{PREDICTIONS_FILE, SavedTable},
+    report::{saved_table::SavedTable, tables::PREDICTIONS_FILE},
     tasks::saved_predictions::{SavedPredictions, labels_of_both},
 };
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, RecordBatch},
-    datatypes::{DataType, Float32Type, Float64Type, UInt64Type},
+    array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, PrimitiveArray, RecordBatch},
+    datatypes::{ArrowPrimitiveType, DataType, Float32Type, Float64Type, UInt64Type},
 };
 use frostbert_cache::fingerprint::Key;
 
@@ -30,6 +30,11 @@ impl PredictedTable {
         self.batch.num_rows()
     }
 
+    /// Whether there is a column of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.batch.column_by_name(name).is_some()
+    }
+
     /// The keys of the rows' (first) documents.
     pub(crate) fn keys(&self) -> Option<Vec<Key>> {
         let column = self.batch.column_by_name("key")?;
@@ -42,22 +47,31 @@ impl PredictedTable {
         Some(self.batch.column_by_name(name)?.as_string_opt::<i32>()?.iter().collect())
     }
 
-    /// A column of numbers; NaN where one is missing.
+    /// A column of numbers in single precision; NaN where one is missing.
+    pub(crate) fn floats(&self, name: &str) -> Option<Vec<f32>> {
+        let column = self.numbers_of::<Float32Type>(name)?;
+        Some(column.iter().map(|value| value.unwrap_or(f32::NAN)).collect())
+    }
+
+    /// The same in double precision.
+    pub(crate) fn doubles(&self, name: &str) -> Option<Vec<f64>> {
+        let column = self.numbers_of::<Float64Type>(name)?;
+        Some(column.iter().map(|value| value.unwrap_or(f64::NAN)).collect())
+    }
+
+    /// A column of numbers of any kind; NaN where one is missing.
     pub(crate) fn numbers(&self, name: &str) -> Option<Vec<f64>> {
-        let column = self.batch.column_by_name(name)?;
-        let missing = |value: Option<f64>| value.unwrap_or(f64::NAN);
-        Some(match column.data_type() {
-            DataType::Float32 => {
-                let values = column.as_primitive::<Float32Type>().iter();
-                values.map(|value| missing(value.map(f64::from))).collect()
-            }
-            DataType::Float64 => column.as_primitive::<Float64Type>().iter().map(missing).collect(),
-            DataType::UInt64 => {
-                let values = column.as_primitive::<UInt64Type>().iter();
-                values.map(|value| missing(value.map(|value| value as f64))).collect()
-            }
-            _ => return None,
+        if let Some(floats) = self.floats(name) {
+            return Some(floats.into_iter().map(f64::from).collect());
+        }
+        self.doubles(name).or_else(|| {
+            let column = self.numbers_of::<UInt64Type>(name)?;
+            Some(column.iter().map(|value| value.map_or(f64::NAN, |value| value as f64)).collect())
         })
+    }
+
+    fn numbers_of<T: ArrowPrimitiveType>(&self, name: &str) -> Option<&PrimitiveArray<T>> {
+        self.batch.column_by_name(name)?.as_primitive_opt::<T>()
     }
 
     /// A column of lists of texts.

@@ -22,8 +22,7 @@ use parquet::{
     file::properties::{WriterProperties, WriterVersion},
 };
 
-use self::read::damaged;
-pub(crate) use self::read::{SavedTable, read_batch};
+pub(super) use self::read::{damaged, read_batch};
 use crate::{
     error::{Error, Result},
     head::trained_head::EpochRecord,

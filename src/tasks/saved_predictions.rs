@@ -11,7 +11,7 @@ use frostbert_cache::{
 };
 
 pub(crate) use self::outcomes::Outcomes;
-use crate::{config::names::Task, error::Result, report::tables::SavedTable};
+use crate::{config::names::Task, error::Result, report::saved_table::SavedTable};
 
 /// What makes runs comparable whose data grows.
 const FIXED_ROWS: &str = "name a fixed file in data.test to compare runs over time";
@@ -56,7 +56,7 @@ impl SavedPredictions {
             _ if table.has("text_pair") => table.texts("text_pair")?,
             _ => vec![None; parts.len()],
         };
-        let keys = table.keys("key")?.into_iter().zip(texts.iter().zip(&second_texts));
+        let keys = table.keys()?.into_iter().zip(texts.iter().zip(&second_texts));
         // A pair has one key or two, by how it was encoded: here it is one document.
         let keys = keys.map(|(key, (text, second))| match second {
             Some(second) => Key::of(Mode::Pair, &[text, second]),

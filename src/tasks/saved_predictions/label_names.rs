@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use ndarray::Array2;
 
-use crate::{error::Result, report::tables::SavedTable};
+use crate::{error::Result, report::saved_table::SavedTable};
 
 /// The labels in a table.
 pub(super) struct LabelNames<'a> {

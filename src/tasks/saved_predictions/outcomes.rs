@@ -14,7 +14,7 @@ use crate::{
         span::{self, AnsweredQuestion},
         tagging::TaggedSentence,
     },
-    report::tables::SavedTable,
+    report::saved_table::SavedTable,
     tasks::saved_predictions::label_names::LabelNames,
 };
 
