@@ -1,9 +1,16 @@
 //! How to get a run again: the commands, the hashes of all that went in and came out, and where it was made.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use super::{numbers::grouped, run_files::RunFiles, table::TableView};
-use crate::{data::Part, run_folder::lock::LOCK_FILE};
+use crate::{
+    config::file::PipelineFile,
+    data::Part,
+    encoder::checkpoint::CheckpointHashes,
+    run_folder::lock::{LOCK_FILE, Lock},
+};
 
 /// The last part of a page.
 #[derive(Clone, Debug, Serialize)]
@@ -12,12 +19,16 @@ pub(super) struct AgainView {
     pub(super) commands: Vec<(String, &'static str)>,
     /// Where and when the run was made.
     pub(super) facts: Vec<(&'static str, String)>,
+    /// The models that a sweep compared, and the caches of their states.
+    pub(super) models: Option<TableView>,
     /// The files that went in.
     pub(super) inputs: TableView,
     /// The files that came out.
     pub(super) outputs: TableView,
     /// The pipeline with all its values, as TOML.
     pub(super) pipeline: String,
+    /// Of a sweep, that of the head that was chosen.
+    pub(super) winner: Option<String>,
 }
 
 impl AgainView {
@@ -66,23 +77,58 @@ impl AgainView {
             let (path, rows) = (file.path.display().to_string(), grouped(file.rows as u64));
             inputs.push([path, file.blake3.short(), rows]);
         }
-        let model = lock.pipeline.model.path.display();
-        for (name, hash) in [
-            ("weights", &lock.model.weights),
-            ("config.json", &lock.model.config),
-            ("tokenizer.json", &lock.model.tokenizer),
-        ] {
-            inputs.push([format!("{model}: {name}"), hash.short(), String::new()]);
+        let own = &run.file().model.path;
+        let compared = lock.models.iter().map(|one| (one.folder(), &one.model));
+        let mut models: Vec<(&Path, &CheckpointHashes)> = compared.collect();
+        if models.is_empty() {
+            models.push((own.as_path(), &lock.model));
+        }
+        for (folder, model) in models {
+            for (name, hash) in [
+                ("weights", &model.weights),
+                ("config.json", &model.config),
+                ("tokenizer.json", &model.tokenizer),
+            ] {
+                let file = format!("{}: {name}", folder.display());
+                inputs.push([file, hash.short(), String::new()]);
+            }
         }
         let mut outputs = TableView::new(&["file", "blake3"], &[]);
         for (name, hash) in &lock.outputs {
             outputs.push([name.clone(), hash.short()]);
         }
-        // By way of a table: values stand before the sections.
-        let pipeline = toml::Table::try_from(&lock.pipeline).ok();
-        let pipeline = pipeline.and_then(|table| toml::to_string(&table).ok());
-        AgainView { commands, facts, inputs, outputs, pipeline: pipeline.unwrap_or_default() }
+        AgainView {
+            commands,
+            facts,
+            models: models_table(lock, own),
+            inputs,
+            outputs,
+            pipeline: toml_of(&lock.pipeline),
+            winner: lock.winner.as_ref().map(toml_of),
+        }
     }
+}
+
+/// The models of a sweep over several, that of the head that was chosen marked.
+fn models_table(lock: &Lock, own: &Path) -> Option<TableView> {
+    let mut table = TableView::new(&["model", "cache", "weights"], &[]);
+    for one in &lock.models {
+        let cells = vec![
+            one.folder().display().to_string(),
+            one.fingerprint.clone(),
+            one.model.weights.short(),
+        ];
+        table.push_row(cells, one.path == own);
+    }
+    table.note = Some("The marked one is that of the head that was chosen.".into());
+    table.if_any()
+}
+
+/// A pipeline as it could stand in a file.
+fn toml_of(pipeline: &PipelineFile) -> String {
+    // By way of a table: values stand before the sections.
+    let table = toml::Table::try_from(pipeline).ok();
+    table.and_then(|table| toml::to_string(&table).ok()).unwrap_or_default()
 }
 
 /// A word as a shell takes it.

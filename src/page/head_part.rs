@@ -238,7 +238,7 @@ fn cost(run: &RunFiles) -> TableView {
 
 /// Parameters of the run's model, where it is still there.
 fn encoder_parameters(run: &RunFiles) -> Option<u64> {
-    let places = run.places().of_model(&run.lock.pipeline.model.path);
+    let places = run.places().of_model(&run.file().model.path);
     let folder = places.into_iter().find(|place| place.is_dir())?;
     let checkpoint = Checkpoint::open(&folder).ok()?;
     if checkpoint.hashes != run.lock.model {

@@ -79,6 +79,15 @@ fn heads_of_two_models_stand_in_one_leaderboard_and_the_winner_has_its_model() {
     let said = workshop.json(&["predict", run, "--text", "a very cold film"]);
     assert!(said["label"].is_string(), "{said}");
 
+    let page = fs::read_to_string(workshop.path(run).join("report.html")).unwrap();
+    assert!(page.contains("The models that were compared"));
+    assert!(!page.contains("The model is not where the run found it"));
+    for model in ["models&#x2f;a", "models&#x2f;b"] {
+        assert!(page.contains(&format!("<td>{model}: weights</td>")), "{model}");
+        let is_own = model.ends_with(name);
+        assert_eq!(page.contains(&format!("<tr class=\"marked\"><td>{model}</td>")), is_own);
+    }
+
     // Again: nothing is computed, and the same comes out.
     let again = workshop.json(&RUN);
     assert_eq!(again["extract"]["computed"], json!(0));
