@@ -28,7 +28,7 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import EvalResult
 
-PICTURES = ["history.svg", "confusion.svg", "reliability.svg", "precision_recall.svg"]
+PICTURES = ["history.svg", "confusion.svg", "reliability.svg", "precision_recall.svg", "roc.svg"]
 NOT_METRICS = {"n", "n_words"}
 
 

@@ -14,7 +14,7 @@
 //! - [`confusion`]: the cells of a confusion matrix that would be too large to write out;
 //! - [`scorer`]: the same metrics of a classifier, for rows that arrive a few at a time;
 //! - [`probability`]: metrics that depend on the probabilities (log loss, Brier score, ECE);
-//! - [`probability_curves`]: what is drawn of them (reliability, precision and recall);
+//! - [`probability_curves`]: what is drawn of them (reliability, precision and recall, ROC);
 //! - [`ranking`]: metrics that depend on their order (ROC-AUC);
 //! - [`baseline`]: the scores of trivial predictors;
 //! - [`intervals`]: the bootstrap behind every `<name>_ci`;

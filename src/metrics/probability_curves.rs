@@ -1,4 +1,5 @@
-//! What is drawn of probabilities: how they compare with frequencies, and what each recall costs in precision.
+//! What is drawn of probabilities: how they compare with frequencies, what each recall costs in precision, and of two
+//! classes how many of one are taken for the other.
 
 use ndarray::ArrayView2;
 use rayon::prelude::*;
@@ -11,7 +12,7 @@ const MOST_CURVES: usize = 10;
 /// Decisions that are sorted for curves at most.
 const MOST_DECISIONS: usize = 10_000_000;
 
-/// How far a point lies from the one before it, in recall or in precision, to be kept: about a pixel of a picture.
+/// How far a point lies from the one before it, to the right or upwards, to be kept: about a pixel of a picture.
 const RESOLUTION: f64 = 0.002;
 
 /// What is drawn of the probabilities on some rows.
@@ -21,6 +22,8 @@ pub(crate) struct ProbabilityCurves {
     pub(crate) reliability: Vec<ReliabilityBin>,
     /// A curve for each class; for many classes one for all decisions together.
     pub(crate) precision_recall: Vec<PrecisionRecall>,
+    /// Of the second of two classes.
+    pub(crate) roc: Option<RocCurve>,
 }
 
 /// Decisions of about the same probability.
@@ -47,6 +50,26 @@ pub(crate) struct PrecisionRecall {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
+/// Which shares of the true and of the false decisions lie above every threshold.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RocCurve {
+    /// The area under the curve, as of scikit-learn's `roc_auc_score`.
+    pub(crate) area: f64,
+    /// From nothing to everything, as of scikit-learn's `roc_curve`.
+    pub(crate) points: Vec<RocPoint>,
+}
+
+/// What lies at or above a threshold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct RocPoint {
+    /// The threshold; infinite for the first point.
+    pub(crate) threshold: f32,
+    /// The share of the false decisions.
+    pub(crate) false_positives: f64,
+    /// The share of the true ones.
+    pub(crate) true_positives: f64,
+}
+
 impl ProbabilityCurves {
     /// Of independent labels: which of them the rows have, `[n, C]`, and their probabilities.
     pub(crate) fn of_label_sets(
@@ -59,6 +82,7 @@ impl ProbabilityCurves {
             precision_recall: precision_recall(truth.dim(), |row, label| {
                 (probabilities[[row, label]], truth[[row, label]])
             }),
+            roc: None,
         }
     }
 }
@@ -137,11 +161,107 @@ fn curve(class: Option<usize>, mut decisions: Vec<(f32, bool)>) -> Option<Precis
     Some(PrecisionRecall { class, average_precision, points })
 }
 
+/// The ROC curve of the decisions `(probability, is_true)`. `None` where all are true or none, if a probability is not
+/// finite, or if there are more than can be sorted in passing.
+pub(crate) fn roc(mut decisions: Vec<(f32, bool)>) -> Option<RocCurve> {
+    let n_true = decisions.iter().filter(|(_, is_true)| *is_true).count();
+    let n_false = decisions.len() - n_true;
+    let is_finite = decisions.iter().all(|(probability, _)| probability.is_finite());
+    if n_true == 0 || n_false == 0 || !is_finite || decisions.len() > MOST_DECISIONS {
+        return None;
+    }
+    decisions.par_sort_unstable_by(|one, other| other.0.total_cmp(&one.0));
+    let start = RocPoint { threshold: f32::INFINITY, false_positives: 0.0, true_positives: 0.0 };
+    let (mut points, mut last) = (vec![start], start);
+    let (mut n_found, mut n_wrong, mut area) = (0, 0, 0.0);
+    for equal in decisions.chunk_by(|one, other| one.0 == other.0) {
+        let n_own = equal.iter().filter(|(_, is_true)| *is_true).count();
+        n_found += n_own;
+        n_wrong += equal.len() - n_own;
+        let point = RocPoint {
+            threshold: equal[0].0,
+            false_positives: n_wrong as f64 / n_false as f64,
+            true_positives: n_found as f64 / n_true as f64,
+        };
+        // Decisions of one probability are in no order: half of their pairs are won.
+        area += (point.false_positives - last.false_positives)
+            * (point.true_positives + last.true_positives)
+            / 2.0;
+        last = point;
+        let is_new = points.last().is_none_or(|kept| {
+            point.false_positives - kept.false_positives >= RESOLUTION
+                || point.true_positives - kept.true_positives >= RESOLUTION
+        });
+        if is_new || n_found + n_wrong == decisions.len() {
+            points.push(point);
+        }
+    }
+    Some(RocCurve { area, points })
+}
+
 #[cfg(test)]
 mod tests {
     use ndarray::array;
+    use serde::Deserialize;
 
     use super::*;
+
+    /// See scripts/fixtures/roc.py.
+    #[derive(Deserialize)]
+    struct RocFixture {
+        unit: f64,
+        cases: Vec<RocCase>,
+    }
+
+    #[derive(Deserialize)]
+    struct RocCase {
+        name: String,
+        labels: Vec<u8>,
+        units: Vec<f64>,
+        area: f64,
+        thresholds: Vec<f64>,
+        false_positives: Vec<f64>,
+        true_positives: Vec<f64>,
+    }
+
+    #[test]
+    fn a_roc_curve_and_its_area_are_those_of_scikit_learn() {
+        let fixture = include_str!("../../tests/fixtures/roc.json");
+        let RocFixture { unit, cases } = serde_json::from_str(fixture).unwrap();
+        assert!(cases.len() > 4);
+        for case in cases {
+            let probabilities = case.units.iter().map(|units| (units / unit) as f32);
+            let decisions = probabilities.zip(case.labels.iter().map(|label| *label == 1));
+            let curve = roc(decisions.collect()).unwrap();
+            assert!((curve.area - case.area).abs() < 1e-12, "{}: {}", case.name, curve.area);
+            let near = |got: Vec<f64>, expected: &[f64]| {
+                let mut pairs = got.iter().zip(expected);
+                assert_eq!(got.len(), expected.len(), "{}", case.name);
+                assert!(pairs.all(|(got, expected)| (got - expected).abs() < 1e-12), "{got:?}");
+            };
+            let of =
+                |coordinate: fn(&RocPoint) -> f64| curve.points.iter().map(coordinate).collect();
+            near(of(|point| point.false_positives), &case.false_positives);
+            near(of(|point| point.true_positives), &case.true_positives);
+            assert_eq!(curve.points[0].threshold, f32::INFINITY);
+            let thresholds = curve.points[1..].iter().map(|point| point.threshold);
+            let expected = case.thresholds.iter().map(|units| (units / unit) as f32);
+            assert!(thresholds.eq(expected), "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn a_roc_curve_needs_both_kinds_of_decisions_and_is_thinned() {
+        assert_eq!(roc(Vec::new()), None);
+        assert_eq!(roc(vec![(0.5, true), (0.25, true)]), None);
+        assert_eq!(roc(vec![(0.5, true), (f32::NAN, false)]), None);
+        let many = (0..50_000).map(|row: u32| (row as f32, row.is_multiple_of(3)));
+        let curve = roc(many.collect()).unwrap();
+        assert!(curve.points.len() < 2_000, "{}", curve.points.len());
+        let last = curve.points[curve.points.len() - 1];
+        assert_eq!((last.false_positives, last.true_positives), (1.0, 1.0));
+        assert!((curve.area - 0.5).abs() < 1e-3, "{}", curve.area);
+    }
 
     #[test]
     fn average_precision_is_that_of_scikit_learn() {

@@ -5,6 +5,7 @@ pub(crate) mod heat_map;
 pub(crate) mod history;
 pub(crate) mod precision_recall;
 pub(crate) mod reliability;
+pub(crate) mod roc;
 
 use frostbert_cache::wording::shorten;
 use plotters::style::RGBColor;

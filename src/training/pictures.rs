@@ -15,6 +15,7 @@ use crate::{
         history::history,
         precision_recall::precision_recall,
         reliability::reliability,
+        roc::roc,
     },
     tasks::{
         TaskMetrics,
@@ -34,6 +35,9 @@ const RELIABILITY_PLOT: &str = "reliability.svg";
 
 /// Precision against recall.
 const PRECISION_RECALL_PLOT: &str = "precision_recall.svg";
+
+/// True against false positives, of two classes.
+const ROC_PLOT: &str = "roc.svg";
 
 /// What is drawn of a run.
 pub(super) struct Pictures<'a> {
@@ -80,13 +84,17 @@ impl Pictures<'_> {
         if let Some(svg) = confusion(self.labels, &cells, part, unit) {
             write(CONFUSION_PLOT, &svg)?;
         }
-        let ProbabilityCurves { reliability: bins, precision_recall: curves } = self.curves;
+        let ProbabilityCurves { reliability: bins, precision_recall: curves, roc: of_two } =
+            self.curves;
         if !bins.is_empty() {
             let ece = metrics.scores().value(Metric::Ece);
             write(RELIABILITY_PLOT, &reliability(bins, ece, part))?;
         }
         if !curves.is_empty() {
             write(PRECISION_RECALL_PLOT, &precision_recall(curves, self.labels, part))?;
+        }
+        if let Some(curve) = of_two {
+            write(ROC_PLOT, &roc(curve, self.labels, part))?;
         }
         Ok(())
     }

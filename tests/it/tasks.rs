@@ -102,11 +102,15 @@ fn assert_folder(workshop: &Workshop, case: &Case, report: &Value) {
         "tokens" => &["confusion.svg"],
         _ => &[],
     });
+    let head = read_json(&run.join("head.json"));
+    if case.task == "classification" && head["labels"].as_array().unwrap().len() == 2 {
+        expected.push("roc.svg");
+    }
     expected.sort_unstable();
     assert_eq!(files, expected);
     let metrics = read_json(&run.join("metrics.json"));
     assert_eq!(metrics, report["train"]["metrics"]);
-    assert_eq!(read_json(&run.join("head.json"))["task"], case.task);
+    assert_eq!(head["task"], case.task);
     if case.has_epochs() {
         let history = fs::read_to_string(run.join("history.csv")).unwrap();
         let epochs = metrics["epochs"].as_u64().unwrap() as usize;

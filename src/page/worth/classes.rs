@@ -62,6 +62,7 @@ pub(super) fn add(run: &RunFiles, metrics: &ClassificationMetrics, view: &mut Wo
             .collect();
         let of = format!("`{second}`");
         view.figures.extend(curves::precision_recall(&decisions, "Precision and recall", &of));
+        view.figures.extend(curves::roc(&decisions, &of));
     } else if rows.len().saturating_mul(labels.len()) <= MOST_DECISIONS {
         let decisions = labels.iter().flat_map(|label| {
             let of_rows = run.rows.numbers(&format!("p_{label}")).unwrap_or_default();

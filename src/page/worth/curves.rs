@@ -1,6 +1,7 @@
 //! Curves of probabilities: how far they can be trusted, and what a threshold on them does.
 
 use crate::{
+    metrics::probability_curves,
     page::{
         numbers::{decimal, grouped, percent},
         table::{Figure, TableView},
@@ -114,6 +115,43 @@ pub(super) fn precision_recall(judged: &[Judgement], title: &str, of: &str) -> O
     Some(Figure::new(title, description, chart, table))
 }
 
+/// The share that is found by the share of the others that is taken for it, over all thresholds; `None` where nothing is so,
+/// or all is.
+pub(super) fn roc(judged: &[Judgement], of: &str) -> Option<Figure> {
+    let known = judged.iter().filter(|(probability, _)| probability.is_finite());
+    let decisions = known.map(|(probability, is_so)| (*probability as f32, *is_so));
+    let curve = probability_curves::roc(decisions.collect())?;
+    let [x_label, y_label] = ["false positives", "true positives"];
+    let mut table = TableView::new(&[], &["threshold", x_label, y_label]);
+    for point in thinned(&curve.points, MOST_LISTED) {
+        let shares = [point.false_positives, point.true_positives].map(decimal);
+        let [wrong, found] = shares;
+        table.push([decimal(point.threshold.into()), wrong, found]);
+    }
+    let points = thinned(&curve.points, MOST_POINTS).into_iter();
+    let points = points.map(|point| (point.false_positives, point.true_positives)).collect();
+    let guessed = vec![(0.0, 0.0), (1.0, 1.0)];
+    let chart = Chart {
+        title: String::new(),
+        x_label: x_label.into(),
+        y_label: y_label.into(),
+        x: Axis::over(0.0..1.0),
+        y: Some(0.0..1.0),
+        mark: None,
+        legend: None,
+        curves: vec![
+            Curve { has_dots: false, ..Curve::new("", GREY, guessed) },
+            Curve { has_dots: false, ..Curve::new("", BLUE, points) },
+        ],
+    };
+    let description = format!(
+        "The share of {of} that is found by the share of the others that is taken for it, at every threshold on its \
+         probability; the grey line is guessing. The area under the curve is {}.",
+        decimal(curve.area)
+    );
+    Some(Figure::new("ROC curve", description, chart, table))
+}
+
 /// Points that are evenly spread over a curve, with its ends.
 fn thinned<T: Copy>(points: &[T], most: usize) -> Vec<T> {
     if points.len() <= most {
@@ -165,6 +203,18 @@ mod tests {
             figure.numbers.rows.iter().map(|row| row.cells.clone()).collect();
         assert_eq!(cells, [["0.900", "0.500", "1.000"], ["0.800", "1.000", "0.667"]]);
         assert!(precision_recall(&[(0.5, true)], "PR", "spam").is_none());
+    }
+
+    #[test]
+    fn a_roc_curve_goes_from_nothing_to_everything_and_tells_its_area() {
+        let figure = roc(&JUDGED, "spam").unwrap();
+        let cells: Vec<Vec<String>> =
+            figure.numbers.rows.iter().map(|row| row.cells.clone()).collect();
+        assert_eq!(cells[0], ["–", "0.000", "0.000"]);
+        assert_eq!(cells[2], ["0.800", "0.500", "1.000"]);
+        assert_eq!(cells[3], ["0.100", "1.000", "1.000"]);
+        assert!(figure.description.ends_with("The area under the curve is 0.875."));
+        assert!(roc(&[(0.5, true)], "spam").is_none());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::{
     metrics::{
         MANY_CLASSES,
         probability::predictions,
-        probability_curves::{ProbabilityCurves, precision_recall, reliability},
+        probability_curves::{ProbabilityCurves, precision_recall, reliability, roc},
     },
     report::tables::Table,
     tasks::{documents::text_columns, prediction::Prediction},
@@ -91,6 +91,13 @@ impl ClassPredictions {
                     })
                 }
                 ClassProbabilities::Most(_) => Vec::new(),
+            },
+            roc: match &self.probabilities {
+                ClassProbabilities::All(all) if all.ncols() == 2 => {
+                    let own = rows.iter().zip(labels);
+                    roc(own.map(|(row, label)| (all[[*row as usize, 1]], *label == 1)).collect())
+                }
+                _ => None,
             },
         }
     }
