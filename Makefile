@@ -1,10 +1,11 @@
 # make demo    fetch ONNX Runtime and the default model, build, and run the main job on shipped data
 # make build   the build of the demo: less optimised than `cargo build --release`, and ready in a fraction of the time
 # make test    everything that a change must pass: formatting, lints, tests, documentation
+# make deny    licences, bans and advisories of the dependencies, where cargo-deny is installed
 # make check-slow   what takes minutes and needs Chromium: reports of the shipped pipelines, opened in a browser
 # make setup   fetch ONNX Runtime and the default model alone (nothing is fetched twice)
 
-.PHONY: demo test setup build check-slow
+.PHONY: demo test setup build check-slow deny
 
 demo:
 	@echo "frostbert's demo, in three steps:"
@@ -33,6 +34,9 @@ check-slow: build
 		./target/release/frostbert run pipelines/$$name.toml --quiet --set run.dir=target/reports > target/report.log || exit 1; \
 	done
 	scripts/check-report $$(find target/reports -name report.html)
+
+deny:
+	scripts/deny
 
 setup:
 	sh scripts/setup.sh
