@@ -27,6 +27,7 @@ mod prefix;
 pub(crate) mod proof;
 pub(crate) mod provider;
 pub(crate) mod quantize;
+mod relative_bias;
 pub(crate) mod runtime;
 pub(crate) mod session;
 pub(crate) mod source;

@@ -143,7 +143,8 @@ impl ConfigFile {
     ///
     /// # Errors
     /// Returns an error if the family is not supported, a size is missing, or the model needs something that the graph
-    /// does not compute: relative positions, causal attention, or an activation other than the exact (erf) `gelu`.
+    /// does not compute: relative positions of another kind than the family's, causal attention, or an activation other
+    /// than the exact (erf) `gelu`.
     pub(super) fn fused_shape(&self) -> Result<FusedShape> {
         let family = self.family()?;
         self.check_arithmetic(family)?;
@@ -176,7 +177,9 @@ impl ConfigFile {
             first_position: self.first_position(family.positions),
             padding_token: match family.positions {
                 Positions::FromZero => None,
-                Positions::AfterPadding => Some(self.first_position(family.positions) - 1),
+                Positions::AfterPadding | Positions::AfterRow(_) => {
+                    Some(self.first_position(family.positions) - 1)
+                }
             },
             token_types: match (family.token_types, self.fields.get("type_vocab_size")) {
                 (false, _) => 0,
@@ -255,6 +258,17 @@ impl ConfigFile {
                 EXPORT,
             ));
         }
+        if let Some(bias) = family.relative_bias {
+            let given = self.fields.get(bias.key).filter(|given| !given.is_null());
+            let other = given.filter(|given| given.as_u64() != Some(bias.buckets as u64));
+            if let Some(other) = other {
+                return Err(self.refuse(
+                    &format!("{} {}", bias.key, bias.buckets),
+                    format!("`{other}`"),
+                    EXPORT,
+                ));
+            }
+        }
         if self.fields.get("is_decoder").and_then(Value::as_bool) == Some(true) {
             return Err(self.refuse(
                 "an encoder (is_decoder false)",
@@ -271,6 +285,7 @@ impl ConfigFile {
             Positions::FromZero => 0,
             // 1 is the default of these families in `transformers`.
             Positions::AfterPadding => self.padding_token().unwrap_or(1) + 1,
+            Positions::AfterRow(row) => row + 1,
         }
     }
 
@@ -332,6 +347,20 @@ mod tests {
         )
         .unwrap();
         assert_eq!((shape.layers, shape.intermediate, shape.token_types), (2, 16, 0));
+    }
+
+    #[test]
+    fn mpnet_counts_from_the_row_of_its_own_padding_token() {
+        let mpnet = GOOD.replace("\"bert\"", "\"mpnet\", \"pad_token_id\": 9");
+        let shape = check(&mpnet).unwrap();
+        assert_eq!((shape.first_position, shape.padding_token), (2, Some(1)));
+        assert_eq!((shape.config().max_tokens, shape.token_types), (Some(30), 0));
+        let buckets = |n: usize| {
+            mpnet.replace(": 9", &format!(": 1, \"relative_attention_num_buckets\": {n}"))
+        };
+        assert_eq!(check(&buckets(32)).unwrap(), shape);
+        let message = check(&buckets(64)).unwrap_err().to_string();
+        assert!(message.contains("relative_attention_num_buckets 32"), "{message}");
     }
 
     #[test]

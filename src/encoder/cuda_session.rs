@@ -11,10 +11,11 @@ use crate::{
     encoder::{
         checkpoint::FusedModel,
         device::{self, Precision},
-        graph::{self, packed},
+        graph::{self, attention_bias, packed},
         layer_states::LayerStates,
         ort_error::encoder_error,
         provider::Provider,
+        relative_bias::RelativeBias,
         runtime::Runtime,
         session::{SessionOptions, TokenBatch, session_builder, taken_values},
         token_positions::TokenPositions,
@@ -31,6 +32,7 @@ pub(super) struct CudaSession {
     hidden: usize,
     one_token_type: bool,
     positions: TokenPositions,
+    relative_bias: Option<&'static RelativeBias>,
     /// The CPU memory that receives the states; the device writes to it directly.
     output_memory: MemoryInfo<'static>,
     provider: Provider,
@@ -79,6 +81,7 @@ impl CudaSession {
             hidden: source.shape.hidden,
             one_token_type: source.shape.token_types <= 1,
             positions: graph::token_positions(&source.shape),
+            relative_bias: source.shape.family.relative_bias,
             output_memory,
             provider,
         })
@@ -101,18 +104,26 @@ impl CudaSession {
 
     fn run(&mut self, batch: &TokenBatch) -> Result<Vec<LayerStates>> {
         let action = "pass the batch";
-        let packed = PackedBatch::of(batch, self.one_token_type, self.positions);
+        let longest = match self.relative_bias {
+            Some(_) => batch.width.next_multiple_of(packed::BIAS_ALIGNMENT),
+            None => batch.width,
+        };
+        let packed = PackedBatch::of(batch, self.one_token_type, self.positions, longest);
         let n_tokens = packed.ids.len();
         let row = [1, n_tokens];
         let [ids, type_ids, positions] = packed::TOKENS;
-        for (name, shape, values) in [
-            (ids, &row[..], packed.ids),
-            (type_ids, &row, packed.type_ids),
-            (positions, &row, packed.positions),
-            (packed::TOKEN_OFFSET, &[batch.windows(), batch.width], packed.token_offset),
-            (packed::CU_SEQLENS, &[batch.windows() + 1], packed.cu_seqlens.clone()),
-        ] {
-            let tensor = Tensor::from_array((shape.to_vec(), values));
+        let mut inputs = vec![
+            (ids, row.to_vec(), packed.ids),
+            (type_ids, row.to_vec(), packed.type_ids),
+            (positions, row.to_vec(), packed.positions),
+            (packed::TOKEN_OFFSET, vec![batch.windows(), longest], packed.token_offset),
+            (packed::CU_SEQLENS, vec![batch.windows() + 1], packed.cu_seqlens.clone()),
+        ];
+        if let Some(bias) = self.relative_bias {
+            inputs.push((attention_bias::DISTANCES, vec![longest; 2], bias.indices(longest)));
+        }
+        for (name, shape, values) in inputs {
+            let tensor = Tensor::from_array((shape, values));
             let tensor = tensor.map_err(encoder_error(action))?;
             let bound = self.binding.bind_input(name, &tensor);
             bound.map_err(encoder_error(action))?;
@@ -152,28 +163,36 @@ struct PackedBatch {
 }
 
 impl PackedBatch {
-    fn of(batch: &TokenBatch, one_token_type: bool, rows: TokenPositions) -> PackedBatch {
+    /// Packs a batch; for the operator, its padded windows are `longest` tokens long, at least its own width.
+    fn of(
+        batch: &TokenBatch,
+        one_token_type: bool,
+        rows: TokenPositions,
+        longest: usize,
+    ) -> PackedBatch {
         let n_tokens = batch.tokens() as usize;
+        let (mut ids, mut type_ids) = (Vec::with_capacity(n_tokens), Vec::with_capacity(n_tokens));
         let (mut real, mut padding) = (Vec::with_capacity(n_tokens), Vec::new());
         let mut positions = Vec::with_capacity(n_tokens);
         let mut cu_seqlens = vec![0i32];
         for (window, length) in batch.lengths.iter().enumerate() {
-            let start = (window * batch.width) as i32;
-            let (length, end) = (*length as i32, start + batch.width as i32);
-            real.extend(start..start + length);
-            padding.extend(start + length..end);
-            let ids = &batch.ids[start as usize..(start + length) as usize];
-            positions.extend(rows.of(ids));
+            let start = window * batch.width;
+            let tokens = start..start + *length as usize;
+            positions.extend(rows.of(&batch.ids[tokens.clone()]));
+            ids.extend_from_slice(&batch.ids[tokens.clone()]);
+            type_ids.extend_from_slice(&batch.type_ids[tokens]);
+
+            let start = (window * longest) as i32;
+            let (stop, end) = (start + *length as i32, start + longest as i32);
+            real.extend(start..stop);
+            padding.extend(stop..end);
             cu_seqlens.push(real.len() as i32);
         }
-        let pick = |values: &[i32]| real.iter().map(|place| values[*place as usize]).collect();
-        PackedBatch {
-            ids: pick(&batch.ids),
-            type_ids: if one_token_type { vec![0; n_tokens] } else { pick(&batch.type_ids) },
-            positions,
-            cu_seqlens,
-            token_offset: [real, padding].concat(),
+        if one_token_type {
+            type_ids.fill(0);
         }
+        let token_offset = [real, padding].concat();
+        PackedBatch { ids, type_ids, positions, token_offset, cu_seqlens }
     }
 }
 

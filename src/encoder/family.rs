@@ -1,5 +1,7 @@
-//! The model families that the fused graph supports, described as data: the names of their config keys and tensors, and
-//! how they count positions.
+//! The model families that the fused graph supports, described as data: the names of their config keys and tensors, how
+//! they count positions, and what else their attention knows of positions.
+
+use super::relative_bias::RelativeBias;
 
 /// One family of checkpoints.
 #[derive(Debug, PartialEq)]
@@ -12,6 +14,8 @@ pub(super) struct Family {
     pub(super) tensors: &'static LayerTensors,
     /// The row of the position table for the first token.
     pub(super) positions: Positions,
+    /// The bias that every layer adds to its attention scores, in families that have one.
+    pub(super) relative_bias: Option<&'static RelativeBias>,
     /// Whether there is a token type table; without one, nothing is added.
     pub(super) token_types: bool,
     /// Whether embeddings may be narrower than hidden states (`embedding_size`), in which case they are projected.
@@ -25,6 +29,9 @@ pub(super) enum Positions {
     FromZero,
     /// Row `pad_token_id + 1`: RoBERTa counts on from the padding token, so the rows before are unused.
     AfterPadding,
+    /// The row after this one, that of the padding token: MPNet counts as RoBERTa does, but its padding token is fixed
+    /// whatever `pad_token_id` says.
+    AfterRow(usize),
 }
 
 /// Keys of config.json that differ between families.
@@ -57,7 +64,8 @@ pub(super) struct LayerTensors {
 }
 
 /// The prefixes that checkpoints of any family use for the encoder's tensors.
-pub(super) const PREFIXES: [&str; 5] = ["", "bert.", "roberta.", "distilbert.", "electra."];
+pub(super) const PREFIXES: [&str; 6] =
+    ["", "bert.", "roberta.", "distilbert.", "electra.", "mpnet."];
 
 const BERT_KEYS: ConfigKeys = ConfigKeys {
     layers: "num_hidden_layers",
@@ -95,11 +103,26 @@ const DISTILBERT_TENSORS: LayerTensors = LayerTensors {
     output_norm: "output_layer_norm",
 };
 
+const MPNET_TENSORS: LayerTensors = LayerTensors {
+    projections: ["attention.attn.q", "attention.attn.k", "attention.attn.v"],
+    attention_output: "attention.attn.o",
+    attention_norm: "attention.LayerNorm",
+    ..BERT_TENSORS
+};
+
+const MPNET_BIAS: RelativeBias = RelativeBias {
+    tensor: "encoder.relative_attention_bias.weight",
+    key: "relative_attention_num_buckets",
+    buckets: 32,
+    max_distance: 128,
+};
+
 const BERT: Family = Family {
     name: "bert",
     keys: &BERT_KEYS,
     tensors: &BERT_TENSORS,
     positions: Positions::FromZero,
+    relative_bias: None,
     token_types: true,
     projects_embeddings: false,
 };
@@ -120,9 +143,18 @@ const DISTILBERT: Family = Family {
 
 const ELECTRA: Family = Family { name: "electra", projects_embeddings: true, ..BERT };
 
+const MPNET: Family = Family {
+    name: "mpnet",
+    tensors: &MPNET_TENSORS,
+    positions: Positions::AfterRow(1),
+    relative_bias: Some(&MPNET_BIAS),
+    token_types: false,
+    ..BERT
+};
+
 /// All families that the fused graph supports.
-pub(super) const FAMILIES: [&Family; 6] =
-    [&BERT, &ROBERTA, &XLM_ROBERTA, &CAMEMBERT, &DISTILBERT, &ELECTRA];
+pub(super) const FAMILIES: [&Family; 7] =
+    [&BERT, &ROBERTA, &XLM_ROBERTA, &CAMEMBERT, &DISTILBERT, &ELECTRA, &MPNET];
 
 impl Family {
     /// Returns the family of a `model_type` in config.json.

@@ -11,8 +11,12 @@
 //! x' = SkipLayerNormalization(MatMul(BiasGelu(MatMul(y, Wi), bi), Wd), y, gamma, beta, bd)
 //! ```
 //!
+//! MPNet's attention also takes a bias of its scores, `[1, heads, S, S]`, from [`attention_bias`].
+//!
 //! A checkpoint stores linear weights as `[out, in]`; they are transposed once, here. `BiasGelu` is the exact erf form.
 //! This graph uses padding; [`packed`] is the one without padding, for CUDA.
+
+pub(super) mod attention_bias;
 
 pub(super) mod packed;
 
@@ -41,7 +45,7 @@ use crate::{
 /// The name and version of this graph. Part of the fingerprint, because another graph differs in the last bits.
 pub(super) const PROFILE: &str = "bert-fused-1";
 
-/// The graph's inputs, each i32 `[batch, sequence]`.
+/// The inputs of every graph, each i32 `[batch, sequence]`.
 const INPUTS: [(Role, &str); 3] = [
     (Role::TokenIds, "input_ids"),
     (Role::TokenTypes, "token_type_ids"),
@@ -67,10 +71,13 @@ pub(super) fn output_name(layer: usize) -> String {
     format!("layer_{layer}")
 }
 
-/// Returns the graph inputs for a shape, including rows of the position table unless they simply count up from 0.
+/// Returns the graph inputs for a shape, including rows of the position table unless they simply count up from 0, and
+/// distances between tokens if the family has a bias for them.
 pub(super) fn inputs(shape: &FusedShape) -> Vec<SessionInput> {
     let positions = shape.padding_token.map(|_| (Role::Positions, POSITION_IDS));
-    let inputs = INPUTS.into_iter().chain(positions);
+    let distances =
+        shape.family.relative_bias.map(|bias| (Role::Distances(bias), attention_bias::DISTANCES));
+    let inputs = INPUTS.into_iter().chain(positions).chain(distances);
     inputs.map(|(role, name)| SessionInput { role, name: name.into(), wide: false }).collect()
 }
 
@@ -100,6 +107,7 @@ pub(super) fn build(source: &FusedModel, layers: &[usize], half: bool) -> Result
     let highest = highest(source, layers);
     let mut builder = GraphBuilder::new(source, half)?;
     builder.embeddings()?;
+    builder.relative_bias()?;
     for layer in 0..highest {
         builder.layer(layer)?;
     }
@@ -216,10 +224,16 @@ impl<'a> GraphBuilder<'a> {
         let tensors = self.shape.family.tensors;
         let at = |name: &str| format!("{}.{layer}.{name}", tensors.layers);
         self.query_key_value(layer)?;
+        let (input, weight, bias) = (output_name(layer), at("qkv.weight"), at("qkv.bias"));
+        let mut inputs = vec![&input[..], &weight, &bias, "attention_mask"];
+        if let Some(scores) = attention_bias::scores(self.shape) {
+            // The input before it holds states of earlier tokens, which an encoder does not have.
+            inputs.extend(["", scores]);
+        }
         self.node(
             "Attention",
             CONTRIB_DOMAIN,
-            &[&output_name(layer), &at("qkv.weight"), &at("qkv.bias"), "attention_mask"],
+            &inputs,
             &[&at("attention")],
             vec![self.num_heads()?],
         )?;
@@ -380,9 +394,13 @@ impl<'a> GraphBuilder<'a> {
     /// Finishes the graph with inputs and outputs for batches of padded rows.
     fn finish_padded(self, layers: &[usize]) -> Result<Model> {
         let rows = [(-1, "batch"), (-1, "sequence")];
-        let inputs = inputs(self.shape).into_iter();
-        let inputs =
-            inputs.map(|input| tensor_outlet(&input.name, TensorElementType::Int32, &rows));
+        let inputs = inputs(self.shape).into_iter().map(|input| {
+            let sizes = match input.role {
+                Role::Distances(_) => [rows[1]; 2],
+                _ => rows,
+            };
+            tensor_outlet(&input.name, TensorElementType::Int32, &sizes)
+        });
         self.finish(inputs, layers, &rows)
     }
 
@@ -433,10 +451,14 @@ impl Checkpoint {
             (_, Precision::Int8) => int8::PROFILE,
             _ => PROFILE,
         };
-        match model.shape.padding_token {
-            // Positions are counted as in the family even if a text contains the padding token.
-            Some(_) => format!("{profile}-padding-1"),
-            None => profile.into(),
+        let mut profile = profile.to_string();
+        if model.shape.family.relative_bias.is_some() {
+            profile.push_str("-relative-1");
         }
+        if model.shape.padding_token.is_some() {
+            // Positions are counted as in the family even if a text contains the padding token.
+            profile.push_str("-padding-1");
+        }
+        profile
     }
 }

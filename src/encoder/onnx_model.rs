@@ -12,6 +12,7 @@ use super::{
     family::Positions,
     onnx_file::{Element, OnnxFile, Port},
     onnx_hash::HashedFiles,
+    relative_bias::RelativeBias,
     token_positions::TokenPositions,
 };
 use crate::{encoder::onnx_file::refuse, error::Result};
@@ -68,13 +69,15 @@ pub(super) struct SessionInput {
     pub(super) wide: bool,
 }
 
-/// What an input is fed with; each is `[batch, sequence]`.
+/// What an input is fed with; each is `[batch, sequence]`, except distances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     TokenIds,
     TokenTypes,
     Mask,
     Positions,
+    /// `[sequence, sequence]`, only of our own graph: the indices of this bias.
+    Distances(&'static RelativeBias),
 }
 
 /// Returns the path of the folder's model.onnx, if it has one.

@@ -259,8 +259,12 @@ impl EncoderSession {
                 let positions = windows.flat_map(|ids| self.positions.of(ids));
                 Cow::Owned(positions.collect())
             }
+            Role::Distances(bias) => Cow::Owned(bias.indices(batch.width)),
         };
-        let shape = [batch.windows(), batch.width];
+        let shape = match input.role {
+            Role::Distances(_) => [batch.width; 2],
+            _ => [batch.windows(), batch.width],
+        };
         let action = "pass the batch";
         if input.wide {
             let wide: Vec<i64> = values.iter().map(|value| i64::from(*value)).collect();

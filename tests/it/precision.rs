@@ -71,6 +71,7 @@ fn int8_states_equal_those_of_quantised_layers_in_pytorch() {
         ("electra", 0.9999, 0.9999),
         ("distilbert", 0.9999, 0.9999),
         ("roberta", 0.9999, 0.9999),
+        ("mpnet", 0.9999, 0.9999),
     ] {
         let mut oracle = Oracle::open_with(&folder_of(name), Precision::Int8);
         let hidden = oracle.checkpoint.config.hidden;
@@ -120,9 +121,11 @@ fn an_int8_text_alone_equals_the_same_text_in_any_batch() {
     };
     let mut of_minilm: Vec<Vec<u32>> = texts_of("minilm").into_iter().map(|text| text.1).collect();
     of_minilm.extend([67, 130, 200, 311].map(long));
-    let of_tiny: Vec<Vec<u32>> = texts_of("tiny_bert").into_iter().map(|text| text.1).collect();
-    for (folder, documents) in [(minilm(), of_minilm), (fixture("tiny_bert"), of_tiny)] {
-        let mut oracle = Oracle::open_with(&folder, Precision::Int8);
+    let of_small =
+        |name: &str| -> Vec<Vec<u32>> { texts_of(name).into_iter().map(|text| text.1).collect() };
+    let small = ["tiny_bert", "mpnet"].map(|name| (name, of_small(name)));
+    for (name, documents) in [("minilm", of_minilm)].into_iter().chain(small) {
+        let mut oracle = Oracle::open_with(&folder_of(name), Precision::Int8);
         let alone: Vec<Layers> = documents.iter().map(|ids| oracle.alone(ids)).collect();
         let lengths: Vec<u32> = documents.iter().map(|ids| ids.len() as u32).collect();
         let all: Vec<u32> = (0..documents.len() as u32).collect();

@@ -7,7 +7,7 @@
 //!
 //! q, k, v = linear(x / c, c Wq), linear(x / c, c Wk), linear(x / c, c Wv)       c: the smoothing factors of x for Wv
 //!                                                                             x / c is quantised once for the three
-//! a  = MultiHeadAttention(q, k, v, bqkv [3H], attention_mask [B,S])
+//! a  = MultiHeadAttention(q, k, v, bqkv [3H], attention_mask [B,S], the relative bias, if the family has one)
 //! y  = LayerNormalization(linear(a, Wo) + bo + x, gamma, beta)
 //! x' = LayerNormalization(linear(BiasGelu(linear(y / c, c Wi), bi), Wd) + bd + y, gamma, beta)
 //! ```
@@ -31,7 +31,10 @@ use crate::{
     encoder::{
         checkpoint::FusedModel,
         device::has_vnni,
-        graph::{CONTRIB_DOMAIN, GraphBuilder, SMALL_TENSOR_BYTES, float_attribute, output_name},
+        graph::{
+            CONTRIB_DOMAIN, GraphBuilder, SMALL_TENSOR_BYTES, attention_bias, float_attribute,
+            output_name,
+        },
         ort_error::encoder_error,
         quantize::{Quantized, smoothing},
     },
@@ -73,6 +76,7 @@ pub(in crate::encoder) fn build(
 ) -> Result<Model> {
     let mut graph = Int8Graph { builder: GraphBuilder::new(source, false)?, form };
     graph.builder.embeddings()?;
+    graph.builder.relative_bias()?;
     let highest = layers.iter().copied().max().unwrap_or(0);
     graph.constants()?;
     for layer in 0..highest {
@@ -195,10 +199,13 @@ impl Int8Graph<'_> {
         }
         self.builder.initializer(&at("qkv.bias"), &[3 * hidden], &bias)?;
         let [query, key, value] = names.each_ref().map(|name| format!("{name}.windows"));
+        let biases = at("qkv.bias");
+        let mut inputs = vec![&query[..], &key, &value, &biases, "attention_mask"];
+        inputs.extend(attention_bias::scores(shape));
         self.builder.node(
             "MultiHeadAttention",
             CONTRIB_DOMAIN,
-            &[&query, &key, &value, &at("qkv.bias"), "attention_mask"],
+            &inputs,
             &[&at("attention")],
             vec![attribute("num_heads", shape.attention_heads as i64)?],
         )

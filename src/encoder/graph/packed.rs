@@ -20,6 +20,10 @@
 //!   The bias of the values passes through attention unchanged, because the attention weights sum to 1, so it is folded
 //!   into the bias of the dense layer after it.
 //!
+//! A relative bias of attention is `[1, heads, S, S]`, for the tokens' places in their windows. Flash attention takes
+//! none. The memory-efficient kernel does if S is a multiple of [`BIAS_ALIGNMENT`], to which S is therefore rounded up;
+//! this adds no row to anything else.
+//!
 //! `PackedMultiHeadAttention` is available for CUDA only, in f16 and f32. ONNX Runtime specifies the operators in
 //! `bert_defs.cc` and `packed_multihead_attention.cc`.
 
@@ -30,8 +34,8 @@ use ort::{
 };
 
 use super::{
-    CONTRIB_DOMAIN, GraphBuilder, POSITIONS, TOKEN_TYPES, WORDS, float_attribute, highest,
-    output_name, tensor_outlet,
+    CONTRIB_DOMAIN, GraphBuilder, POSITIONS, TOKEN_TYPES, WORDS, attention_bias, float_attribute,
+    highest, output_name, tensor_outlet,
 };
 use crate::{
     encoder::{checkpoint::FusedModel, ort_error::encoder_error},
@@ -49,6 +53,10 @@ pub(in crate::encoder) const TOKEN_OFFSET: &str = "token_offset";
 
 /// i32 `[B + 1]`: the index of each window's first token in the packed row, followed by T.
 pub(in crate::encoder) const CU_SEQLENS: &str = "cu_seqlens";
+
+/// The longest window of a batch is rounded up to a multiple of this where attention has a bias: the kernel loads 16
+/// bytes of it at a time and asks for 8 values of f16, or 16 of f32.
+pub(in crate::encoder) const BIAS_ALIGNMENT: usize = 16;
 
 /// The names of the inputs and the output of a layer's attention, each `[T, H]`.
 struct PackedAttention {
@@ -84,6 +92,7 @@ fn build_with(
 ) -> Result<Model> {
     let mut builder = GraphBuilder::new(source, half)?;
     packed_embeddings(&mut builder)?;
+    builder.relative_bias()?;
     for layer in 0..highest(source, layers) {
         let named = projections(&mut builder, layer)?;
         attention(&mut builder, &named)?;
@@ -93,13 +102,17 @@ fn build_with(
     let int32 =
         |name: &str, shape: &[(i64, &str)]| tensor_outlet(name, TensorElementType::Int32, shape);
     let [ids, type_ids, positions] = TOKENS.map(|name| int32(name, &[(1, ""), (-1, "tokens")]));
-    let inputs = [
+    let longest = (-1, "longest");
+    let mut inputs = vec![
         ids,
         type_ids,
         positions,
-        int32(TOKEN_OFFSET, &[(-1, "windows"), (-1, "longest")]),
+        int32(TOKEN_OFFSET, &[(-1, "windows"), longest]),
         int32(CU_SEQLENS, &[(-1, "windows + 1")]),
     ];
+    if source.shape.family.relative_bias.is_some() {
+        inputs.push(int32(attention_bias::DISTANCES, &[longest; 2]));
+    }
     builder.finish(inputs, layers, &[(-1, "tokens")])
 }
 
@@ -169,21 +182,18 @@ fn projections(builder: &mut GraphBuilder<'_>, layer: usize) -> Result<PackedAtt
 }
 
 fn packed_attention(builder: &mut GraphBuilder<'_>, named: &PackedAttention) -> Result<()> {
-    builder.node(
-        "PackedMultiHeadAttention",
-        CONTRIB_DOMAIN,
-        &[
-            &named.query,
-            &named.key,
-            &named.value,
-            // No bias, because the projections already include it.
-            "",
-            TOKEN_OFFSET,
-            CU_SEQLENS,
-        ],
-        &[&named.output],
-        vec![builder.num_heads()?],
-    )
+    let mut inputs = vec![
+        &named.query[..],
+        &named.key,
+        &named.value,
+        // No bias, because the projections already include it.
+        "",
+        TOKEN_OFFSET,
+        CU_SEQLENS,
+    ];
+    inputs.extend(attention_bias::scores(builder.shape));
+    let heads = vec![builder.num_heads()?];
+    builder.node("PackedMultiHeadAttention", CONTRIB_DOMAIN, &inputs, &[&named.output], heads)
 }
 
 /// Adds the dense layer after attention, with `Wo [H, H]` and `bo + bv Wo [H]`.

@@ -9,7 +9,7 @@ use crate::encoder::{
 };
 
 /// One checkpoint of every kind that the fused graph supports.
-const FOLDERS: [&str; 8] = [
+const FOLDERS: [&str; 9] = [
     "tiny_bert",
     "families/bert_sharded",
     "families/roberta",
@@ -18,6 +18,7 @@ const FOLDERS: [&str; 8] = [
     "families/distilbert",
     "families/electra",
     "families/electra_one_width",
+    "families/mpnet",
 ];
 
 fn repository(path: &str) -> PathBuf {

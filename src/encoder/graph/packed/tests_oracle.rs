@@ -3,15 +3,15 @@
 //!
 //! ```text
 //! padded = ScatterND(zeros [B S, H], token_offset[..T], x)       for query, key, value
-//! p      = Softmax(Q K' / sqrt(D), keys from cu_seqlens[b + 1] - cu_seqlens[b] on left out)
+//! p      = Softmax(Q K' / sqrt(D) + bias, keys from cu_seqlens[b + 1] - cu_seqlens[b] on left out)
 //! output = Gather(p V, token_offset[..T])
 //! ```
 
 use ort::{editor::Model, editor::ONNX_DOMAIN, operator::Attribute};
 
 use super::{
-    CU_SEQLENS, FusedModel, GraphBuilder, PackedAttention, TOKEN_OFFSET, build_with,
-    shape_initializer,
+    CU_SEQLENS, FusedModel, GraphBuilder, PackedAttention, TOKEN_OFFSET, attention_bias,
+    build_with, shape_initializer,
 };
 use crate::error::Result;
 
@@ -71,7 +71,7 @@ fn number(name: &str, value: i64) -> Attribute {
 
 fn attention(builder: &mut GraphBuilder<'_>, named: &PackedAttention) -> Result<()> {
     let (hidden, heads) = (builder.shape.hidden, builder.shape.attention_heads);
-    let half = builder.half;
+    let (half, bias) = (builder.half, attention_bias::scores(builder.shape));
     let prefix = format!("{}.oracle", named.output);
     let mut sketch = Sketch { builder, prefix: &prefix };
     let zero = sketch.sizes("zero", &[0]);
@@ -129,7 +129,10 @@ fn attention(builder: &mut GraphBuilder<'_>, named: &PackedAttention) -> Result<
 
     let scores = sketch.add("MatMul", &[&query, &key], "scores");
     let scale = sketch.number("scale", 1.0 / ((hidden / heads) as f32).sqrt());
-    let scaled = sketch.add("Mul", &[&scores, &scale], "scaled");
+    let mut scaled = sketch.add("Mul", &[&scores, &scale], "scaled");
+    if let Some(bias) = bias {
+        scaled = sketch.add("Add", &[&scaled, bias], "biased");
+    }
     let never = sketch.number("never", f32::NEG_INFINITY);
     let masked = sketch.add("Where", &[&kept, &scaled, &never], "masked");
     let shares = sketch.add_with("Softmax", &[&masked], "shares", vec![number("axis", -1)]);
