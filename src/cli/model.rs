@@ -12,6 +12,7 @@ use frostbert::{
     internals::{
         encoder::{
             checkpoint::Checkpoint,
+            device::Precision,
             source::{Verified, verify},
         },
         head::size::{head_sizes, training_bytes},
@@ -109,6 +110,10 @@ fn info(folder: &Path, classes: usize, context: &Context) -> Result<ExitCode> {
     let checkpoint = Checkpoint::open(folder)?;
     let config = &checkpoint.config;
     let parameters = checkpoint.parameters()?;
+    let cpu = checkpoint.graph_profile("cpu", Precision::F32);
+    let cuda = checkpoint.graph_profile("cuda", Precision::F32);
+    let int8 = checkpoint.check_precision(Precision::Int8);
+    let int8 = int8.is_ok().then(|| checkpoint.graph_profile("cpu", Precision::Int8));
     let heads = head_sizes(config.hidden, classes);
     // Fine-tuning trains the encoder together with a linear head.
     let fine_tuned = parameters + heads[0].trainable;
@@ -122,6 +127,7 @@ fn info(folder: &Path, classes: usize, context: &Context) -> Result<ExitCode> {
             "attention_heads": config.attention_heads,
             "intermediate": config.intermediate,
             "max_tokens": config.max_tokens,
+            "graphs": { "cpu": cpu, "cpu_int8": int8, "cuda": cuda },
             "heads": heads,
             "fine_tuning": { "trainable": fine_tuned, "training_bytes": training_bytes(fine_tuned) },
         }))?;
@@ -131,7 +137,8 @@ fn info(folder: &Path, classes: usize, context: &Context) -> Result<ExitCode> {
     let known = |size: Option<usize>| size.map_or("?".into(), |size| size.to_string());
     let mut text = format!(
         "{}: {}, {} layers of {} (feed-forward {}, {} attention heads), vocabulary {}, at most {} tokens\n\
-         frozen parameters: {}\n\n",
+         frozen parameters: {}\n\
+         graph: {cpu}{}; on CUDA {cuda}\n\n",
         folder.display(),
         config.family,
         config.layers,
@@ -141,6 +148,7 @@ fn info(folder: &Path, classes: usize, context: &Context) -> Result<ExitCode> {
         HumanCount(config.vocabulary as u64),
         known(config.max_tokens),
         HumanCount(parameters),
+        int8.map_or(String::new(), |graph| format!(", with 8-bit weights {graph}")),
     );
     let mut lines =
         vec![["what is trained", "trainable", "training memory", ""].map(String::from).to_vec()];

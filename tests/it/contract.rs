@@ -174,6 +174,7 @@ fn a_model_is_described_by_the_names_of_the_contract() {
     }
     assert_eq!(report["heads"][0]["trainable"], json!(2 * 384 + 2));
     assert_counts(&report["fine_tuning"], &["trainable", "training_bytes"]);
+    assert_text(&report["graphs"], &["cpu", "cpu_int8", "cuda"]);
 }
 
 #[test]
