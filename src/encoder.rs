@@ -25,6 +25,7 @@ pub(crate) mod plan;
 pub(crate) mod pooling;
 mod prefix;
 pub(crate) mod proof;
+mod protobuf;
 pub(crate) mod provider;
 pub(crate) mod quantize;
 mod relative_bias;

@@ -1,13 +1,13 @@
 //! Inspects a model.onnx without ONNX Runtime: its inputs, outputs, and the files that hold its weights.
 //!
-//! An ONNX file is a protocol buffer: a sequence of numbered fields, each of which is a number or a run of bytes that
-//! may be such a sequence again. Only the few fields that are needed are followed; `onnx.proto` defines their numbers,
-//! which never change.
+//! An ONNX file is a protocol buffer. Only the few fields that are needed are followed; `onnx.proto` defines their
+//! numbers, which never change.
 
 use std::{collections::BTreeSet, path::Path};
 
 use frostbert_cache::mmap;
 
+use super::protobuf::{Content, fields, varint};
 use crate::error::{Error, Result};
 
 /// What a model.onnx declares.
@@ -94,55 +94,6 @@ pub(super) fn read(path: &Path) -> Result<OnnxFile> {
     }
     file.external = external.into_iter().collect();
     Ok(file)
-}
-
-/// The content of a field.
-enum Content<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-    /// Four or eight bytes; no field that is read here has this type.
-    Fixed,
-}
-
-/// Visits the fields of a message; returns `None` if the bytes are not a message or `visit` returns `None`.
-fn fields<'a>(
-    mut bytes: &'a [u8],
-    mut visit: impl FnMut(u64, Content<'a>) -> Option<()>,
-) -> Option<()> {
-    while !bytes.is_empty() {
-        let key = varint(&mut bytes)?;
-        let content = match key & 7 {
-            0 => Content::Number(varint(&mut bytes)?),
-            1 => skip(&mut bytes, 8).map(|_| Content::Fixed)?,
-            2 => {
-                let length = varint(&mut bytes)?;
-                Content::Bytes(skip(&mut bytes, usize::try_from(length).ok()?)?)
-            }
-            5 => skip(&mut bytes, 4).map(|_| Content::Fixed)?,
-            _ => return None,
-        };
-        visit(key >> 3, content)?;
-    }
-    Some(())
-}
-
-fn skip<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
-    let (taken, rest) = bytes.split_at_checked(length)?;
-    *bytes = rest;
-    Some(taken)
-}
-
-/// Reads a varint: seven bits per byte, lowest first; the top bit means that another byte follows.
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let byte = skip(bytes, 1)?[0];
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 fn text(bytes: &[u8]) -> String {
