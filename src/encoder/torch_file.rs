@@ -1,7 +1,9 @@
 //! pytorch_model.bin: the tensors that torch.save wrote, read without executing anything.
 //!
-//! The file is a zip archive (since PyTorch 1.6). It is mapped, and tensors are ranges of its bytes.
+//! The file is mapped, and tensors are ranges of its bytes. There are two forms: a zip archive (since PyTorch 1.6), and
+//! a row of pickles before it.
 
+mod legacy;
 mod pickle;
 mod zip;
 
@@ -113,6 +115,9 @@ fn read(bytes: &[u8]) -> Result<BTreeMap<String, StoredTensor>, String> {
         let entries = zip::entries(bytes)?;
         let (unpickled, prefix) = pickle_of(bytes, &entries)?;
         (unpickled, entries, prefix + "data/")
+    } else if bytes.starts_with(legacy::BEGINNING) {
+        let (unpickled, storages) = legacy::read(bytes)?;
+        (unpickled, storages, String::new())
     } else {
         return Err(format!("{} bytes that torch.save did not write", bytes.len()));
     };

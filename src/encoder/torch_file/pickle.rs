@@ -106,6 +106,47 @@ impl Unpickled {
         Ok(tensors)
     }
 
+    /// Returns all storages that the pickle mentions.
+    pub(super) fn storages(&self) -> impl Iterator<Item = &TorchStorage> {
+        self.values.iter().filter_map(|value| match value {
+            PickleValue::Storage(storage) => Some(storage),
+            _ => None,
+        })
+    }
+
+    /// Returns the number that the pickle consists of.
+    pub(super) fn number(&self) -> Option<i128> {
+        match &self.values[self.root] {
+            PickleValue::Int(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// Returns the strings of the list that the pickle consists of.
+    pub(super) fn texts(&self) -> Option<Vec<&str>> {
+        let PickleValue::List(items) = &self.values[self.root] else {
+            return None;
+        };
+        let text = |item: &ValuePlace| match &self.values[*item] {
+            PickleValue::Text(text) => Some(text.as_str()),
+            _ => None,
+        };
+        items.iter().map(text).collect()
+    }
+
+    /// Returns the truth value under a key of the dictionary that the pickle consists of.
+    pub(super) fn flag(&self, key: &str) -> Option<bool> {
+        let PickleValue::Dict(items) = &self.values[self.root] else {
+            return None;
+        };
+        let is_key = |place: ValuePlace| matches!(&self.values[place], PickleValue::Text(text) if text == key);
+        let (_, value) = items.iter().find(|(name, _)| is_key(*name))?;
+        match &self.values[*value] {
+            PickleValue::Bool(flag) => Some(*flag),
+            _ => None,
+        }
+    }
+
     fn kind(&self, place: ValuePlace) -> &'static str {
         kind_of(&self.values[place])
     }

@@ -260,3 +260,31 @@ fn an_archive_of_more_than_4_gigabytes_says_its_sizes_in_64_bits() {
     bytes.extend([b"PK\x05\x06", &[0; 4][..], &[0xff; 12], &[0; 2]].concat());
     assert_eq!(values(&open(bytes).unwrap()), [0., 1., 2., 3., 4., 5.]);
 }
+
+/// A file as torch.save wrote it before PyTorch 1.6.
+fn old_file(tensors: &[u8], names: &[u8], storages: &[u8]) -> Vec<u8> {
+    let magic: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+    let machine = [b"\x80\x02}", &text("little_endian")[..], b"\x88s."].concat();
+    [magic, b"\x80\x02M\xe9\x03.", &machine, tensors, names, storages].concat()
+}
+
+#[test]
+fn a_file_of_the_old_form_is_read_and_refused_likewise() {
+    let pickle = dictionary(&tensor(6, 0, &[3, 2], &[1, 3]));
+    let names = [b"\x80\x02](", &text("0")[..], b"e."].concat();
+    let storages = [6u64.to_le_bytes().to_vec(), six()].concat();
+    let whole = old_file(&pickle, &names, &storages);
+    assert_eq!(values(&open(whole.clone()).unwrap()), [0., 3., 1., 4., 2., 5.]);
+    for end in 0..whole.len() {
+        assert!(open(whole[..end].to_vec()).is_err(), "{end}");
+    }
+    let other = |tensors: &[u8]| old_file(tensors, &names, &storages);
+    refused(other(&dictionary(b"cos\nsystem\n(tR")), "`os.system`");
+    refused(other(&dictionary(&tensor(6, 1, &[6], &[1]))), "beyond the 6 values");
+    refused(other(&dictionary(&tensor(5, 0, &[5], &[1]))), "which the tensors say has 5");
+    refused(old_file(&pickle, &names, &storages[..20]), "that the file does not hold");
+    refused(old_file(&pickle, b"\x80\x02].", b""), "`w` without its storage");
+    let stranger = [b"\x80\x02](", &text("1")[..], b"e."].concat();
+    refused(old_file(&pickle, &stranger, &storages), "that no tensor uses");
+    refused(b"\x80\x02}.".into(), "a pickle that torch.save did not write");
+}
