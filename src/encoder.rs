@@ -35,7 +35,6 @@ pub(crate) mod source;
 mod token_positions;
 pub(crate) mod tokenizer;
 pub(crate) mod tokenizer_file;
-#[expect(dead_code, reason = "weights are not yet read through it")]
 mod torch_file;
 mod weights;
 pub(crate) mod windows;

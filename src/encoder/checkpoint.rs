@@ -1,4 +1,4 @@
-//! A model folder: config.json, tokenizer.json, and model.safetensors (or its shards) or model.onnx.
+//! A model folder: config.json, a tokenizer, and model.safetensors (or its shards, or pytorch_model.bin) or model.onnx.
 
 use std::path::{Path, PathBuf};
 
@@ -46,7 +46,8 @@ pub(super) struct FusedModel {
 /// The blake3 hashes of the files that determine what a checkpoint computes.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CheckpointHashes {
-    /// model.safetensors or model.onnx; if several files hold the weights, the blake3 of their hashes.
+    /// model.safetensors, pytorch_model.bin or model.onnx; if several files hold the weights, the blake3 of their
+    /// hashes.
     pub weights: Digest,
     /// config.json; the hash of no bytes if a model.onnx has no config.json next to it.
     pub config: Digest,
@@ -57,7 +58,7 @@ pub struct CheckpointHashes {
 impl Checkpoint {
     /// Opens a folder, checks that its files exist, and hashes them. Weights are memory-mapped, not read into memory.
     ///
-    /// Uses the safetensors if there are any and our graph can run them; otherwise uses model.onnx.
+    /// Uses the safetensors, or else pytorch_model.bin, if our graph can run them; otherwise uses model.onnx.
     ///
     /// # Errors
     /// Returns an error if a file is missing or damaged, or if the folder holds neither a checkpoint of a supported
@@ -76,10 +77,10 @@ impl Checkpoint {
             if config_path.is_file() { Some(ConfigFile::read(&config_path)?) } else { None };
         let tokenizer = TokenizerFile::open(&folder.join("tokenizer.json"))?;
         let (model, weights) = match choose_weights(folder, config.as_ref()) {
-            Some(WeightsFile::Safetensors(path)) => {
-                // Without a model.onnx, config.json is required; with one, safetensors are chosen only if config.json
+            Some(WeightsFile::Fused(path)) => {
+                // Without a model.onnx, config.json is required; with one, these weights are chosen only if config.json
                 // allows it.
-                let config = config.as_ref().expect("safetensors are chosen with a config");
+                let config = config.as_ref().expect("such weights are chosen with a config");
                 let shape = config.fused_shape()?;
                 let (weights, hash) = Weights::open(&path)?;
                 (Model::Fused(FusedModel { shape, weights }), hash)
@@ -168,8 +169,8 @@ impl Checkpoint {
 
 /// The file through which a folder's weights are opened.
 pub(super) enum WeightsFile {
-    /// model.safetensors, or the index of its shards.
-    Safetensors(PathBuf),
+    /// Weights for our own graph: model.safetensors, pytorch_model.bin, or the index of shards of either.
+    Fused(PathBuf),
     /// model.onnx.
     Onnx(PathBuf),
 }
@@ -180,14 +181,13 @@ pub(super) fn find_weights(folder: &Path) -> Option<WeightsFile> {
     choose_weights(folder, config.ok().as_ref())
 }
 
-/// Chooses safetensors if our graph can run them or there is nothing else, and model.onnx otherwise: the export of a
-/// model that our graph cannot run may be next to its safetensors.
+/// Chooses safetensors or pytorch_model.bin if our graph can run them or there is nothing else, and model.onnx
+/// otherwise: the export of a model that our graph cannot run may be next to them.
 fn choose_weights(folder: &Path, config: Option<&ConfigFile>) -> Option<WeightsFile> {
     let onnx = onnx_model::find(folder);
     let runs_fused = || config.is_some_and(|config| config.fused_shape().is_ok());
-    let safetensors = weights::find(folder).filter(|_| onnx.is_none() || runs_fused());
-    let safetensors = safetensors.map(WeightsFile::Safetensors);
-    safetensors.or_else(|| onnx.map(WeightsFile::Onnx))
+    let fused = weights::find(folder).filter(|_| onnx.is_none() || runs_fused());
+    fused.map(WeightsFile::Fused).or_else(|| onnx.map(WeightsFile::Onnx))
 }
 
 /// Hashes the files of a model folder that determine its states, with blake3 as in [`CheckpointHashes`]; the hash of a
@@ -197,7 +197,7 @@ fn choose_weights(folder: &Path, config: Option<&ConfigFile>) -> Option<WeightsF
 /// Returns an error if a file, or a list of further files in it, cannot be read.
 pub(crate) fn hash_files(folder: &Path) -> Result<[(PathBuf, Option<Digest>); 3]> {
     let weights = match find_weights(folder) {
-        Some(WeightsFile::Safetensors(path)) => {
+        Some(WeightsFile::Fused(path)) => {
             let hash = weights::hash(&path)?;
             (path, Some(hash))
         }

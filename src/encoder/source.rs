@@ -15,6 +15,7 @@ use super::{
     checkpoint::{WeightsFile, find_weights},
     onnx_file, onnx_hash, onnx_model,
     tokenizer::TextTokenizer,
+    torch_file::TorchFile,
     weights,
     windows::Overflow,
 };
@@ -115,9 +116,10 @@ pub(super) const COMPANIONS: [&str; 3] =
 /// Checks every file of a checkpoint folder: those of its pull and those that an extraction would read.
 ///
 /// With a `source.json`, sizes and SHA-256 sums are compared. In any case, config.json must be JSON, tokenizer.json
-/// must open, and the weights that [`Checkpoint::open`](super::checkpoint::Checkpoint::open) would use must exist and
-/// be complete: every shard of an index, a safetensors file of the length that its header gives, a model.onnx with its
-/// external data. Only a folder without a model.onnx needs a config.json.
+/// must open, and the weights that
+/// [`Checkpoint::open`](super::checkpoint::Checkpoint::open) would use must exist and be complete: every shard of an
+/// index, a safetensors file of the length that its header gives, a pytorch_model.bin whose tensors are inside the file,
+/// a model.onnx with its external data. Only a folder without a model.onnx needs a config.json.
 ///
 /// # Errors
 /// Returns an error if the folder cannot be listed. Damage is not an error but part of the result.
@@ -164,8 +166,8 @@ pub fn verify(folder: &Path) -> Result<Verified> {
 fn weight_files(folder: &Path, found: WeightsFile) -> Vec<String> {
     // An unreadable index or model.onnx is itself reported as damaged.
     let (path, further) = match found {
-        WeightsFile::Safetensors(path) => {
-            let shards = if path.ends_with(weights::INDEX_FILE) {
+        WeightsFile::Fused(path) => {
+            let shards = if weights::is_index(&path) {
                 weights::shards(&path).unwrap_or_default()
             } else {
                 BTreeSet::new()
@@ -193,8 +195,7 @@ fn onnx_data(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn stands_for_weights(name: &str) -> bool {
-    [weights::SINGLE_FILE, weights::INDEX_FILE].contains(&name)
-        || onnx_model::PLACES.contains(&name)
+    weights::PLACES.contains(&name) || onnx_model::PLACES.contains(&name)
 }
 
 fn look_at(path: PathBuf, name: &str, recorded: Option<&SourceFile>) -> VerifiedFile {
@@ -229,8 +230,11 @@ fn damage(path: &Path, name: &str, recorded: Option<&SourceFile>) -> Option<Stri
         "tokenizer.json" => {
             TextTokenizer::open(path, 128, Overflow::Truncate).map(|_| ()).map_err(without_path)
         }
-        weights::INDEX_FILE => weights::shards(path).map(|_| ()).map_err(without_path),
+        weights::INDEX_FILE | weights::PYTORCH_INDEX => {
+            weights::shards(path).map(|_| ()).map_err(without_path)
+        }
         name if name.ends_with(".safetensors") => whole_safetensors(path),
+        name if weights::is_of_torch(Path::new(name)) => whole_torch_file(path),
         name if onnx_model::PLACES.contains(&name) => {
             onnx_data(path).map(|_| ()).map_err(without_path)
         }
@@ -264,6 +268,11 @@ fn whole_safetensors(path: &Path) -> Result<(), String> {
             bytes.len()
         )
     })
+}
+
+fn whole_torch_file(path: &Path) -> Result<(), String> {
+    let bytes = mmap::map(path).map_err(|error| error.to_string())?;
+    TorchFile::open(path, bytes).map(|_| ()).map_err(without_path)
 }
 
 #[cfg(test)]

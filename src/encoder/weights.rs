@@ -1,6 +1,8 @@
-//! The weights of a checkpoint: model.safetensors, or the shards listed in model.safetensors.index.json.
+//! The weights of a checkpoint: model.safetensors, or the shards listed in model.safetensors.index.json; without them
+//! pytorch_model.bin, or the shards listed in pytorch_model.bin.index.json.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
@@ -11,7 +13,10 @@ use half::{bf16, f16};
 use safetensors::{Dtype as StoredType, SafeTensors, tensor::TensorView};
 use serde::Deserialize;
 
-use super::family::PREFIXES;
+use super::{
+    family::PREFIXES,
+    torch_file::{StoredTensor, TorchFile},
+};
 use crate::error::{Error, Result};
 
 /// The file that holds all weights.
@@ -19,6 +24,19 @@ pub(super) const SINGLE_FILE: &str = "model.safetensors";
 
 /// The index that maps tensors to shards.
 pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
+
+/// The file that holds all weights in a folder without safetensors.
+pub(super) const PYTORCH_FILE: &str = "pytorch_model.bin";
+
+/// The index of the shards of [`PYTORCH_FILE`].
+pub(super) const PYTORCH_INDEX: &str = "pytorch_model.bin.index.json";
+
+/// The files through which weights are opened; of several that exist, the first.
+pub(super) const PLACES: [&str; 4] = [SINGLE_FILE, INDEX_FILE, PYTORCH_FILE, PYTORCH_INDEX];
+
+const SAFETENSORS: &str = ".safetensors";
+
+const PICKLED: &str = ".bin";
 
 const FETCH_AGAIN: &str = "the file is incomplete or not a safetensors file: fetch it again";
 
@@ -30,9 +48,22 @@ pub(super) struct Weights {
     prefix: &'static str,
 }
 
-struct WeightFile {
+/// A file of weights, in either format.
+pub(super) struct WeightFile {
     path: PathBuf,
-    bytes: Bytes,
+    content: WeightContent,
+}
+
+/// The content of a file, by its format.
+enum WeightContent {
+    Safetensors(Bytes),
+    Torch(TorchFile),
+}
+
+/// A tensor in a file.
+pub(super) enum WeightTensor<'f> {
+    Safetensors(TensorView<'f>),
+    Torch(&'f TorchFile, &'f StoredTensor),
 }
 
 #[derive(Deserialize)]
@@ -42,8 +73,18 @@ struct Index {
 
 /// Returns the file through which a folder's weights are opened: the single file, or the index of the shards.
 pub(super) fn find(folder: &Path) -> Option<PathBuf> {
-    let paths = [SINGLE_FILE, INDEX_FILE].map(|name| folder.join(name));
+    let paths = PLACES.map(|name| folder.join(name));
     paths.into_iter().find(|path| path.is_file())
+}
+
+/// Returns whether the file that [`find`] found is the index of shards.
+pub(super) fn is_index(found: &Path) -> bool {
+    [INDEX_FILE, PYTORCH_INDEX].iter().any(|name| found.ends_with(name))
+}
+
+/// Returns whether a file of weights is one of PyTorch's.
+pub(super) fn is_of_torch(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "bin")
 }
 
 /// Returns the blake3 of the weights that [`find`] found: that of the single file, or of the hashes of all shards,
@@ -62,6 +103,8 @@ impl Weights {
     /// Returns an error if a file is missing or damaged, or if the weights contain no encoder.
     pub(super) fn open(found: &Path) -> Result<(Weights, Digest)> {
         let (files, hash, index) = map_files(found)?;
+        let files = files.into_iter().map(|(path, bytes)| WeightFile::open(path, bytes));
+        let files = files.collect::<Result<Vec<WeightFile>>>()?;
         let mut weights =
             Weights { files, index: index.map(|index| (found.to_path_buf(), index)), prefix: "" };
         weights.prefix = weights.find_prefix()?;
@@ -76,11 +119,11 @@ impl Weights {
     pub(super) fn parameters(&self) -> Result<u64> {
         let mut parameters = 0;
         for file in &self.files {
-            for (name, view) in file.tensors()?.iter() {
+            for (name, tensor) in file.tensors()? {
                 let floating =
-                    matches!(view.dtype(), StoredType::F32 | StoredType::F16 | StoredType::BF16);
+                    matches!(tensor.dtype(), StoredType::F32 | StoredType::F16 | StoredType::BF16);
                 if floating && name.starts_with(self.prefix) {
-                    parameters += view.shape().iter().product::<usize>() as u64;
+                    parameters += tensor.shape().iter().product::<usize>() as u64;
                 }
             }
         }
@@ -110,31 +153,31 @@ impl Weights {
                 "fetch the checkpoint again, or name one whose config.json belongs to its weights",
             ));
         };
-        let tensors = file.tensors()?;
-        let view = tensors
-            .tensor(&full_name)
-            .or_else(|_| tensors.tensor(&old_name))
-            .map_err(|_| {
-                refuse(
-                    &file.path,
-                    format!("a tensor `{full_name}`"),
-                    "none of that name".into(),
-                    "fetch the checkpoint again, or name one whose config.json belongs to its weights",
-                )
-            })?;
-        if view.shape() != shape {
+        let tensor = match file.tensor(&full_name)? {
+            Some(tensor) => Some(tensor),
+            None => file.tensor(&old_name)?,
+        };
+        let tensor = tensor.ok_or_else(|| {
+            refuse(
+                &file.path,
+                format!("a tensor `{full_name}`"),
+                "none of that name".into(),
+                "fetch the checkpoint again, or name one whose config.json belongs to its weights",
+            )
+        })?;
+        if tensor.shape() != shape {
             return Err(refuse(
                 &file.path,
                 format!("`{full_name}` of shape {shape:?}, as config.json says"),
-                format!("{:?}", view.shape()),
+                format!("{:?}", tensor.shape()),
                 "name a folder whose config.json belongs to its weights",
             ));
         }
-        decode(&view).ok_or_else(|| {
+        decode(&tensor).ok_or_else(|| {
             refuse(
                 &file.path,
                 format!("`{full_name}` as f32, f16 or bf16"),
-                format!("{:?}", view.dtype()),
+                format!("{:?}", tensor.dtype()),
                 "use a checkpoint whose weights are floating point numbers",
             )
         })
@@ -155,8 +198,10 @@ impl Weights {
         for file in &self.files {
             let tensors = file.tensors()?;
             n_tensors += tensors.len();
-            let holds =
-                |prefix: &&str| tensors.tensor(&format!("{prefix}{word_embeddings}")).is_ok();
+            let holds = |prefix: &&str| {
+                let full_name = format!("{prefix}{word_embeddings}");
+                tensors.iter().any(|(name, _)| *name == full_name)
+            };
             found = found.or_else(|| PREFIXES.into_iter().find(holds));
         }
         found.ok_or_else(|| {
@@ -177,28 +222,97 @@ impl Weights {
 }
 
 impl WeightFile {
-    fn tensors(&self) -> Result<SafeTensors<'_>> {
-        SafeTensors::deserialize(&self.bytes).map_err(|error| {
+    /// Reads what a file with these contents declares.
+    ///
+    /// # Errors
+    /// Returns an error if a pytorch_model.bin is damaged or contains anything but tensors.
+    pub(super) fn open(path: PathBuf, bytes: Bytes) -> Result<WeightFile> {
+        let content = if is_of_torch(&path) {
+            WeightContent::Torch(TorchFile::open(&path, bytes)?)
+        } else {
+            WeightContent::Safetensors(bytes)
+        };
+        Ok(WeightFile { path, content })
+    }
+
+    /// Returns all tensors with their names.
+    fn tensors(&self) -> Result<Vec<(String, WeightTensor<'_>)>> {
+        Ok(match &self.content {
+            WeightContent::Safetensors(bytes) => {
+                let tensors = self.parsed(bytes)?.tensors().into_iter();
+                tensors.map(|(name, view)| (name, WeightTensor::Safetensors(view))).collect()
+            }
+            WeightContent::Torch(file) => {
+                let tensors = file.tensors();
+                tensors
+                    .map(|(name, tensor)| (name.into(), WeightTensor::Torch(file, tensor)))
+                    .collect()
+            }
+        })
+    }
+
+    /// Returns the tensor of a name.
+    ///
+    /// # Errors
+    /// Returns an error if the file is damaged.
+    pub(super) fn tensor(&self, name: &str) -> Result<Option<WeightTensor<'_>>> {
+        Ok(match &self.content {
+            WeightContent::Safetensors(bytes) => {
+                self.parsed(bytes)?.tensor(name).ok().map(WeightTensor::Safetensors)
+            }
+            WeightContent::Torch(file) => {
+                file.tensor(name).map(|tensor| WeightTensor::Torch(file, tensor))
+            }
+        })
+    }
+
+    fn parsed<'f>(&self, bytes: &'f Bytes) -> Result<SafeTensors<'f>> {
+        SafeTensors::deserialize(bytes).map_err(|error| {
             refuse(
                 &self.path,
                 "a whole safetensors file".into(),
-                format!("a damaged one of {} bytes ({error})", self.bytes.len()),
+                format!("a damaged one of {} bytes ({error})", bytes.len()),
                 FETCH_AGAIN,
             )
         })
     }
 }
 
+impl WeightTensor<'_> {
+    /// The size in each dimension.
+    pub(super) fn shape(&self) -> &[usize] {
+        match self {
+            WeightTensor::Safetensors(view) => view.shape(),
+            WeightTensor::Torch(_, tensor) => tensor.shape(),
+        }
+    }
+
+    /// The type of its values.
+    pub(super) fn dtype(&self) -> StoredType {
+        match self {
+            WeightTensor::Safetensors(view) => view.dtype(),
+            WeightTensor::Torch(_, tensor) => tensor.dtype(),
+        }
+    }
+
+    /// Returns the bytes of the values, row by row.
+    fn data(&self) -> Cow<'_, [u8]> {
+        match self {
+            WeightTensor::Safetensors(view) => Cow::Borrowed(view.data()),
+            WeightTensor::Torch(file, tensor) => file.data(tensor),
+        }
+    }
+}
+
 /// The mapped files, their hash, and the file of each tensor if there is an index.
-type Mapped = (Vec<WeightFile>, Digest, Option<BTreeMap<String, usize>>);
+type Mapped = (Vec<(PathBuf, Bytes)>, Digest, Option<BTreeMap<String, usize>>);
 
 fn map_files(found: &Path) -> Result<Mapped> {
-    if found.file_name().is_none_or(|name| name != INDEX_FILE) {
+    if !is_index(found) {
         let (bytes, hash) = fingerprint::map_and_hash(found)?;
-        let path = found.to_path_buf();
-        return Ok((vec![WeightFile { path, bytes }], hash, None));
+        return Ok((vec![(found.to_path_buf(), bytes)], hash, None));
     }
-    let weight_map = read_index(found)?;
+    let weight_map = read_index(found, ending_of_shards(found))?;
     let names: BTreeSet<&String> = weight_map.values().collect();
     let mut files = Vec::new();
     let mut hashes = String::new();
@@ -207,14 +321,14 @@ fn map_files(found: &Path) -> Result<Mapped> {
         if !path.is_file() {
             return Err(refuse(
                 &path,
-                format!("a file, because {INDEX_FILE} names it"),
+                "a file, because the index of shards names it".into(),
                 "no such file".into(),
                 "fetch this shard too: every shard of the checkpoint must lie beside the index",
             ));
         }
         let (bytes, hash) = fingerprint::map_and_hash(&path)?;
         hashes.push_str(&hash.to_string());
-        files.push(WeightFile { path, bytes });
+        files.push((path, bytes));
     }
     let numbers: BTreeMap<&String, usize> = names.into_iter().zip(0..).collect();
     let index = weight_map.iter().map(|(tensor, file)| (tensor.clone(), numbers[file])).collect();
@@ -226,10 +340,15 @@ fn map_files(found: &Path) -> Result<Mapped> {
 /// # Errors
 /// Returns an error if the file cannot be read or is not an index.
 pub(super) fn shards(index: &Path) -> Result<BTreeSet<String>> {
-    Ok(read_index(index)?.into_values().collect())
+    Ok(read_index(index, ending_of_shards(index))?.into_values().collect())
 }
 
-fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
+/// Returns how the names of the shards of an index end.
+fn ending_of_shards(index: &Path) -> &'static str {
+    if index.ends_with(PYTORCH_INDEX) { PICKLED } else { SAFETENSORS }
+}
+
+fn read_index(path: &Path, ending: &str) -> Result<BTreeMap<String, String>> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
     let expected = "an index of shards, as {\"weight_map\": {tensor: file}}";
     let damaged = |got: String| {
@@ -251,9 +370,8 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
         return Err(damaged(format!("the path `{name}` for a file name")));
     }
     // Under another name it could replace one of the checkpoint's other files.
-    let shard = |name: &str| name.ends_with(".safetensors");
-    if let Some(name) = index.weight_map.values().find(|name| !shard(name)) {
-        return Err(damaged(format!("`{name}`, which does not end with .safetensors")));
+    if let Some(name) = index.weight_map.values().find(|name| !name.ends_with(ending)) {
+        return Err(damaged(format!("`{name}`, which does not end with {ending}")));
     }
     Ok(index.weight_map)
 }
@@ -262,9 +380,13 @@ fn refuse(path: &Path, expected: String, got: String, hint: &str) -> Error {
     Error::Checkpoint { path: path.to_path_buf(), expected, got, hint: hint.into() }
 }
 
-fn decode(view: &TensorView<'_>) -> Option<Vec<f32>> {
-    let bytes = view.data();
-    Some(match view.dtype() {
+/// Returns the values of a tensor in f32, or `None` if they are not floating point numbers.
+pub(super) fn decode(tensor: &WeightTensor<'_>) -> Option<Vec<f32>> {
+    if !matches!(tensor.dtype(), StoredType::F32 | StoredType::F16 | StoredType::BF16) {
+        return None;
+    }
+    let bytes = tensor.data();
+    Some(match tensor.dtype() {
         StoredType::F32 => bytes
             .chunks_exact(4)
             .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
