@@ -170,7 +170,8 @@ impl Experiment {
             if checkpoints.iter().any(|open| open.folder == *folder) {
                 continue;
             }
-            let checkpoint = Checkpoint::open(folder).map_err(|error| own.naming_model(error))?;
+            let checkpoint =
+                own.extraction.checkpoint().map_err(|error| own.naming_model(error))?;
             if let Some(same) = checkpoints.iter().find(|open| open.hashes == checkpoint.hashes) {
                 return Err(own.refuse(
                     format!(

@@ -137,8 +137,8 @@ pub struct Embedder {
 }
 
 impl Embedder {
-    /// Loads a model folder: a Hugging Face checkpoint (`config.json`, `tokenizer.json`, `model.safetensors`), or a
-    /// folder with `model.onnx` and `tokenizer.json`.
+    /// Loads a model folder: a Hugging Face checkpoint (`config.json`, `tokenizer.json` or an older vocabulary, and
+    /// `model.safetensors` or `pytorch_model.bin`), or a folder with `model.onnx` and a tokenizer.
     ///
     /// # Errors
     /// Returns [`Error::Checkpoint`] if the folder is not a model that can be run, [`Error::Runtime`] if ONNX Runtime
@@ -155,6 +155,7 @@ impl Embedder {
             device: options.device.clone(),
             precision: options.precision,
             batch_tokens: options.batch_tokens,
+            lowercase: None,
             cache_dir: Default::default(),
             kinds: Vec::new(),
             layers: LayerChoice::of_numbers([]),

@@ -117,6 +117,9 @@ pub struct ModelSection {
     /// Maximum number of padded tokens in a batch; the device's default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_tokens: Option<usize>,
+    /// Whether the tokenizer converts texts to lower case; as its files say if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lowercase: Option<bool>,
 }
 
 /// `[data]`

@@ -64,6 +64,15 @@ impl Checkpoint {
     /// Returns an error if a file is missing or damaged, or if the folder holds neither a checkpoint of a supported
     /// family nor a model.onnx.
     pub fn open(folder: &Path) -> Result<Checkpoint> {
+        Checkpoint::open_in_case(folder, None)
+    }
+
+    /// Like [`Checkpoint::open`]; `lowercase` decides whether texts are converted to lower case, whatever the files of
+    /// the tokenizer say.
+    ///
+    /// # Errors
+    /// Returns an error in the same cases, and if `lowercase` is given for a tokenizer without such a choice.
+    pub fn open_in_case(folder: &Path, lowercase: Option<bool>) -> Result<Checkpoint> {
         refuse_name_on_hub(folder)?;
         let config_path = folder.join("config.json");
         let mut needed = vec!["config.json", "tokenizer.json"];
@@ -75,7 +84,7 @@ impl Checkpoint {
         }
         let config =
             if config_path.is_file() { Some(ConfigFile::read(&config_path)?) } else { None };
-        let tokenizer = TokenizerFile::open(&folder.join("tokenizer.json"))?;
+        let tokenizer = TokenizerFile::open_in_case(&folder.join("tokenizer.json"), lowercase)?;
         let (model, weights) = match choose_weights(folder, config.as_ref()) {
             Some(WeightsFile::Fused(path)) => {
                 // Without a model.onnx, config.json is required; with one, these weights are chosen only if config.json
@@ -191,11 +200,15 @@ fn choose_weights(folder: &Path, config: Option<&ConfigFile>) -> Option<WeightsF
 }
 
 /// Hashes the files of a model folder that determine its states, with blake3 as in [`CheckpointHashes`]; the hash of a
-/// missing file is `None`. The weights come first, then config.json and tokenizer.json.
+/// missing file is `None`. The weights come first, then config.json and the tokenizer, whose case `lowercase` decides
+/// if it is given.
 ///
 /// # Errors
 /// Returns an error if a file, or a list of further files in it, cannot be read.
-pub(crate) fn hash_files(folder: &Path) -> Result<[(PathBuf, Option<Digest>); 3]> {
+pub(crate) fn hash_files(
+    folder: &Path,
+    lowercase: Option<bool>,
+) -> Result<[(PathBuf, Option<Digest>); 3]> {
     let weights = match find_weights(folder) {
         Some(WeightsFile::Fused(path)) => {
             let hash = weights::hash(&path)?;
@@ -215,7 +228,7 @@ pub(crate) fn hash_files(folder: &Path) -> Result<[(PathBuf, Option<Digest>); 3]
     };
     let tokenizer_path = folder.join("tokenizer.json");
     let tokenizer = if tokenizer_path.is_file() {
-        Some(TokenizerFile::open(&tokenizer_path)?.blake3)
+        Some(TokenizerFile::open_in_case(&tokenizer_path, lowercase)?.blake3)
     } else {
         None
     };

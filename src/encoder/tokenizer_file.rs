@@ -85,6 +85,15 @@ impl TokenizerFile {
     /// Returns an error if a file cannot be read or is not JSON, there is no vocabulary, or the config of a tokenizer
     /// of another kind asks for a different case than tokenizer.json has.
     pub fn open(path: &Path) -> Result<TokenizerFile> {
+        TokenizerFile::open_in_case(path, None)
+    }
+
+    /// Like [`TokenizerFile::open`]; `lowercase` decides whether texts are converted to lower case, whatever the files
+    /// say.
+    ///
+    /// # Errors
+    /// Returns an error in the same cases, and if `lowercase` is given for a tokenizer without such a choice.
+    pub fn open_in_case(path: &Path, lowercase: Option<bool>) -> Result<TokenizerFile> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         let mut tokenizer: Value = parsed(path, &bytes, "a Hugging Face tokenizer.json")?;
         let vocabulary = count_ids(&tokenizer).ok_or_else(|| Error::Checkpoint {
@@ -102,13 +111,19 @@ impl TokenizerFile {
             });
         }
         check_sizes(path, &tokenizer)?;
-        let normalizer = normalizer_of_config(path, &tokenizer)?;
-        let json = match normalizer {
-            Some(normalizer) if tokenizer["normalizer"] != normalizer => {
-                tokenizer["normalizer"] = normalizer;
-                tokenizer.to_string().into_bytes()
+        let of_config = normalizer_of_config(path, &tokenizer)?;
+        let mut normalizer = of_config.unwrap_or_else(|| tokenizer["normalizer"].clone());
+        if let Some(lowercase) = lowercase {
+            if normalizer["type"] != "BertNormalizer" {
+                return Err(refuse_lowercase(path));
             }
-            _ => bytes,
+            normalizer["lowercase"] = lowercase.into();
+        }
+        let json = if tokenizer["normalizer"] == normalizer {
+            bytes
+        } else {
+            tokenizer["normalizer"] = normalizer;
+            tokenizer.to_string().into_bytes()
         };
         Ok(TokenizerFile {
             path: path.to_path_buf(),
@@ -116,6 +131,16 @@ impl TokenizerFile {
             vocabulary,
             json,
         })
+    }
+}
+
+/// Returns the error for `model.lowercase` where a tokenizer has no such choice.
+fn refuse_lowercase(path: &Path) -> Error {
+    Error::Checkpoint {
+        path: path.to_path_buf(),
+        expected: "a tokenizer that may convert texts to lower case, as BERT's, because model.lowercase is set".into(),
+        got: "one that has no such choice".into(),
+        hint: "leave model.lowercase out".into(),
     }
 }
 

@@ -11,10 +11,7 @@ pub use states::LayerError;
 
 use crate::{
     config::settings::Pipeline,
-    encoder::{
-        checkpoint::Checkpoint,
-        device::{self, Precision},
-    },
+    encoder::device::{self, Precision},
     error::{Error, Result},
     experiment::precision::{
         heads::{ComparedHead, evaluator},
@@ -103,7 +100,7 @@ pub fn report(
     progress: &dyn Progress,
 ) -> Result<PrecisionReport> {
     let dataset = checked_dataset(pipeline, progress)?;
-    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+    let checkpoint = pipeline.extraction.checkpoint()?;
     pipeline.check_length(&checkpoint)?;
     let mut rows: Vec<PrecisionRow> = PRECISIONS.map(PrecisionRow::new).to_vec();
     let mut runnable: Vec<(usize, Pipeline)> = Vec::new();

@@ -28,7 +28,6 @@ use serde_json::Value;
 use crate::{
     config::{parse::apply_override, settings::Pipeline},
     data::{Format, Record, Source, WantedFields, dataset::numbered, read},
-    encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     extraction::{export::export_records, extract::extract_with, machine::Machine},
     report::row_writer::{RowFormat, RowWriter, folder_of, require_other_file, write_output},
@@ -153,7 +152,7 @@ pub fn embed(
         }
         read(source, wanted(source))?.next().transpose()?;
     }
-    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+    let checkpoint = pipeline.extraction.checkpoint()?;
     let [state] = pipeline.stored_states(checkpoint.config.layers)?[..] else {
         unreachable!("the options of the command name one pooling and one layer");
     };

@@ -15,7 +15,6 @@ use frostbert_cache::{
 use crate::{
     config::settings::{ExtractionSettings, Pipeline},
     data::{SwallowedLines, dataset::read_all, require_texts},
-    encoder::checkpoint::Checkpoint,
     error::Result,
     extraction::extract::{inputs_for, warn_of_swallowed},
 };
@@ -64,7 +63,7 @@ pub fn export_records(
 fn for_model_of(pipeline: &Pipeline, cache: &CacheReader) -> Pipeline {
     let theirs = &cache.manifest().inputs;
     let has_made = |own: &Pipeline| {
-        let checkpoint = Checkpoint::open(&own.extraction.model);
+        let checkpoint = own.extraction.checkpoint();
         checkpoint.is_ok_and(|model| inputs_for(own, &model, &theirs.provider) == *theirs)
     };
     let mut models = pipeline.by_model();
@@ -75,7 +74,7 @@ fn for_model_of(pipeline: &Pipeline, cache: &CacheReader) -> Pipeline {
 /// Fails where the cache is not the one that the pipeline makes. Without the model nobody can tell, and a note says so.
 fn require_own(pipeline: &Pipeline, cache: &CacheReader, progress: &dyn Progress) -> Result<()> {
     let theirs = &cache.manifest().inputs;
-    let checkpoint = match Checkpoint::open(&pipeline.extraction.model) {
+    let checkpoint = match pipeline.extraction.checkpoint() {
         Ok(checkpoint) => checkpoint,
         Err(error) => {
             progress.note(&format!(

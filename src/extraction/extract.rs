@@ -58,7 +58,7 @@ pub fn extract(
     machine: &Machine,
     progress: &dyn Progress,
 ) -> Result<ExtractReport> {
-    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+    let checkpoint = pipeline.extraction.checkpoint()?;
     extract_with(&checkpoint, pipeline, machine, progress)
 }
 

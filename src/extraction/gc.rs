@@ -15,7 +15,6 @@ use frostbert_cache::{
 use crate::{
     config::{file::CacheSection, settings::Pipeline},
     data::dataset::read_all,
-    encoder::checkpoint::Checkpoint,
     error::Result,
     extraction::extract::inputs_for,
 };
@@ -37,8 +36,8 @@ impl NeededDocuments {
     pub fn by(pipelines: &[Pipeline], progress: &dyn Progress) -> Result<NeededDocuments> {
         let mut keys: HashMap<String, HashSet<Key>> = HashMap::new();
         for pipeline in pipelines.iter().flat_map(Pipeline::by_model) {
-            let checkpoint = Checkpoint::open(&pipeline.extraction.model)
-                .map_err(|error| pipeline.naming_model(error))?;
+            let checkpoint = pipeline.extraction.checkpoint();
+            let checkpoint = checkpoint.map_err(|error| pipeline.naming_model(error))?;
             progress.start("reading", None, "texts");
             let mut needed: HashSet<Key> = HashSet::new();
             for example in read_all(&pipeline.extraction.sources) {

@@ -240,7 +240,8 @@ fn cost(run: &RunFiles) -> TableView {
 fn encoder_parameters(run: &RunFiles) -> Option<u64> {
     let places = run.places().of_model(&run.file().model.path);
     let folder = places.into_iter().find(|place| place.is_dir())?;
-    let checkpoint = Checkpoint::open(&folder).ok()?;
+    let lowercase = run.lock.pipeline.model.lowercase;
+    let checkpoint = Checkpoint::open_in_case(&folder, lowercase).ok()?;
     if checkpoint.hashes != run.lock.model {
         return None;
     }

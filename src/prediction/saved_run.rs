@@ -66,7 +66,8 @@ impl SavedRun {
         relocation.apply(&mut file);
         let mut notes = found.notes;
         if relocation.model.is_none() {
-            notes.extend(places.find_model(&mut file.model.path, &lock.model));
+            let model = &mut file.model;
+            notes.extend(places.find_model(&mut model.path, model.lowercase, &lock.model));
         }
         if let Some(cache) = places.of_cache(&file.cache.dir, &lock.cache.fingerprint) {
             file.cache.dir = cache;
@@ -319,7 +320,7 @@ impl SavedRun {
         if !folder.exists() {
             return Err(self.no_model(folder));
         }
-        let checkpoint = Checkpoint::open(folder)?;
+        let checkpoint = self.pipeline.extraction.checkpoint()?;
         if checkpoint.hashes != self.lock.model {
             return Err(Error::Run {
                 path: self.folder.join(LOCK_FILE),

@@ -53,7 +53,7 @@ fn state_of(pipeline: &Pipeline, model_layers: usize) -> Result<StateId> {
 /// # Errors
 /// Returns an error if the model cannot run or a text has no tokens.
 pub fn compare(pipeline: &Pipeline, texts: [&str; 2], machine: &Machine) -> Result<f64> {
-    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+    let checkpoint = pipeline.extraction.checkpoint()?;
     let state = state_of(pipeline, checkpoint.config.layers)?;
     let states = encode(pipeline, &checkpoint, state, &texts, machine)?;
     Ok(cosine(states.row(0), states.row(1)))
@@ -89,7 +89,7 @@ pub fn nearest(
     machine: &Machine,
     progress: &dyn Progress,
 ) -> Result<Vec<Match>> {
-    let checkpoint = Checkpoint::open(&pipeline.extraction.model)?;
+    let checkpoint = pipeline.extraction.checkpoint()?;
     let state = state_of(pipeline, checkpoint.config.layers)?;
     let mut pipeline = pipeline.clone();
     pipeline.extraction.kinds = vec![state.kind];

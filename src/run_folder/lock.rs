@@ -286,7 +286,8 @@ impl Lock {
         let mut files: Vec<(PathBuf, &Digest, Option<Digest>)> = Vec::new();
         for (folder, model) in models {
             let expected = [&model.weights, &model.config, &model.tokenizer];
-            let hashed = checkpoint::hash_files(folder)?.into_iter().zip(expected);
+            let hashed = checkpoint::hash_files(folder, self.pipeline.model.lowercase)?;
+            let hashed = hashed.into_iter().zip(expected);
             files.extend(hashed.map(|((path, got), expected)| (path, expected, got)));
         }
         for file in &self.data {

@@ -116,17 +116,18 @@ impl RunPlaces {
     }
 
     /// If a model does not exist, changes its path to a folder with the same bytes, if one is found, and returns a
-    /// note.
+    /// note. `lowercase` is the `model.lowercase` of the run.
     pub(crate) fn find_model(
         &self,
         path: &mut PathBuf,
+        lowercase: Option<bool>,
         model: &CheckpointHashes,
     ) -> Option<String> {
         if path.exists() {
             return None;
         }
         let mut others = self.of_model(path).into_iter().skip(1);
-        let place = others.find(|place| is_model(place, model))?;
+        let place = others.find(|place| is_model(place, lowercase, model))?;
         let note = found_elsewhere(path, &place);
         *path = place;
         Some(note)
@@ -163,8 +164,8 @@ fn home_of(folder: &Path, run_dir: &Path) -> Option<PathBuf> {
 }
 
 /// Returns whether a folder contains the model with these hashes.
-fn is_model(folder: &Path, expected: &CheckpointHashes) -> bool {
-    let hashes = checkpoint::hash_files(folder);
+fn is_model(folder: &Path, lowercase: Option<bool>, expected: &CheckpointHashes) -> bool {
+    let hashes = checkpoint::hash_files(folder, lowercase);
     let expected = [&expected.weights, &expected.config, &expected.tokenizer];
     hashes.is_ok_and(|files| {
         files.iter().zip(expected).all(|((_, got), expected)| got.as_ref() == Some(expected))
@@ -186,7 +187,8 @@ impl Lock {
         relocation.apply(&mut self.pipeline);
         let mut notes = self.relocate_models(&places, relocation)?;
         if self.models.is_empty() && relocation.model.is_none() {
-            notes.extend(places.find_model(&mut self.pipeline.model.path, &self.model));
+            let model = &mut self.pipeline.model;
+            notes.extend(places.find_model(&mut model.path, model.lowercase, &self.model));
         }
         for file in &mut self.data {
             let old = relocation.path(&file.path);
@@ -236,7 +238,8 @@ impl Lock {
         for model in &mut self.models {
             let old = relocation.model.clone().unwrap_or_else(|| relocation.path(model.folder()));
             let mut path = old.clone();
-            notes.extend(places.find_model(&mut path, &model.model));
+            let lowercase = self.pipeline.model.lowercase;
+            notes.extend(places.find_model(&mut path, lowercase, &model.model));
             if self.pipeline.model.path == old {
                 self.pipeline.model.path.clone_from(&path);
             }

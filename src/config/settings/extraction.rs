@@ -33,6 +33,8 @@ pub(crate) struct ExtractionSettings {
     pub precision: Precision,
     /// Maximum number of padded tokens in a batch; the device's default if `None`.
     pub batch_tokens: Option<usize>,
+    /// Whether the tokenizer converts texts to lower case; as its files say if `None`.
+    pub lowercase: Option<bool>,
     /// The folder that caches are written to.
     pub cache_dir: PathBuf,
     /// The kinds of states to store for each layer.
@@ -57,6 +59,14 @@ pub(crate) struct ExtractionSettings {
 }
 
 impl ExtractionSettings {
+    /// Opens the checkpoint.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Checkpoint::open_in_case`].
+    pub(crate) fn checkpoint(&self) -> Result<Checkpoint> {
+        Checkpoint::open_in_case(&self.model, self.lowercase)
+    }
+
     /// Returns the checkpoint's tokenizer, which limits inputs to the length of these settings.
     ///
     /// # Errors
@@ -175,6 +185,7 @@ pub(super) fn check(
         device: model.device.clone(),
         precision: model.precision,
         batch_tokens: model.batch_tokens,
+        lowercase: model.lowercase,
         cache_dir: cache.dir.clone(),
         kinds,
         layers,
