@@ -35,6 +35,7 @@ pub(crate) mod source;
 mod token_positions;
 pub(crate) mod tokenizer;
 pub(crate) mod tokenizer_file;
+mod tokenizer_parts;
 mod torch_file;
 mod weights;
 pub(crate) mod windows;

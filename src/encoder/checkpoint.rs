@@ -10,7 +10,7 @@ use super::{
     hub_model::refuse_name_on_hub,
     onnx_hash,
     onnx_model::{self, OnnxModel},
-    tokenizer_file::TokenizerFile,
+    tokenizer_file::{self, TokenizerFile},
     weights::{self, Weights},
 };
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ pub struct Checkpoint {
     pub config: ModelConfig,
     /// The blake3 hash of each file.
     pub hashes: CheckpointHashes,
-    /// tokenizer.json as it was read and hashed.
+    /// The tokenizer as it was read, or built, and hashed.
     pub tokenizer: TokenizerFile,
     pub(super) model: Model,
 }
@@ -75,16 +75,16 @@ impl Checkpoint {
     pub fn open_in_case(folder: &Path, lowercase: Option<bool>) -> Result<Checkpoint> {
         refuse_name_on_hub(folder)?;
         let config_path = folder.join("config.json");
-        let mut needed = vec!["config.json", "tokenizer.json"];
-        if onnx_model::find(folder).is_some() {
-            needed.remove(0);
+        if onnx_model::find(folder).is_none() && !config_path.is_file() {
+            return Err(missing(folder, config_path));
         }
-        for name in needed {
-            check_is_file(folder, &folder.join(name))?;
+        let tokenizer_path = folder.join("tokenizer.json");
+        if !tokenizer_file::exists(&tokenizer_path) {
+            return Err(missing(folder, tokenizer_path));
         }
         let config =
             if config_path.is_file() { Some(ConfigFile::read(&config_path)?) } else { None };
-        let tokenizer = TokenizerFile::open_in_case(&folder.join("tokenizer.json"), lowercase)?;
+        let tokenizer = TokenizerFile::open_in_case(&tokenizer_path, lowercase)?;
         let (model, weights) = match choose_weights(folder, config.as_ref()) {
             Some(WeightsFile::Fused(path)) => {
                 // Without a model.onnx, config.json is required; with one, these weights are chosen only if config.json
@@ -227,28 +227,26 @@ pub(crate) fn hash_files(
         None
     };
     let tokenizer_path = folder.join("tokenizer.json");
-    let tokenizer = if tokenizer_path.is_file() {
-        Some(TokenizerFile::open_in_case(&tokenizer_path, lowercase)?.blake3)
+    let tokenizer = if tokenizer_file::exists(&tokenizer_path) {
+        let file = TokenizerFile::open_in_case(&tokenizer_path, lowercase)?;
+        (file.path, Some(file.blake3))
     } else {
-        None
+        (tokenizer_path, None)
     };
-    Ok([weights, (config_path, config), (tokenizer_path, tokenizer)])
+    Ok([weights, (config_path, config), tokenizer])
 }
 
 fn hash_config(path: &Path) -> Result<Digest> {
     Ok(if path.is_file() { fingerprint::hash_file(path)? } else { fingerprint::hash_bytes(b"") })
 }
 
-fn check_is_file(folder: &Path, path: &Path) -> Result<()> {
-    if path.is_file() { Ok(()) } else { Err(missing(folder, path.to_path_buf())) }
-}
-
 fn missing(folder: &Path, path: PathBuf) -> Error {
     Error::Checkpoint {
         expected: "a file".into(),
         got: if folder.is_dir() { "no such file" } else { "no such folder" }.into(),
-        hint: "set model.path to a folder with config.json, tokenizer.json and model.safetensors (or its shards, or model.onnx); \
-               `make setup` fetches the default model into models/minilm"
+        hint: "set model.path to a folder with config.json, tokenizer.json (or vocab.txt, or another vocabulary) and \
+               model.safetensors (or pytorch_model.bin, or model.onnx); `make setup` fetches the default model into \
+               models/minilm"
             .into(),
         path,
     }

@@ -15,6 +15,7 @@ use super::{
     checkpoint::{WeightsFile, find_weights},
     onnx_file, onnx_hash, onnx_model,
     tokenizer::TextTokenizer,
+    tokenizer_parts,
     torch_file::TorchFile,
     weights,
     windows::Overflow,
@@ -115,8 +116,8 @@ pub(super) const COMPANIONS: [&str; 3] =
 
 /// Checks every file of a checkpoint folder: those of its pull and those that an extraction would read.
 ///
-/// With a `source.json`, sizes and SHA-256 sums are compared. In any case, config.json must be JSON, tokenizer.json
-/// must open, and the weights that
+/// With a `source.json`, sizes and SHA-256 sums are compared. In any case, config.json must be JSON, tokenizer.json (or
+/// the vocabulary in its place) must open, and the weights that
 /// [`Checkpoint::open`](super::checkpoint::Checkpoint::open) would use must exist and be complete: every shard of an
 /// index, a safetensors file of the length that its header gives, a pytorch_model.bin whose tensors are inside the file,
 /// a model.onnx with its external data. Only a folder without a model.onnx needs a config.json.
@@ -125,8 +126,14 @@ pub(super) const COMPANIONS: [&str; 3] =
 /// Returns an error if the folder cannot be listed. Damage is not an error but part of the result.
 pub fn verify(folder: &Path) -> Result<Verified> {
     fs::read_dir(folder).map_err(Error::io("list", folder))?;
-    let mut names = BTreeSet::from(["tokenizer.json".to_string()]);
     let there = |name: &&str| folder.join(name).exists();
+    let mut names: BTreeSet<String> = BTreeSet::new();
+    if there(&"tokenizer.json") || !tokenizer_parts::exist(folder) {
+        names.insert("tokenizer.json".into());
+    } else {
+        let vocabularies = tokenizer_parts::VOCABULARIES.into_iter().chain(tokenizer_parts::BESIDE);
+        names.extend(vocabularies.filter(there).map(String::from));
+    }
     names.extend(COMPANIONS.into_iter().filter(there).map(String::from));
     if there(&"config.json") || onnx_model::find(folder).is_none() {
         names.insert("config.json".into());
@@ -227,8 +234,11 @@ fn damage(path: &Path, name: &str, recorded: Option<&SourceFile>) -> Option<Stri
     }
     let readable = match name {
         "config.json" => json_object(path),
-        "tokenizer.json" => {
-            TextTokenizer::open(path, 128, Overflow::Truncate).map(|_| ()).map_err(without_path)
+        "tokenizer.json" => whole_tokenizer(path),
+        name if tokenizer_parts::VOCABULARIES.contains(&name) => {
+            let tokenizer = path.with_file_name("tokenizer.json");
+            // Next to a tokenizer.json, nothing is read from a vocabulary.
+            if tokenizer.is_file() { Ok(()) } else { whole_tokenizer(&tokenizer) }
         }
         weights::INDEX_FILE | weights::PYTORCH_INDEX => {
             weights::shards(path).map(|_| ()).map_err(without_path)
@@ -258,6 +268,10 @@ fn json_object(path: &Path) -> Result<(), String> {
         .map_err(|error| {
             format!("expected a JSON object, got a file that cannot be parsed: {error}")
         })
+}
+
+fn whole_tokenizer(path: &Path) -> Result<(), String> {
+    TextTokenizer::open(path, 128, Overflow::Truncate).map(|_| ()).map_err(without_path)
 }
 
 fn whole_safetensors(path: &Path) -> Result<(), String> {

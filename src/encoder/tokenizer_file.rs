@@ -1,11 +1,15 @@
-//! Reads and hashes tokenizer.json as it is used, with the normaliser that tokenizer_config.json asks for.
+//! Reads and hashes tokenizer.json as it is used, with the normaliser that tokenizer_config.json asks for. Without a
+//! tokenizer.json, it is built from the files of older folders.
 
 use std::path::{Path, PathBuf};
 
 use frostbert_cache::fingerprint::{self, Digest};
 use serde_json::{Value, json};
 
-use super::config::{ConfigFile, MOST_SIZE};
+use super::{
+    config::{ConfigFile, MOST_SIZE},
+    tokenizer_parts::{self, BuiltTokenizer},
+};
 use crate::error::{Error, Result};
 
 /// The tokenizers that `transformers` (5.24) rebuilds from tokenizer_config.json with BERT's normaliser, whatever
@@ -64,10 +68,14 @@ const LONGEST_PIECE: usize = 1000;
 /// The JSON of a tokenizer.
 #[derive(Clone, Debug)]
 pub struct TokenizerFile {
-    /// The path of tokenizer.json.
+    /// The path of tokenizer.json, or of the vocabulary from which it was built.
     pub path: PathBuf,
     /// The blake3 of the JSON in use, which is that of the file unless tokenizer_config.json changes it.
     pub blake3: Digest,
+    /// Whether there is no tokenizer.json, and this one was built from the vocabulary in `path`.
+    pub is_built: bool,
+    /// What was taken although no file of the folder says so.
+    pub warning: Option<String>,
     /// One more than the highest id that the tokenizer gives.
     pub vocabulary: usize,
     pub(super) json: Vec<u8>,
@@ -80,6 +88,9 @@ impl TokenizerFile {
     /// `strip_accents` (the same as lower-casing if absent) and `tokenize_chinese_chars` (true if absent) replace the
     /// normaliser of tokenizer.json. The same happens here; without a tokenizer_config.json, tokenizer.json applies
     /// unchanged.
+    ///
+    /// If there is no tokenizer.json, it is built from a vocab.txt or another vocabulary in the folder, if there is
+    /// one.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read or is not JSON, there is no vocabulary, or the config of a tokenizer
@@ -94,54 +105,68 @@ impl TokenizerFile {
     /// # Errors
     /// Returns an error in the same cases, and if `lowercase` is given for a tokenizer without such a choice.
     pub fn open_in_case(path: &Path, lowercase: Option<bool>) -> Result<TokenizerFile> {
+        if exists(path) && !path.is_file() {
+            let folder = path.parent().unwrap_or(Path::new(""));
+            let BuiltTokenizer { path, json, warning } = tokenizer_parts::build(folder, lowercase)?;
+            let bytes = json.to_string().into_bytes();
+            let vocabulary = check(&path, &json)?;
+            return Ok(TokenizerFile::of(path, bytes, vocabulary, true, warning));
+        }
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         let mut tokenizer: Value = parsed(path, &bytes, "a Hugging Face tokenizer.json")?;
-        let vocabulary = count_ids(&tokenizer).ok_or_else(|| Error::Checkpoint {
-            path: path.to_path_buf(),
-            expected: "a Hugging Face tokenizer.json".into(),
-            got: "one without a vocabulary".into(),
-            hint: "fetch the checkpoint again".into(),
-        })?;
-        if vocabulary > MOST_SIZE {
-            return Err(Error::Checkpoint {
-                path: path.to_path_buf(),
-                expected: format!("ids of tokens below {MOST_SIZE}"),
-                got: format!("ids up to {}", vocabulary - 1),
-                hint: "fetch the tokenizer.json that belongs to the model".into(),
-            });
-        }
-        check_sizes(path, &tokenizer)?;
+        let vocabulary = check(path, &tokenizer)?;
         let of_config = normalizer_of_config(path, &tokenizer)?;
         let mut normalizer = of_config.unwrap_or_else(|| tokenizer["normalizer"].clone());
         if let Some(lowercase) = lowercase {
             if normalizer["type"] != "BertNormalizer" {
-                return Err(refuse_lowercase(path));
+                return Err(tokenizer_parts::refuse_lowercase(path));
             }
             normalizer["lowercase"] = lowercase.into();
         }
-        let json = if tokenizer["normalizer"] == normalizer {
+        let bytes = if tokenizer["normalizer"] == normalizer {
             bytes
         } else {
             tokenizer["normalizer"] = normalizer;
             tokenizer.to_string().into_bytes()
         };
-        Ok(TokenizerFile {
-            path: path.to_path_buf(),
-            blake3: fingerprint::hash_bytes(&json),
-            vocabulary,
-            json,
-        })
+        Ok(TokenizerFile::of(path.to_path_buf(), bytes, vocabulary, false, None))
+    }
+
+    fn of(
+        path: PathBuf,
+        json: Vec<u8>,
+        vocabulary: usize,
+        is_built: bool,
+        warning: Option<String>,
+    ) -> TokenizerFile {
+        let blake3 = fingerprint::hash_bytes(&json);
+        TokenizerFile { path, blake3, is_built, warning, vocabulary, json }
     }
 }
 
-/// Returns the error for `model.lowercase` where a tokenizer has no such choice.
-fn refuse_lowercase(path: &Path) -> Error {
-    Error::Checkpoint {
+/// Returns whether there is a tokenizer.json at a path, or a vocabulary next to it from which one can be built.
+pub(super) fn exists(path: &Path) -> bool {
+    path.is_file() || path.parent().is_some_and(tokenizer_parts::exist)
+}
+
+/// Checks a tokenizer.json, and returns one more than the highest id that it gives.
+fn check(path: &Path, tokenizer: &Value) -> Result<usize> {
+    let vocabulary = count_ids(tokenizer).ok_or_else(|| Error::Checkpoint {
         path: path.to_path_buf(),
-        expected: "a tokenizer that may convert texts to lower case, as BERT's, because model.lowercase is set".into(),
-        got: "one that has no such choice".into(),
-        hint: "leave model.lowercase out".into(),
+        expected: "a Hugging Face tokenizer.json".into(),
+        got: "one without a vocabulary".into(),
+        hint: "fetch the checkpoint again".into(),
+    })?;
+    if vocabulary > MOST_SIZE {
+        return Err(Error::Checkpoint {
+            path: path.to_path_buf(),
+            expected: format!("ids of tokens below {MOST_SIZE}"),
+            got: format!("ids up to {}", vocabulary - 1),
+            hint: "fetch the tokenizer.json that belongs to the model".into(),
+        });
     }
+    check_sizes(path, tokenizer)?;
+    Ok(vocabulary)
 }
 
 fn parsed(path: &Path, bytes: &[u8], what: &str) -> Result<Value> {
