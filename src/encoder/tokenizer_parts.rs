@@ -1,15 +1,17 @@
 //! Tokenizers of folders without a tokenizer.json, built from a vocabulary and the small files beside it.
 //!
-//! The result is what the tokenizer.json of such a model contains: built as `transformers` (5.24) does it.
+//! The result is what the tokenizer.json of such a model contains: built as `transformers` (5.24) does it, and for
+//! DeBERTa as its `convert_slow_tokenizer.py` does, which keeps the normalisation that the model was trained with.
 
 mod kinds;
+mod sentencepiece;
 mod settings;
 mod vocabulary;
 
 use std::path::{Path, PathBuf};
 
 use frostbert_cache::wording::counted;
-use kinds::{Algorithm, Frame, KINDS, TokenizerKind};
+use kinds::{Algorithm, Frame, KINDS, SentenceRules, TokenizerKind};
 use serde_json::{Value, json};
 use settings::{TokenizerSettings, without_fast};
 use vocabulary::Vocabulary;
@@ -18,7 +20,8 @@ use super::config::ConfigFile;
 use crate::error::{Error, Result};
 
 /// The files that a vocabulary may be in.
-pub(super) const VOCABULARIES: [&str; 2] = ["vocab.txt", "vocab.json"];
+pub(super) const VOCABULARIES: [&str; 5] =
+    ["vocab.txt", "vocab.json", "spm.model", "spiece.model", "sentencepiece.bpe.model"];
 
 /// Files that are read beside a vocabulary.
 pub(super) const BESIDE: [&str; 2] = ["merges.txt", "added_tokens.json"];
@@ -71,11 +74,15 @@ pub(super) fn build(folder: &Path, lowercase: Option<bool>) -> Result<BuiltToken
             Vocabulary::word_pieces(&path, unknown)
         }
         Algorithm::ByteLevel => Vocabulary::byte_pairs(&path),
+        Algorithm::SentencePiece(order, _) => {
+            Vocabulary::sentence_pieces(&path, order, &settings, defaults)
+        }
     };
-    let vocabulary = vocabulary.map_err(damaged)?;
+    let mut vocabulary = vocabulary.map_err(damaged)?;
     let (lower_cases, warning) = case_of(kind, &settings, &vocabulary, lowercase);
+    let further = std::mem::take(&mut vocabulary.marked);
     let n_pieces = vocabulary.len();
-    let added = settings.added_tokens(&vocabulary.ids(), n_pieces, defaults, Vec::new());
+    let added = settings.added_tokens(&vocabulary.ids(), n_pieces, defaults, further);
     let added = added.map_err(damaged)?;
     let post_processor = kind.post_processor(&settings, &added).map_err(damaged)?;
     let json = json!({
@@ -83,10 +90,10 @@ pub(super) fn build(folder: &Path, lowercase: Option<bool>) -> Result<BuiltToken
         "truncation": null,
         "padding": null,
         "added_tokens": added,
-        "normalizer": kind.normalizer(&settings, lower_cases),
+        "normalizer": kind.normalizer(&settings, lower_cases, &vocabulary),
         "pre_tokenizer": kind.pre_tokenizer(&settings),
         "post_processor": post_processor,
-        "decoder": kind.decoder(),
+        "decoder": kind.decoder(&settings),
         "model": vocabulary.model,
     });
     Ok(BuiltTokenizer { path, json, warning })
@@ -110,6 +117,7 @@ fn case_of(
     match (lowercase.or(settings.flag("do_lower_case")), kind.lower_cases) {
         (_, None) => (false, None),
         (Some(said), _) => (said, None),
+        (None, Some(default)) if kind.algorithm != Algorithm::WordPiece => (default, None),
         (None, Some(false)) => (false, None),
         (None, Some(true)) => match vocabulary.n_capitals() {
             0 => (true, None),
@@ -153,38 +161,89 @@ fn kind_of(folder: &Path, settings: &TokenizerSettings) -> Result<&'static Token
 }
 
 impl TokenizerKind {
-    fn normalizer(&self, settings: &TokenizerSettings, lower_cases: bool) -> Value {
-        match self.algorithm {
-            Algorithm::WordPiece => json!({
-                "type": "BertNormalizer",
-                "clean_text": true,
-                "handle_chinese_chars": settings.flag("tokenize_chinese_chars").unwrap_or(true),
-                "strip_accents": settings.flag("strip_accents"),
-                "lowercase": lower_cases,
-            }),
-            Algorithm::ByteLevel => Value::Null,
+    fn normalizer(
+        &self,
+        settings: &TokenizerSettings,
+        lower_cases: bool,
+        vocabulary: &Vocabulary,
+    ) -> Value {
+        let rules = match self.algorithm {
+            Algorithm::WordPiece => {
+                return json!({
+                    "type": "BertNormalizer",
+                    "clean_text": true,
+                    "handle_chinese_chars": settings.flag("tokenize_chinese_chars").unwrap_or(true),
+                    "strip_accents": settings.flag("strip_accents"),
+                    "lowercase": lower_cases,
+                });
+            }
+            Algorithm::ByteLevel => return Value::Null,
+            Algorithm::SentencePiece(_, rules) => rules,
+        };
+        let table = vocabulary.charsmap.as_ref();
+        let table =
+            table.map(|table| json!({ "type": "Precompiled", "precompiled_charsmap": table }));
+        let lower = lower_cases.then(|| json!({ "type": "Lowercase" }));
+        let mut parts: Vec<Value> = Vec::new();
+        match rules {
+            SentenceRules::Table => return table.unwrap_or_default(),
+            SentenceRules::Albert => {
+                parts.extend(["``", "''"].map(|quotes| {
+                    json!({ "type": "Replace", "pattern": { "String": quotes }, "content": "\"" })
+                }));
+                if settings.flag("keep_accents") != Some(true) {
+                    parts.extend(["NFKD", "StripAccents"].map(|name| json!({ "type": name })));
+                }
+                parts.extend(lower);
+                parts.extend(table);
+            }
+            SentenceRules::Deberta => {
+                parts.extend(lower);
+                parts.push(json!({ "type": "Strip", "strip_left": true, "strip_right": true }));
+                parts.extend(table);
+                parts.push(
+                    json!({ "type": "Replace", "pattern": { "Regex": " {2,}" }, "content": " " }),
+                );
+            }
         }
+        json!({ "type": "Sequence", "normalizers": parts })
     }
 
     fn pre_tokenizer(&self, settings: &TokenizerSettings) -> Value {
-        match self.algorithm {
-            Algorithm::WordPiece => json!({ "type": "BertPreTokenizer" }),
-            Algorithm::ByteLevel => json!({
-                "type": "ByteLevel",
-                "add_prefix_space": settings.flag("add_prefix_space").unwrap_or(false),
-                "trim_offsets": true,
-                "use_regex": true,
-            }),
+        let rules = match self.algorithm {
+            Algorithm::WordPiece => return json!({ "type": "BertPreTokenizer" }),
+            Algorithm::ByteLevel => {
+                return json!({
+                    "type": "ByteLevel",
+                    "add_prefix_space": settings.flag("add_prefix_space").unwrap_or(false),
+                    "trim_offsets": true,
+                    "use_regex": true,
+                });
+            }
+            Algorithm::SentencePiece(_, rules) => rules,
+        };
+        let mut parts: Vec<Value> = Vec::new();
+        match rules {
+            SentenceRules::Table | SentenceRules::Albert => {
+                parts.push(json!({ "type": "WhitespaceSplit" }));
+            }
+            SentenceRules::Deberta if settings.flag("split_by_punct") == Some(true) => {
+                parts.push(json!({ "type": "Punctuation", "behavior": "Isolated" }));
+            }
+            SentenceRules::Deberta => {}
         }
+        parts.push(metaspace(settings));
+        json!({ "type": "Sequence", "pretokenizers": parts })
     }
 
     /// Only needed to turn tokens back into texts, by other programs that read the tokenizer.json.
-    fn decoder(&self) -> Value {
+    fn decoder(&self, settings: &TokenizerSettings) -> Value {
         match self.algorithm {
             Algorithm::WordPiece => json!({ "type": "WordPiece", "prefix": "##", "cleanup": true }),
             Algorithm::ByteLevel => {
                 json!({ "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true })
             }
+            Algorithm::SentencePiece(..) => metaspace(settings),
         }
     }
 
@@ -197,8 +256,12 @@ impl TokenizerKind {
         settings: &TokenizerSettings,
         added: &[Value],
     ) -> Result<Value, String> {
+        let keys = match self.frame {
+            Frame::Typed | Frame::Roberta => ["cls_token", "sep_token"],
+            Frame::Doubled => ["bos_token", "eos_token"],
+        };
         let mut ends = Vec::new();
-        for key in ["cls_token", "sep_token"] {
+        for key in keys {
             let text = settings.special(key, self.special.text(key)).unwrap_or_default();
             let token = added.iter().find(|token| token["content"] == text);
             let id = token.and_then(|token| token["id"].as_u64());
@@ -222,7 +285,11 @@ impl TokenizerKind {
         let sequence = |id: &str, kind: u8| json!({ "Sequence": { "id": id, "type_id": kind } });
         let single = vec![special(start, 0), sequence("A", 0), special(end, 0)];
         let mut pair = single.clone();
-        pair.extend([sequence("B", 1), special(end, 1)]);
+        if self.frame == Frame::Typed {
+            pair.extend([sequence("B", 1), special(end, 1)]);
+        } else {
+            pair.extend([special(end, 0), sequence("B", 0), special(end, 0)]);
+        }
         let described = |text: &str, id: u64| json!({ "id": text, "ids": [id], "tokens": [text] });
         let mut special_tokens = serde_json::Map::new();
         special_tokens.insert(start.into(), described(start, start_id));
@@ -234,6 +301,12 @@ impl TokenizerKind {
             "special_tokens": special_tokens,
         }))
     }
+}
+
+fn metaspace(settings: &TokenizerSettings) -> Value {
+    let adds = settings.flag("add_prefix_space").unwrap_or(true);
+    let scheme = if adds { "always" } else { "never" };
+    json!({ "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": true })
 }
 
 fn refuse(path: &Path, expected: String, got: String, hint: &str) -> Error {

@@ -1,6 +1,6 @@
 //! The kinds of tokenizers that can be built, as data.
 
-use super::settings::SpecialTokens;
+use super::{settings::SpecialTokens, vocabulary::PieceOrder};
 
 /// A kind of tokenizer.
 pub(super) struct TokenizerKind {
@@ -22,6 +22,18 @@ pub(super) struct TokenizerKind {
 pub(super) enum Algorithm {
     WordPiece,
     ByteLevel,
+    SentencePiece(PieceOrder, SentenceRules),
+}
+
+/// How a text is prepared for the pieces of a SentencePiece model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SentenceRules {
+    /// XLM-RoBERTa's: replaced by the model's own table, then split at white space.
+    Table,
+    /// ALBERT's: quotes made alike, accents and case removed first.
+    Albert,
+    /// DeBERTa's: stripped, the table, and spaces joined.
+    Deberta,
 }
 
 /// The special tokens around a text and a pair of texts.
@@ -30,6 +42,8 @@ pub(super) enum Frame {
     /// `[CLS] A [SEP]`, and `B [SEP]` of type 1.
     Typed,
     /// `<s> A </s>`, and `</s> B </s>`, all of type 0.
+    Doubled,
+    /// The same, by the part of tokenizer.json that also leaves white space out of the places of tokens.
     Roberta,
 }
 
@@ -58,7 +72,7 @@ const ROBERTA_TOKENS: SpecialTokens = SpecialTokens {
 };
 
 /// All kinds that can be built.
-pub(super) static KINDS: [TokenizerKind; 3] = [
+pub(super) static KINDS: [TokenizerKind; 7] = [
     TokenizerKind {
         classes: &[
             "BertTokenizer",
@@ -110,5 +124,63 @@ pub(super) static KINDS: [TokenizerKind; 3] = [
         special: ROBERTA_TOKENS,
         frame: Frame::Roberta,
         lower_cases: None,
+    },
+    TokenizerKind {
+        classes: &["XLMRobertaTokenizer"],
+        model_types: &["xlm-roberta"],
+        files: &["sentencepiece.bpe.model"],
+        algorithm: Algorithm::SentencePiece(PieceOrder::XlmRoberta, SentenceRules::Table),
+        special: ROBERTA_TOKENS,
+        frame: Frame::Doubled,
+        lower_cases: None,
+    },
+    TokenizerKind {
+        classes: &["CamembertTokenizer"],
+        model_types: &["camembert"],
+        files: &["sentencepiece.bpe.model"],
+        algorithm: Algorithm::SentencePiece(PieceOrder::Camembert, SentenceRules::Table),
+        special: SpecialTokens { mask_takes_space: true, ..ROBERTA_TOKENS },
+        frame: Frame::Doubled,
+        lower_cases: None,
+    },
+    TokenizerKind {
+        classes: &["DebertaV2Tokenizer"],
+        model_types: &["deberta-v2"],
+        files: &["spm.model"],
+        algorithm: Algorithm::SentencePiece(PieceOrder::OfModel, SentenceRules::Deberta),
+        special: SpecialTokens {
+            texts: &[
+                ("bos_token", "[CLS]"),
+                ("eos_token", "[SEP]"),
+                ("unk_token", "[UNK]"),
+                ("sep_token", "[SEP]"),
+                ("pad_token", "[PAD]"),
+                ("cls_token", "[CLS]"),
+                ("mask_token", "[MASK]"),
+            ],
+            mask_takes_space: false,
+        },
+        frame: Frame::Typed,
+        lower_cases: Some(false),
+    },
+    TokenizerKind {
+        classes: &["AlbertTokenizer"],
+        model_types: &["albert"],
+        files: &["spiece.model"],
+        algorithm: Algorithm::SentencePiece(PieceOrder::OfModel, SentenceRules::Albert),
+        special: SpecialTokens {
+            texts: &[
+                ("bos_token", "[CLS]"),
+                ("eos_token", "[SEP]"),
+                ("unk_token", "<unk>"),
+                ("sep_token", "[SEP]"),
+                ("pad_token", "<pad>"),
+                ("cls_token", "[CLS]"),
+                ("mask_token", "[MASK]"),
+            ],
+            mask_takes_space: false,
+        },
+        frame: Frame::Typed,
+        lower_cases: Some(true),
     },
 ];

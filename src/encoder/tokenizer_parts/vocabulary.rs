@@ -4,10 +4,31 @@ use std::{collections::HashMap, path::Path};
 
 use serde_json::{Map, Value, json};
 
-/// A vocabulary.
+use super::{
+    sentencepiece::{self, PieceKind, SentencePieceModel},
+    settings::{SpecialTokens, TokenizerSettings, described},
+};
+
+/// A vocabulary with what its own file says about texts.
 pub(super) struct Vocabulary {
     /// The `model` of tokenizer.json.
     pub(super) model: Value,
+    /// A SentencePiece table of replacements, in base64.
+    pub(super) charsmap: Option<String>,
+    /// The tokens that the vocabulary marks as never to be split.
+    pub(super) marked: Vec<Value>,
+}
+
+/// The order of the pieces of a SentencePiece model in the vocabulary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PieceOrder {
+    /// As in the model.
+    OfModel,
+    /// fairseq's dictionary: its own special tokens in place of the first three pieces, and a token for masks at the
+    /// end.
+    XlmRoberta,
+    /// Likewise with another dictionary, in place of the first piece.
+    Camembert,
 }
 
 impl Vocabulary {
@@ -74,8 +95,64 @@ impl Vocabulary {
         })))
     }
 
+    /// Reads a SentencePiece model.
+    ///
+    /// # Errors
+    /// Describes what is wrong with the file.
+    pub(super) fn sentence_pieces(
+        path: &Path,
+        order: PieceOrder,
+        settings: &TokenizerSettings,
+        defaults: &SpecialTokens,
+    ) -> Result<Vocabulary, String> {
+        let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+        let SentencePieceModel { pieces, charsmap } = sentencepiece::read(&bytes)?;
+        let special = |key: &str| {
+            let default = defaults.text(key);
+            (settings.special(key, default).unwrap_or(default), 0.0)
+        };
+        let (first, n_replaced, last) = match order {
+            PieceOrder::OfModel => (Vec::new(), 0, None),
+            PieceOrder::XlmRoberta => {
+                let first = ["bos_token", "pad_token", "eos_token", "unk_token"].map(special);
+                (first.to_vec(), 3, Some(special("mask_token")))
+            }
+            PieceOrder::Camembert => {
+                let (pad, unknown) = (special("pad_token"), special("unk_token"));
+                let [start, end] = [("<s>NOTUSED", 0.0), ("</s>NOTUSED", 0.0)];
+                let first = vec![start, pad, end, unknown, ("<unk>NOTUSED", -100.0)];
+                (first, 1, Some(special("mask_token")))
+            }
+        };
+        if pieces.len() <= n_replaced {
+            return Err(format!("a SentencePiece model of {} pieces", pieces.len()));
+        }
+        let unknown = match order {
+            PieceOrder::OfModel => {
+                pieces.iter().position(|piece| piece.kind == PieceKind::Unknown).unwrap_or_default()
+            }
+            PieceOrder::XlmRoberta | PieceOrder::Camembert => 3,
+        };
+        let marked = pieces
+            .iter()
+            .filter(|piece| matches!(piece.kind, PieceKind::Control | PieceKind::UserDefined));
+        let marked = marked.map(|piece| {
+            let given = json!({ "normalized": false });
+            described(&piece.text, &given, piece.kind == PieceKind::Control)
+        });
+        let marked = marked.collect();
+        let own = pieces[n_replaced..].iter().map(|piece| (piece.text.as_str(), piece.score));
+        let all = first.into_iter().chain(own).chain(last);
+        let vocab: Vec<Value> =
+            all.map(|(piece, score)| json!([piece, f64::from(score)])).collect();
+        let model =
+            json!({ "type": "Unigram", "unk_id": unknown, "byte_fallback": false, "vocab": vocab });
+        let charsmap = (!charsmap.is_empty()).then(|| base64(&charsmap));
+        Ok(Vocabulary { charsmap, marked, ..Vocabulary::of_model(model) })
+    }
+
     fn of_model(model: Value) -> Vocabulary {
-        Vocabulary { model }
+        Vocabulary { model, charsmap: None, marked: Vec::new() }
     }
 
     /// Returns the pieces with their ids.
@@ -85,6 +162,9 @@ impl Vocabulary {
                 let id = |id: &Value| id.as_u64().unwrap_or_default() as usize;
                 pieces.iter().map(|(piece, number)| (piece.as_str(), id(number))).collect()
             }
+            Value::Array(pieces) => {
+                pieces.iter().zip(0..).map(|(piece, id)| (text_of(piece), id)).collect()
+            }
             _ => HashMap::new(),
         }
     }
@@ -93,6 +173,7 @@ impl Vocabulary {
     pub(super) fn len(&self) -> usize {
         match &self.model["vocab"] {
             Value::Object(pieces) => pieces.len(),
+            Value::Array(pieces) => pieces.len(),
             _ => 0,
         }
     }
@@ -107,14 +188,48 @@ impl Vocabulary {
     }
 }
 
+/// Returns the text of a piece with its score.
+fn text_of(piece: &Value) -> &str {
+    piece[0].as_str().unwrap_or_default()
+}
+
 fn read_text(path: &Path) -> Result<String, String> {
     let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
     String::from_utf8(bytes).map_err(|_| "a file that is not UTF-8".into())
 }
 
+/// Encodes bytes in base64.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let byte = |place: usize| u32::from(three.get(place).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for place in 0..4 {
+            // One byte makes two digits, two make three.
+            text.push(if place <= three.len() {
+                char::from(DIGITS[((bits >> (18 - 6 * place)) & 63) as usize])
+            } else {
+                '='
+            });
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn base64_is_that_of_rfc_4648() {
+        for (bytes, expected) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
+        {
+            assert_eq!(base64(bytes.as_bytes()), expected);
+        }
+        assert_eq!(base64(&[0xff, 0xef, 0xbe]), "/+++");
+    }
 
     #[test]
     fn capitals_are_those_that_lower_casing_would_change() {
