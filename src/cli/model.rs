@@ -14,6 +14,7 @@ use frostbert::{
             checkpoint::Checkpoint,
             device::Precision,
             source::{Verified, verify},
+            tokenizer_file::TokenizerFile,
         },
         head::size::{head_sizes, training_bytes},
     },
@@ -106,6 +107,14 @@ fn verified_text(folder: &Path, verified: &Verified) -> String {
     text
 }
 
+/// Says from what a tokenizer was built, and what was taken although no file says so.
+fn built_tokenizer(tokenizer: &TokenizerFile) -> String {
+    let path = tokenizer.path.display();
+    let warning = tokenizer.warning.iter().map(|warning| format!("warning: {warning}\n"));
+    format!("tokenizer: built from {path}, as there is no tokenizer.json\n")
+        + &warning.collect::<String>()
+}
+
 fn info(folder: &Path, classes: usize, context: &Context) -> Result<ExitCode> {
     let checkpoint = Checkpoint::open(folder)?;
     let config = &checkpoint.config;
@@ -128,6 +137,7 @@ fn info(folder: &Path, classes: usize, context: &Context) -> Result<ExitCode> {
             "intermediate": config.intermediate,
             "max_tokens": config.max_tokens,
             "graphs": { "cpu": cpu, "cpu_int8": int8, "cuda": cuda },
+            "tokenizer": checkpoint.tokenizer.path.display().to_string(),
             "heads": heads,
             "fine_tuning": { "trainable": fine_tuned, "training_bytes": training_bytes(fine_tuned) },
         }))?;
@@ -150,6 +160,10 @@ fn info(folder: &Path, classes: usize, context: &Context) -> Result<ExitCode> {
         HumanCount(parameters),
         int8.map_or(String::new(), |graph| format!(", with 8-bit weights {graph}")),
     );
+    let tokenizer = &checkpoint.tokenizer;
+    if tokenizer.is_built {
+        text.insert_str(0, &built_tokenizer(tokenizer));
+    }
     let mut lines =
         vec![["what is trained", "trainable", "training memory", ""].map(String::from).to_vec()];
     for head in &heads {

@@ -142,6 +142,11 @@ impl TokenizerFile {
         let blake3 = fingerprint::hash_bytes(&json);
         TokenizerFile { path, blake3, is_built, warning, vocabulary, json }
     }
+
+    /// Returns the tokenizer.json that was built, if one was.
+    pub(crate) fn built_json(&self) -> Option<&[u8]> {
+        self.is_built.then_some(&self.json[..])
+    }
 }
 
 /// Returns whether there is a tokenizer.json at a path, or a vocabulary next to it from which one can be built.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use frostbert_cache::{
-    about::About,
+    about::{About, keep_tokenizer},
     fingerprint::{FingerprintInputs, Key},
     index::DocumentIndex,
     manifest::{Manifest, caches_in},
@@ -82,6 +82,9 @@ pub(crate) fn extract_with(
         None => compute_missing(&mut lazy, &devices, &inputs, &states, progress)?,
     };
     about(checkpoint).note(&folder);
+    if let Some(json) = checkpoint.tokenizer.built_json() {
+        keep_tokenizer(&folder, json);
+    }
     let ExtractionOutcome { counts, computed, totals } = done;
     let seconds = start.elapsed().as_secs_f64();
     Ok(ExtractReport {
@@ -124,6 +127,9 @@ pub(super) fn enter<'a>(
     progress: &dyn Progress,
 ) -> Result<Entered<'a>> {
     let settings = &pipeline.extraction;
+    if let Some(warning) = &checkpoint.tokenizer.warning {
+        progress.warn(warning);
+    }
     let states = pipeline.check_model(checkpoint)?;
     let layers = states.iter().map(|state| state.layer).collect();
     let mut lazy =

@@ -18,6 +18,10 @@ use crate::{
 /// The file name in the cache folder.
 pub(crate) const ABOUT_FILE: &str = "about.json";
 
+/// The file name of a tokenizer that was built for a model whose folder has none. It is for people and other programs:
+/// its hash is in the fingerprint, but it is never read.
+pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
+
 /// Names and revisions are shorter.
 const MOST_BYTES: u64 = 64 * 1024;
 
@@ -52,6 +56,14 @@ impl About {
     }
 }
 
+/// Keeps a tokenizer.json that was built for the model of a cache.
+pub fn keep_tokenizer(folder: &Path, json: &[u8]) {
+    let path = folder.join(TOKENIZER_FILE);
+    if !fs::read(&path).is_ok_and(|kept| kept == json) {
+        let _ = write_file(&path, json);
+    }
+}
+
 /// Notes that a cache is being used, now.
 pub fn note_use(folder: &Path) {
     let mut options = OpenOptions::new();
@@ -72,6 +84,15 @@ mod tests {
     use std::{fs::File, time::Duration};
 
     use super::*;
+
+    #[test]
+    fn the_tokenizer_of_the_model_is_kept_as_it_is_now() {
+        let folder = tempfile::tempdir().unwrap();
+        for json in [&b"{}"[..], b"{}", b"{\"a\": 1}"] {
+            keep_tokenizer(folder.path(), json);
+            assert_eq!(fs::read(folder.path().join("tokenizer.json")).unwrap(), json);
+        }
+    }
 
     #[test]
     fn a_use_is_the_time_of_the_file_and_keeps_what_it_says() {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    about::ABOUT_FILE,
+    about::{ABOUT_FILE, TOKENIZER_FILE},
     durable::remove_file,
     error::{Error, Result},
     manifest::{MANIFEST, Manifest, shard_number},
@@ -60,7 +60,7 @@ pub(crate) fn remove_batch_logs(folder: &Path) -> Result<()> {
 /// Returns an error if a file cannot be removed.
 pub(crate) fn remove_cache(folder: &Path) -> Result<()> {
     // The lock last: it is held until then.
-    for name in [MANIFEST, ABOUT_FILE, LOCK_FILE] {
+    for name in [MANIFEST, ABOUT_FILE, TOKENIZER_FILE, LOCK_FILE] {
         remove_file(&folder.join(name))?;
     }
     remove_folder(folder)
@@ -91,7 +91,8 @@ fn refuse_linked_shards(folder: &Path, manifest: &Manifest) -> Result<()> {
 fn is_leftover(name: &str) -> bool {
     match name.strip_prefix(ASIDE) {
         Some(name) => {
-            shard_number(name).is_some() || [MANIFEST, ABOUT_FILE].contains(&name) || is_plan(name)
+            let files = [MANIFEST, ABOUT_FILE, TOKENIZER_FILE];
+            shard_number(name).is_some() || files.contains(&name) || is_plan(name)
         }
         None => shard_number(name).is_some(),
     }
