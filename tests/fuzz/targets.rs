@@ -47,7 +47,7 @@ const fn with_made(target: Target, made: fn() -> Vec<Vec<u8>>) -> Target {
 use Syntax::{Bytes, Json, Text, Toml};
 
 /// All doors.
-pub(crate) static TARGETS: [Target; 31] = [
+pub(crate) static TARGETS: [Target; 33] = [
     with(target("pipeline", Toml, pipeline::file), pipeline::shipped),
     target("overrides", Text, pipeline::overrides),
     target("labels", Text, pipeline::labels),
@@ -83,9 +83,11 @@ pub(crate) static TARGETS: [Target; 31] = [
     with(target("weights_index", Json, model::index), || {
         model::files("model.safetensors.index.json")
     }),
+    with(target("torch_weights", Bytes, model::torch_weights), model::small_torch_weights),
     with(target("onnx", Bytes, model::onnx), || model::files("model.onnx")),
     with(target("tokenizer", Json, model::tokenizer), || model::files("tokenizer.json")),
     target("tokenizer_config", Json, model::tokenizer_config),
+    with(target("sentencepiece", Bytes, model::sentencepiece), model::sentencepiece_models),
     target("windows", Text, model::windows),
     target("source", Json, model::provenance),
     target("hub", Json, download::listing),

@@ -46,7 +46,7 @@ fn family(name: &str) -> PathBuf {
 }
 
 /// The token ids and token types of a text.
-type Window = (Vec<u32>, Vec<u8>);
+pub(crate) type Window = (Vec<u32>, Vec<u8>);
 
 struct Expected {
     window: Window,
@@ -79,7 +79,7 @@ fn expected(folder: &Path) -> Vec<Expected> {
         .collect()
 }
 
-fn open_session(checkpoint: &Checkpoint, layers: &[usize]) -> EncoderSession {
+pub(crate) fn open_session(checkpoint: &Checkpoint, layers: &[usize]) -> EncoderSession {
     let options = SessionOptions {
         provider: Provider::Cpu,
         precision: Precision::F32,
@@ -90,7 +90,11 @@ fn open_session(checkpoint: &Checkpoint, layers: &[usize]) -> EncoderSession {
 }
 
 /// Returns the states by window and layer, without padding.
-fn run(session: &mut EncoderSession, windows: &[&Window], hidden: usize) -> Vec<Vec<Vec<f32>>> {
+pub(crate) fn run(
+    session: &mut EncoderSession,
+    windows: &[&Window],
+    hidden: usize,
+) -> Vec<Vec<Vec<f32>>> {
     let batch = TokenBatch::new(windows.iter().map(|(ids, types)| (&ids[..], &types[..])));
     let mut states = vec![Vec::new(); windows.len()];
     session

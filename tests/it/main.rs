@@ -48,6 +48,7 @@ mod misleading_messages;
 mod moved;
 mod multitask;
 mod not_plain_files;
+mod old_forms;
 mod output_failures;
 mod parquet_files;
 mod precision;

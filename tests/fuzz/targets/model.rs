@@ -32,6 +32,18 @@ pub(super) fn small_weights() -> Vec<PathBuf> {
     folders.map(|folder| base::fixture(folder).join("model.safetensors")).into()
 }
 
+/// Weights as torch.save writes them, in its form of today and before.
+pub(super) fn small_torch_weights() -> Vec<PathBuf> {
+    let folder = base::fixture("old_forms/weights");
+    ["f16.bin", "old_names.bin", "legacy.bin"].map(|name| folder.join(name)).into()
+}
+
+/// Vocabularies of two kinds of tokenizers.
+pub(super) fn sentencepiece_models() -> Vec<PathBuf> {
+    let folder = base::fixture("old_forms/tokenizers");
+    ["albert/spiece.model", "deberta_v2/spm.model"].map(|name| folder.join(name)).into()
+}
+
 /// Copies of small checkpoints, in which one file is damaged.
 fn damaged(scratch: &Path, fixtures: &[&str], name: &'static str) -> Execute {
     let folders: Vec<PathBuf> = fixtures.iter().map(|fixture| scratch.join(fixture)).collect();
@@ -69,6 +81,10 @@ pub(super) fn config(scratch: &Path) -> Execute {
 
 pub(super) fn weights(scratch: &Path) -> Execute {
     damaged(scratch, &["tiny_bert"], "model.safetensors")
+}
+
+pub(super) fn torch_weights(scratch: &Path) -> Execute {
+    damaged(scratch, &["old_forms/weights"], "pytorch_model.bin")
 }
 
 pub(super) fn index(scratch: &Path) -> Execute {
@@ -117,6 +133,16 @@ pub(super) fn tokenizer_config(scratch: &Path) -> Execute {
             accepted |= tokenise(&folder.join("tokenizer.json"));
         }
         accepted
+    })
+}
+
+pub(super) fn sentencepiece(scratch: &Path) -> Execute {
+    let folder = scratch.join("old_forms");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("config.json"), r#"{"model_type": "deberta-v2"}"#).unwrap();
+    Box::new(move |bytes, _| {
+        fs::write(folder.join("spm.model"), bytes).unwrap();
+        tokenise(&folder.join("tokenizer.json"))
     })
 }
 
