@@ -30,6 +30,7 @@ pub(crate) mod provider;
 pub(crate) mod quantize;
 mod relative_bias;
 pub(crate) mod runtime;
+pub(crate) mod sentence_folder;
 pub(crate) mod session;
 pub(crate) mod source;
 mod token_positions;

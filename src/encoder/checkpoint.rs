@@ -10,6 +10,7 @@ use super::{
     hub_model::refuse_name_on_hub,
     onnx_hash,
     onnx_model::{self, OnnxModel},
+    sentence_folder::encoder_folder,
     tokenizer_file::{self, TokenizerFile},
     weights::{self, Weights},
 };
@@ -18,7 +19,7 @@ use crate::error::{Error, Result};
 /// An opened checkpoint: its shape, its weights (memory-mapped, not read), and the hashes of its files. ONNX Runtime
 /// need not be loaded.
 pub struct Checkpoint {
-    /// The folder.
+    /// The folder of the model.
     pub folder: PathBuf,
     /// What is known about the encoder's shape.
     pub config: ModelConfig,
@@ -57,6 +58,7 @@ pub struct CheckpointHashes {
 
 impl Checkpoint {
     /// Opens a folder, checks that its files exist, and hashes them. Weights are memory-mapped, not read into memory.
+    /// The files of a sentence-transformers folder are those of its first module.
     ///
     /// Uses the safetensors, or else pytorch_model.bin, if our graph can run them; otherwise uses model.onnx.
     ///
@@ -74,6 +76,8 @@ impl Checkpoint {
     /// Returns an error in the same cases, and if `lowercase` is given for a tokenizer without such a choice.
     pub fn open_in_case(folder: &Path, lowercase: Option<bool>) -> Result<Checkpoint> {
         refuse_name_on_hub(folder)?;
+        let model_folder = folder;
+        let folder = &encoder_folder(folder)?;
         let config_path = folder.join("config.json");
         if onnx_model::find(folder).is_none() && !config_path.is_file() {
             return Err(missing(folder, config_path));
@@ -115,7 +119,7 @@ impl Checkpoint {
         };
         check_ids(&tokenizer, &shape)?;
         Ok(Checkpoint {
-            folder: folder.to_path_buf(),
+            folder: model_folder.to_path_buf(),
             config: shape,
             hashes: CheckpointHashes {
                 weights,
@@ -209,6 +213,7 @@ pub(crate) fn hash_files(
     folder: &Path,
     lowercase: Option<bool>,
 ) -> Result<[(PathBuf, Option<Digest>); 3]> {
+    let folder = &encoder_folder(folder)?;
     let weights = match find_weights(folder) {
         Some(WeightsFile::Fused(path)) => {
             let hash = weights::hash(&path)?;

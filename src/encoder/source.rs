@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::{
     checkpoint::{WeightsFile, find_weights},
     onnx_file, onnx_hash, onnx_model,
+    sentence_folder::encoder_folder,
     tokenizer::TextTokenizer,
     tokenizer_parts,
     torch_file::TorchFile,
@@ -120,23 +121,31 @@ pub(super) const COMPANIONS: [&str; 3] =
 /// the vocabulary in its place) must open, and the weights that
 /// [`Checkpoint::open`](super::checkpoint::Checkpoint::open) would use must exist and be complete: every shard of an
 /// index, a safetensors file of the length that its header gives, a pytorch_model.bin whose tensors are inside the file,
-/// a model.onnx with its external data. Only a folder without a model.onnx needs a config.json.
+/// a model.onnx with its external data. Only a folder without a model.onnx needs a config.json. In a
+/// sentence-transformers folder, all of these lie in the folder of the first module.
 ///
 /// # Errors
 /// Returns an error if the folder cannot be listed. Damage is not an error but part of the result.
 pub fn verify(folder: &Path) -> Result<Verified> {
     fs::read_dir(folder).map_err(Error::io("list", folder))?;
-    let there = |name: &&str| folder.join(name).exists();
+    let encoder = encoder_folder(folder).unwrap_or_else(|_| folder.to_path_buf());
+    let prefix = encoder.strip_prefix(folder).unwrap_or(Path::new(""));
+    let inside = |name: &str| prefix.join(name).to_string_lossy().into_owned();
+    let plain = |name: &str| {
+        let plain = Path::new(name).strip_prefix(prefix).unwrap_or(Path::new(name));
+        plain.to_string_lossy().into_owned()
+    };
+    let there = |name: &&str| encoder.join(name).exists();
     let mut names: BTreeSet<String> = BTreeSet::new();
-    if there(&"tokenizer.json") || !tokenizer_parts::exist(folder) {
-        names.insert("tokenizer.json".into());
+    if there(&"tokenizer.json") || !tokenizer_parts::exist(&encoder) {
+        names.insert(inside("tokenizer.json"));
     } else {
         let vocabularies = tokenizer_parts::VOCABULARIES.into_iter().chain(tokenizer_parts::BESIDE);
-        names.extend(vocabularies.filter(there).map(String::from));
+        names.extend(vocabularies.filter(there).map(inside));
     }
-    names.extend(COMPANIONS.into_iter().filter(there).map(String::from));
-    if there(&"config.json") || onnx_model::find(folder).is_none() {
-        names.insert("config.json".into());
+    names.extend(COMPANIONS.into_iter().filter(there).map(inside));
+    if there(&"config.json") || onnx_model::find(&encoder).is_none() {
+        names.insert(inside("config.json"));
     }
     let mut damaged_source = None;
     let source = ModelSource::read(folder).unwrap_or_else(|error| {
@@ -146,19 +155,19 @@ pub fn verify(folder: &Path) -> Result<Verified> {
     if let Some(source) = &source {
         names.extend(source.files.keys().cloned());
     }
-    match find_weights(folder) {
+    match find_weights(&encoder) {
         Some(found) => names.extend(weight_files(folder, found)),
         // A file that was pulled and then removed is already listed.
-        None if names.iter().any(|name| stands_for_weights(name)) => {}
+        None if names.iter().any(|name| stands_for_weights(&plain(name))) => {}
         None => {
-            names.insert(weights::SINGLE_FILE.into());
+            names.insert(inside(weights::SINGLE_FILE));
         }
     }
     let mut files: Vec<VerifiedFile> = names
         .iter()
         .map(|name| {
             let recorded = source.as_ref().and_then(|source| source.files.get(name));
-            look_at(folder.join(name), name, recorded)
+            look_at(folder.join(name), &plain(name), recorded)
         })
         .collect();
     files.extend(damaged_source.map(|damage| VerifiedFile {

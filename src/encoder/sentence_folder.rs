@@ -1,0 +1,424 @@
+//! The folder of a sentence-transformers model: the modules after the encoder, and what the folder says of its inputs.
+//!
+//! Paths and keys are read as versions 2 to 6 of sentence-transformers write them; the versions differ in the names of
+//! classes, in where the encoder lies, and in how they spell the pooling. What cannot be computed from pooled states is
+//! refused by its name, but only when it is asked for: the encoder itself runs all the same.
+
+mod dense;
+mod vector;
+
+use std::path::{Component, Path, PathBuf};
+
+use dense::Dense;
+use frostbert_cache::states::Pooling;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+pub(crate) use vector::SentenceVector;
+use vector::VectorStep;
+
+use super::{config::ConfigFile, tokenizer_file::TokenizerFile};
+use crate::error::{Error, Result};
+
+/// The list of modules, which makes a folder one of sentence-transformers.
+const MODULES: &str = "modules.json";
+
+/// Settings of the whole model.
+const MODEL_SETTINGS: &str = "config_sentence_transformers.json";
+
+/// Settings of the encoder: the first name is today's, the others are of versions before 2.
+const ENCODER_SETTINGS: [&str; 7] = [
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+];
+
+/// The classes that run an encoder: today's, and those of the first releases.
+const ENCODERS: [&str; 7] =
+    ["Transformer", "BERT", "RoBERTa", "DistilBERT", "CamemBERT", "ALBERT", "XLMRoBERTa"];
+
+/// The old keys of a pooling, in the order in which several are concatenated.
+const OLD_POOLING_KEYS: [(&str, &str); 6] = [
+    ("pooling_mode_cls_token", "cls"),
+    ("pooling_mode_max_tokens", "max"),
+    ("pooling_mode_mean_tokens", "mean"),
+    ("pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens"),
+    ("pooling_mode_weightedmean_tokens", "weightedmean"),
+    ("pooling_mode_lasttoken", "lasttoken"),
+];
+
+/// The vector that every module reads and writes.
+const SENTENCE: &str = "sentence_embedding";
+
+const FETCH_AGAIN: &str = "fetch the model again, or name a pooling: cls, mean or max";
+const NAME_A_POOLING: &str =
+    "name a pooling that is stored: cls, mean or max (head.pooling, embed --pooling)";
+
+/// A sentence-transformers folder.
+#[derive(Clone, Debug)]
+pub struct SentenceFolder {
+    folder: PathBuf,
+    /// At least one.
+    modules: Vec<FolderModule>,
+}
+
+/// One entry of modules.json.
+#[derive(Clone, Debug)]
+struct FolderModule {
+    /// The dotted path of its class.
+    class: String,
+    folder: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct ListedModule {
+    path: String,
+    #[serde(rename = "type")]
+    class: String,
+}
+
+/// The keys of [`MODEL_SETTINGS`] that are read here.
+#[derive(Default, Deserialize)]
+struct ModelSettings {
+    model_type: Option<String>,
+    truncate_dim: Option<usize>,
+    similarity_fn_name: Option<String>,
+}
+
+/// The keys of [`ENCODER_SETTINGS`] that are read here.
+#[derive(Default, Deserialize)]
+struct EncoderFileSettings {
+    max_seq_length: Option<usize>,
+    #[serde(default)]
+    do_lower_case: bool,
+}
+
+/// The keys by which a module names the vectors that it reads and writes.
+#[derive(Default, Deserialize)]
+struct ModuleNames {
+    module_input_name: Option<String>,
+    module_output_name: Option<String>,
+}
+
+impl FolderModule {
+    /// The last part of the class: the versions differ in the parts before it.
+    fn name(&self) -> &str {
+        self.class.rsplit('.').next().unwrap_or(&self.class)
+    }
+
+    /// Whether the class is one of the package, and not code that comes with the model.
+    fn is_of_package(&self) -> bool {
+        self.class.starts_with("sentence_transformers.")
+    }
+
+    /// Checks that the module reads and writes the vector of the sentence.
+    fn check_names(&self) -> Result<()> {
+        let path = self.folder.join("config.json");
+        if !path.is_file() {
+            return Ok(());
+        }
+        let names: ModuleNames = json(&path, "the settings of a module")?;
+        let mut others = [names.module_input_name, names.module_output_name].into_iter().flatten();
+        match others.find(|name| name != SENTENCE) {
+            None => Ok(()),
+            Some(other) => Err(refuse(
+                &path,
+                format!("a module that reads and writes `{SENTENCE}`"),
+                format!("`{other}`"),
+                NAME_A_POOLING,
+            )),
+        }
+    }
+}
+
+impl SentenceFolder {
+    /// Reads the list of modules of a folder; `None` if there is none, as in any other model folder.
+    ///
+    /// # Errors
+    /// Returns an error if the list cannot be read or leads out of the folder.
+    pub fn read(folder: &Path) -> Result<Option<SentenceFolder>> {
+        let path = folder.join(MODULES);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let listed: Vec<ListedModule> = json(&path, "a list of modules with `path` and `type`")?;
+        let mut modules = Vec::new();
+        for ListedModule { path: inside, class } in listed {
+            let mut parts = Path::new(&inside).components();
+            if !parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+                let got = format!("the path `{inside}`");
+                return Err(refuse(&path, "modules inside the folder".into(), got, FETCH_AGAIN));
+            }
+            let folder =
+                if inside.is_empty() { folder.to_path_buf() } else { folder.join(&inside) };
+            modules.push(FolderModule { class, folder });
+        }
+        if modules.is_empty() {
+            let expected = "at least one module".into();
+            return Err(refuse(&path, expected, "an empty list".into(), FETCH_AGAIN));
+        }
+        Ok(Some(SentenceFolder { folder: folder.to_path_buf(), modules }))
+    }
+
+    /// The names of the modules, in order.
+    pub fn parts(&self) -> Vec<&str> {
+        self.modules.iter().map(FolderModule::name).collect()
+    }
+
+    /// The poolings of the encoder's last layer that make the vector of a text, in the order in which they are
+    /// concatenated.
+    ///
+    /// # Errors
+    /// Returns an error that names the class or the pooling that this program does not compute.
+    pub fn poolings(&self) -> Result<Vec<Pooling>> {
+        self.check_modules()?;
+        let path = self.modules[1].folder.join("config.json");
+        let settings: Map<String, Value> = json(&path, "the settings of a pooling")?;
+        let modes = pooling_modes(&settings).ok_or_else(|| {
+            let got = settings["pooling_mode"].to_string();
+            refuse(&path, "a `pooling_mode`, or a list of them".into(), got, FETCH_AGAIN)
+        })?;
+        let poolings = modes.iter().map(|mode| {
+            let known = Pooling::ALL.into_iter().find(|pooling| pooling.name() == mode.as_str());
+            known.ok_or_else(|| {
+                let got = format!("`{mode}`, which this program does not compute");
+                refuse(&path, "the pooling cls, mean or max".into(), got, NAME_A_POOLING)
+            })
+        });
+        poolings.collect()
+    }
+
+    /// The way from the pooled states of the encoder's last layer, each of `hidden` values, to the vector of a text.
+    ///
+    /// # Errors
+    /// Returns an error that names what this program does not compute, or the file that does not fit.
+    pub(crate) fn vector(&self, hidden: usize) -> Result<SentenceVector> {
+        let poolings = self.poolings()?;
+        self.check_case()?;
+        self.check_width(hidden)?;
+        let n_inputs = poolings.len() * hidden;
+        let mut width = n_inputs;
+        let mut steps = Vec::new();
+        for module in &self.modules[2..] {
+            match module.name() {
+                "Dense" => {
+                    module.check_names()?;
+                    let dense = Dense::read(&module.folder, width)?;
+                    width = dense.n_outputs();
+                    steps.push(VectorStep::Dense(dense));
+                }
+                "Normalize" => {
+                    module.check_names()?;
+                    steps.push(VectorStep::Normalize);
+                }
+                // Dropout drops nothing outside training.
+                _ => {}
+            }
+        }
+        let kept = match self.settings()?.truncate_dim {
+            Some(0) => {
+                let expected = "a truncate_dim of at least 1".into();
+                let path = self.folder.join(MODEL_SETTINGS);
+                return Err(refuse(&path, expected, "0".into(), NAME_A_POOLING));
+            }
+            Some(most) => most.min(width),
+            None => width,
+        };
+        Ok(SentenceVector { poolings, n_inputs, steps, width, kept })
+    }
+
+    /// The longest input in tokens that the folder asks for: `max_seq_length`, else `model_max_length` of the
+    /// tokenizer, else the positions of the model; never more than these. `None` if the folder says nothing.
+    ///
+    /// # Errors
+    /// Returns an error if one of the files cannot be read.
+    pub fn max_length(&self) -> Result<Option<usize>> {
+        let encoder = &self.modules[0].folder;
+        let mut asked = self.encoder_settings()?.max_seq_length;
+        let tokenizer = encoder.join("tokenizer_config.json");
+        if asked.is_none() && tokenizer.is_file() {
+            let settings: Map<String, Value> = json(&tokenizer, "the settings of a tokenizer")?;
+            // Where nothing is known, transformers writes 1e30, which is no whole number of 64 bits.
+            let length = settings.get("model_max_length").and_then(Value::as_u64);
+            asked = length.and_then(|length| usize::try_from(length).ok());
+        }
+        let config = encoder.join("config.json");
+        let positions =
+            if config.is_file() { positions(&ConfigFile::read(&config)?) } else { None };
+        let lengths = [asked, positions].into_iter().flatten();
+        Ok(lengths.min().map(|length| length.min(usize::from(u16::MAX))))
+    }
+
+    /// What the folder says that has no effect here, in words.
+    ///
+    /// # Errors
+    /// Returns an error if the settings cannot be read.
+    pub fn ignored(&self) -> Result<Vec<String>> {
+        let similarity = self.settings()?.similarity_fn_name;
+        let other = similarity.filter(|name| name != "cosine");
+        Ok(other.map(|name| format!("similarity_fn_name = {name}")).into_iter().collect())
+    }
+
+    /// Checks that the modules are an encoder, a pooling, and what can follow it.
+    fn check_modules(&self) -> Result<()> {
+        let path = self.folder.join(MODULES);
+        for (place, module) in self.modules.iter().enumerate() {
+            let (is_known, expected) = match place {
+                0 => {
+                    (ENCODERS.contains(&module.name()), "the class Transformer as the first module")
+                }
+                1 => (module.name() == "Pooling", "the class Pooling as the second module"),
+                _ => (
+                    ["Dense", "Normalize", "Dropout"].contains(&module.name()),
+                    "the classes Dense, Normalize and Dropout after the pooling",
+                ),
+            };
+            if !is_known {
+                return Err(refuse_class(&path, expected, module));
+            }
+            if !module.is_of_package() {
+                return Err(refuse_class(&path, "classes of sentence-transformers", module));
+            }
+        }
+        if self.modules.len() < 2 {
+            let expected = "a pooling after the encoder".into();
+            return Err(refuse(&path, expected, "the encoder alone".into(), NAME_A_POOLING));
+        }
+        match self.settings()?.model_type {
+            Some(kind) if kind != "SentenceTransformer" => Err(refuse(
+                &self.folder.join(MODEL_SETTINGS),
+                "the model_type SentenceTransformer".into(),
+                format!("`{kind}`"),
+                NAME_A_POOLING,
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that a text is lower-cased where the folder asks for it: here only the tokenizer does so.
+    fn check_case(&self) -> Result<()> {
+        if !self.encoder_settings()?.do_lower_case {
+            return Ok(());
+        }
+        let path = self.modules[0].folder.join("tokenizer.json");
+        let tokenizer: Value =
+            serde_json::from_slice(&TokenizerFile::open(&path)?.json).unwrap_or_default();
+        if lowers_case(&tokenizer["normalizer"]) {
+            return Ok(());
+        }
+        Err(refuse(
+            &path,
+            "a tokenizer that lower-cases, because do_lower_case of the encoder is true".into(),
+            "one that does not".into(),
+            NAME_A_POOLING,
+        ))
+    }
+
+    /// Checks that the pooling is of vectors as wide as the states.
+    fn check_width(&self, hidden: usize) -> Result<()> {
+        let path = self.modules[1].folder.join("config.json");
+        let settings: Map<String, Value> = json(&path, "the settings of a pooling")?;
+        let keys = ["embedding_dimension", "word_embedding_dimension"];
+        let width = keys.into_iter().find_map(|key| settings.get(key)?.as_u64());
+        match width {
+            Some(width) if width != hidden as u64 => Err(refuse(
+                &path,
+                format!("a pooling of states of {hidden} values, as the model has them"),
+                format!("one of {width}"),
+                "fetch the model again: these files do not belong together",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn settings(&self) -> Result<ModelSettings> {
+        let path = self.folder.join(MODEL_SETTINGS);
+        if path.is_file() { json(&path, "the settings of a model") } else { Ok(Default::default()) }
+    }
+
+    fn encoder_settings(&self) -> Result<EncoderFileSettings> {
+        let mut paths = ENCODER_SETTINGS.iter().map(|name| self.modules[0].folder.join(name));
+        match paths.find(|path| path.is_file()) {
+            Some(path) => json(&path, "the settings of an encoder"),
+            None => Ok(EncoderFileSettings::default()),
+        }
+    }
+}
+
+/// The folder that holds config.json, the tokenizer and the weights: the folder itself, or that of the first module of
+/// a sentence-transformers folder.
+///
+/// # Errors
+/// Returns an error if the list of modules cannot be read, or names the class of a module that is no encoder where the
+/// folder itself holds none.
+pub(crate) fn encoder_folder(folder: &Path) -> Result<PathBuf> {
+    let Some(sentence) = SentenceFolder::read(folder)? else {
+        return Ok(folder.to_path_buf());
+    };
+    let first = &sentence.modules[0];
+    if ENCODERS.contains(&first.name()) {
+        return Ok(first.folder.clone());
+    }
+    // Whatever the modules are, a checkpoint in the folder itself has states.
+    if folder.join("config.json").is_file() {
+        return Ok(folder.to_path_buf());
+    }
+    Err(refuse_class(&folder.join(MODULES), "the class Transformer as the first module", first))
+}
+
+/// The names of the poolings that the settings ask for; `None` if they are neither a name nor a list of names.
+fn pooling_modes(settings: &Map<String, Value>) -> Option<Vec<String>> {
+    match settings.get("pooling_mode") {
+        Some(Value::String(mode)) => Some(vec![mode.clone()]),
+        Some(Value::Array(modes)) if !modes.is_empty() => {
+            modes.iter().map(|mode| mode.as_str().map(String::from)).collect()
+        }
+        Some(_) => None,
+        None => {
+            let is_on = |key: &str| settings.get(key).and_then(Value::as_bool) == Some(true);
+            let on = OLD_POOLING_KEYS.iter().filter(|(key, _)| is_on(key));
+            let modes: Vec<String> = on.map(|(_, mode)| mode.to_string()).collect();
+            Some(if modes.is_empty() { vec!["mean".into()] } else { modes })
+        }
+    }
+}
+
+/// The longest input that the model has positions for, as far as config.json says.
+fn positions(config: &ConfigFile) -> Option<usize> {
+    let fused = config.fused_shape().ok().and_then(|shape| shape.config().max_tokens);
+    fused.or_else(|| config.number("max_position_embeddings"))
+}
+
+fn lowers_case(normalizer: &Value) -> bool {
+    match normalizer["type"].as_str() {
+        Some("Lowercase") => true,
+        Some("BertNormalizer") => normalizer["lowercase"] == Value::Bool(true),
+        Some("Sequence") => {
+            normalizer["normalizers"].as_array().into_iter().flatten().any(lowers_case)
+        }
+        _ => false,
+    }
+}
+
+fn json<T: DeserializeOwned>(path: &Path, expected: &str) -> Result<T> {
+    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let got = format!("a file that cannot be parsed: {error}");
+        refuse(path, expected.into(), got, FETCH_AGAIN)
+    })
+}
+
+fn refuse_class(path: &Path, expected: &str, module: &FolderModule) -> Error {
+    let got = format!("`{}`, which this program does not run", module.class);
+    refuse(path, expected.into(), got, NAME_A_POOLING)
+}
+
+fn refuse(path: &Path, expected: String, got: String, hint: &str) -> Error {
+    Error::Checkpoint { path: path.to_path_buf(), expected, got, hint: hint.into() }
+}
+
+#[cfg(test)]
+mod tests;
