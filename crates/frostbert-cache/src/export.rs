@@ -5,6 +5,7 @@
 //! memory use stays flat: only one batch of rows and the cache's index of documents are held in memory.
 
 mod arrow_file;
+mod derived;
 mod folder;
 mod gather;
 mod npy;
@@ -16,8 +17,10 @@ mod table;
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+pub use derived::{DerivedReport, DerivedState};
 pub use folder::{EXPORT, ExportFile};
 pub use npy::header as npy_header;
 pub use rows::{CacheOrder, DocumentRow, RowSource, SourceLine};
@@ -91,12 +94,23 @@ impl ExportFormat {
 pub struct ExportOptions {
     /// The file format.
     pub format: ExportFormat,
-    /// The states to export; if empty, the default ones.
+    /// The states to export; if there are none and nothing is derived, the default ones.
     pub states: Vec<StateId>,
+    /// A vector to export that is computed from states, which need not be exported themselves. It is written as f32.
+    pub derived: Option<Arc<dyn DerivedState>>,
     /// Whether to write values as f32 whatever the cache's type is; otherwise they are written as stored.
     pub as_f32: bool,
     /// The target folder, which must be missing, empty, or an earlier export.
     pub folder: PathBuf,
+}
+
+impl ExportOptions {
+    /// Returns the states that every exported document must have, sorted and without duplicates.
+    fn needed(&self) -> Vec<StateId> {
+        let derived = self.derived.iter().flat_map(|derived| derived.states());
+        let needed: BTreeSet<StateId> = self.states.iter().chain(derived).copied().collect();
+        needed.into_iter().collect()
+    }
 }
 
 /// The description of an export, as written to `export.json`.
@@ -113,6 +127,9 @@ pub struct ExportReport {
     pub inputs: FingerprintInputs,
     /// The exported states.
     pub states: Vec<StateId>,
+    /// The vector that was computed from states, if any; its values are f32.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub derived: Option<DerivedReport>,
     /// Width of a state.
     pub hidden: usize,
     /// The type of a written value.
@@ -149,8 +166,14 @@ pub fn export_cache(
     options: &ExportOptions,
     progress: &dyn Progress,
 ) -> Result<ExportReport> {
-    let order = CacheOrder::new(cache, &options.states, progress)?;
-    let options = ExportOptions { states: order.states().to_vec(), ..options.clone() };
+    let order = CacheOrder::new(cache, &options.needed(), progress)?;
+    let mut states = match &options.derived {
+        None => order.states().to_vec(),
+        Some(_) => options.states.clone(),
+    };
+    states.sort_unstable();
+    states.dedup();
+    let options = ExportOptions { states, ..options.clone() };
     export_rows(cache, &order, &options, progress)
 }
 
@@ -161,7 +184,7 @@ pub fn export_cache(
 /// another error if the cache is damaged or the files cannot be written. No folder is left behind then.
 ///
 /// # Panics
-/// Panics if no state is given, or if one is given twice.
+/// Panics if no state is given and nothing is derived, or if a state is given twice.
 pub fn export_rows(
     cache: &CacheReader,
     source: &dyn RowSource,
@@ -170,7 +193,8 @@ pub fn export_rows(
 ) -> Result<ExportReport> {
     let distinct: BTreeSet<StateId> = options.states.iter().copied().collect();
     assert!(
-        !distinct.is_empty() && distinct.len() == options.states.len(),
+        (!distinct.is_empty() || options.derived.is_some())
+            && distinct.len() == options.states.len(),
         "an export is of distinct states"
     );
     let staged = StagedExport::new(&options.folder)?;
@@ -180,7 +204,8 @@ pub fn export_rows(
         Some(_) => usize::MAX,
     };
     let mut shards = OpenShards::new(cache, most_open);
-    let counts = count(cache, &mut shards, source, &options.states, progress)?;
+    let needed = options.needed();
+    let counts = count(cache, &mut shards, source, &needed, progress)?;
     let manifest = cache.manifest();
     let mut gatherer = Gatherer {
         shards,
@@ -188,13 +213,14 @@ pub fn export_rows(
         sources: source.sources(),
         counts,
         hidden: manifest.hidden,
+        derived: options.derived.clone(),
         dtype: if options.as_f32 { Dtype::F32 } else { manifest.dtype },
     };
     let tables = gatherer.tables(&options.states)?;
     let writers = tables.iter().map(|table| options.format.create(staged.path(), table));
     let mut writers: Vec<Box<dyn TableWriter>> = writers.collect::<Result<_>>()?;
     progress.start("exporting", Some(gatherer.counts.rows), "rows");
-    write_rows(&mut gatherer, source, options, &tables, &mut writers, progress)?;
+    write_rows(&mut gatherer, source, (options, &needed[..]), &tables, &mut writers, progress)?;
     writers.into_iter().try_for_each(|writer| writer.finish())?;
     progress.finish();
 
@@ -208,6 +234,7 @@ pub fn export_rows(
         fingerprint: manifest.fingerprint.clone(),
         inputs: manifest.inputs.clone(),
         states: options.states.clone(),
+        derived: options.derived.as_ref().map(|derived| DerivedReport::of(&**derived)),
         hidden: gatherer.hidden,
         dtype: gatherer.dtype,
         rows: gatherer.counts.rows,
@@ -281,7 +308,7 @@ fn count(
 fn write_rows(
     gatherer: &mut Gatherer<'_>,
     source: &dyn RowSource,
-    options: &ExportOptions,
+    (options, needed): (&ExportOptions, &[StateId]),
     tables: &[ExportTable],
     writers: &mut [Box<dyn TableWriter>],
     progress: &dyn Progress,
@@ -309,7 +336,7 @@ fn write_rows(
     let (mut rows, mut bytes) = (Vec::new(), 0);
     for row in source.rows() {
         let row = row?;
-        bytes += gatherer.n_bytes(&row, &options.states)?;
+        bytes += gatherer.n_bytes(&row, needed)?;
         rows.push(row);
         if bytes >= BATCH_BYTES || rows.len() == BATCH_DOCUMENTS {
             flush(gatherer, &rows)?;

@@ -114,6 +114,7 @@ impl Patient {
             let options = ExportOptions {
                 format: ExportFormat::Npy,
                 states: Vec::new(),
+                derived: None,
                 as_f32: true,
                 folder: out.clone(),
             };

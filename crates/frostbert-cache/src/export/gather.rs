@@ -17,6 +17,7 @@ use arrow::{
 
 use super::{
     ExportCounts, ExportFormat,
+    derived::{DerivedState, compute_all},
     rows::DocumentRow,
     table::{DOCUMENTS, ExportTable, METADATA, SOURCE, table_of},
 };
@@ -177,6 +178,7 @@ pub(super) struct Gatherer<'a> {
     pub(super) sources: Option<Vec<String>>,
     pub(super) counts: ExportCounts,
     pub(super) hidden: usize,
+    pub(super) derived: Option<Arc<dyn DerivedState>>,
     /// The type of the written values.
     pub(super) dtype: Dtype,
 }
@@ -271,7 +273,8 @@ impl Gatherer<'_> {
                 "a different number for the same documents".into(),
             ));
         }
-        let mut columns = match states.first().map(|state| state.kind) {
+        let kind = states.first().map(|state| state.kind);
+        let mut columns = match kind {
             Some(kind @ (StateKind::Tokens | StateKind::Words)) => {
                 self.alignment(kind, rows, &placed[0], first)?
             }
@@ -279,6 +282,9 @@ impl Gatherer<'_> {
         };
         for (state, placed) in states.iter().zip(&placed) {
             columns.push((state.to_string(), self.states(*state, placed)?));
+        }
+        if let (None | Some(StateKind::Pooled(_)), Some(derived)) = (kind, self.derived.clone()) {
+            columns.push((derived.name().into(), self.derived(&*derived, rows)?));
         }
         Ok(columns)
     }
@@ -344,10 +350,31 @@ impl Gatherer<'_> {
         Ok(named(columns))
     }
 
+    /// Computes a vector of each document from its pooled states.
+    fn derived(&mut self, derived: &dyn DerivedState, rows: &[DocumentRow]) -> Result<ArrayRef> {
+        let mut pooled = Vec::new();
+        for state in derived.states() {
+            let placed = self.place(rows, *state)?;
+            pooled.push(self.values(*state, &placed, Dtype::F32)?);
+        }
+        let values = compute_all(derived, &pooled, self.hidden, rows.len());
+        Ok(vectors(values, derived.width()))
+    }
+
     /// Collects the values of a state in the written type.
     fn states(&mut self, state: StateId, placed: &PlacedRows) -> Result<ArrayRef> {
+        let out = self.values(state, placed, self.dtype)?;
+        let values: ArrayRef = match self.dtype {
+            Dtype::F16 => Arc::new(Float16Array::new(out.into(), None)),
+            Dtype::F32 => Arc::new(Float32Array::new(out.into(), None)),
+        };
+        Ok(vectors(values, self.hidden))
+    }
+
+    /// Collects the values of a state, in this type if it is not the stored one, which only f32 can be.
+    fn values(&mut self, state: StateId, placed: &PlacedRows, dtype: Dtype) -> Result<Buffer> {
         let stored = self.shards.cache.manifest().dtype;
-        let width = self.dtype.size_bytes();
+        let width = dtype.size_bytes();
         let mut out = MutableBuffer::from_len_zeroed(placed.n_rows() * self.hidden * width);
         for (shard, places) in by_shard(&placed.locations) {
             let documents = places.iter().map(|place| placed.locations[*place].1 as usize);
@@ -363,7 +390,7 @@ impl Gatherer<'_> {
                 let mut at = placed.start[place] * self.hidden;
                 for bytes in file.rows(range) {
                     let end = at + bytes.len() / stored.size_bytes();
-                    if stored == self.dtype {
+                    if stored == dtype {
                         out[at * width..end * width].copy_from_slice(bytes);
                     } else {
                         stored.decode(bytes, &mut out.typed_data_mut()[at..end]);
@@ -372,14 +399,14 @@ impl Gatherer<'_> {
                 }
             }
         }
-        let out = Buffer::from(out);
-        let values: ArrayRef = match self.dtype {
-            Dtype::F16 => Arc::new(Float16Array::new(out.into(), None)),
-            Dtype::F32 => Arc::new(Float32Array::new(out.into(), None)),
-        };
-        let element = Arc::new(Field::new("element", values.data_type().clone(), false));
-        Ok(Arc::new(FixedSizeListArray::new(element, self.hidden as i32, values, None)))
+        Ok(Buffer::from(out))
     }
+}
+
+/// Rows of vectors of `width` values.
+fn vectors(values: ArrayRef, width: usize) -> ArrayRef {
+    let element = Arc::new(Field::new("element", values.data_type().clone(), false));
+    Arc::new(FixedSizeListArray::new(element, width as i32, values, None))
 }
 
 fn keys(keys: impl Iterator<Item = Key>) -> ArrayRef {
