@@ -14,4 +14,5 @@ pub(crate) mod gc;
 pub(crate) mod lazy_encoder;
 pub(crate) mod machine;
 pub(crate) mod parity;
+pub(crate) mod sentence;
 pub(crate) mod spool;

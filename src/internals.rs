@@ -126,6 +126,9 @@ pub mod extraction {
     pub mod machine {
         pub use crate::extraction::machine::Machine;
     }
+    pub mod sentence {
+        pub use crate::extraction::sentence::sentence_of_cache;
+    }
 }
 pub mod features {
     pub use crate::features::FeatureView;

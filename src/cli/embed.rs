@@ -32,8 +32,9 @@ pub(super) struct EmbedArguments {
     /// The model's folder
     #[arg(long, value_name = "DIR", default_value = "models/minilm")]
     model: PathBuf,
-    /// The vector that represents a text: the mean or maximum over all its tokens, or the state of [CLS]
-    #[arg(long, value_enum, default_value = "mean")]
+    /// The vector that represents a text: the mean or maximum over all its tokens, the state of [CLS], or the one that
+    /// sentence-transformers would return; auto: that one if the model's folder says how, else the mean
+    #[arg(long, value_enum, default_value = "auto")]
     pooling: PoolingArgument,
     /// The layer, counted from 0 (the embedding layer); negative numbers count from the last
     #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
@@ -69,9 +70,11 @@ pub(super) struct EmbedArguments {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum PoolingArgument {
+    Auto,
     Mean,
     Cls,
     Max,
+    Sentence,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -120,9 +123,11 @@ pub(super) fn run(arguments: &EmbedArguments, context: &Context) -> Result<ExitC
         sources,
         model: arguments.model.clone(),
         pooling: match arguments.pooling {
+            PoolingArgument::Auto => "auto",
             PoolingArgument::Mean => "mean",
             PoolingArgument::Cls => "cls",
             PoolingArgument::Max => "max",
+            PoolingArgument::Sentence => "sentence",
         }
         .into(),
         layer: arguments.layer,
@@ -155,6 +160,10 @@ fn copy_of_stdin() -> Result<tempfile::NamedTempFile> {
 }
 
 fn describe(report: &EmbedReport) -> String {
+    let state = match &report.sentence {
+        Some(steps) => format!("{} ({steps})", report.state),
+        None => report.state.clone(),
+    };
     screen::facts(&[
         ("embedded", report.out.display().to_string()),
         (
@@ -164,7 +173,7 @@ fn describe(report: &EmbedReport) -> String {
                 counted(report.rows, "row"),
                 report.dimensions,
                 report.dtype.name(),
-                report.state
+                state
             ),
         ),
         (

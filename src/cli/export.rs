@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    str::FromStr,
 };
 
 use anyhow::{Result, bail};
@@ -15,7 +16,10 @@ use frostbert::{
         states::StateId,
         wording::counted,
     },
-    internals::{config::settings::Pipeline, extraction::export::export_records},
+    internals::{
+        config::settings::Pipeline,
+        extraction::{export::export_records, sentence::sentence_of_cache},
+    },
 };
 use serde_json::json;
 
@@ -35,10 +39,14 @@ pub(super) struct ExportArguments {
     pipeline: Option<PathBuf>,
     #[command(flatten)]
     overrides: OverrideArguments,
-    /// States to write, as in mean-L06 tokens-L06 [default: those that the pipeline stores, or without a pipeline those
-    /// that every document has]
+    /// States to write, as in mean-L06 tokens-L06, and `sentence`, the vector that sentence-transformers would return
+    /// [default: those that the pipeline stores, or without a pipeline those that every document has]
     #[arg(long = "state", value_name = "STATE", num_args = 1..)]
-    states: Vec<StateId>,
+    states: Vec<StateArgument>,
+    /// The folder of the model that made the cache, for `sentence` [default: the pipeline's, or the one that the cache
+    /// notes]
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
     /// Write f32 where the cache holds f16, for tools that have no f16
     #[arg(long = "as", value_name = "TYPE", value_enum)]
     value_type: Option<ValueTypeArgument>,
@@ -59,6 +67,23 @@ enum ExportFormatArgument {
     ParquetList,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StateArgument {
+    Stored(StateId),
+    Sentence,
+}
+
+impl FromStr for StateArgument {
+    type Err = frostbert::cache::Error;
+
+    fn from_str(name: &str) -> Result<StateArgument, Self::Err> {
+        if name == "sentence" {
+            return Ok(StateArgument::Sentence);
+        }
+        name.parse().map(StateArgument::Stored)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ValueTypeArgument {
     F32,
@@ -75,7 +100,10 @@ Without --pipeline, every document is written once, with its key (the hash of it
 
 The documents are written with one vector per pooled state; token and word states have their own table, whose `doc` is \
 the row of the document. Memory use does not grow with the size of the states (with --pipeline and token or word \
-states, it grows by 20 bytes per token). The folder appears once it is complete.";
+states, it grows by 20 bytes per token). The folder appears once it is complete.
+
+The state `sentence` is in no cache: it is computed from the pooled states of the last layer, in f32, as the model's \
+sentence-transformers folder says (pooling, Dense, Normalize, the first truncate_dim values).";
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -99,9 +127,23 @@ pub(super) fn run(arguments: &ExportArguments, context: &Context) -> Result<Exit
         ExportFormatArgument::Arrow => ExportFormat::Arrow,
         ExportFormatArgument::ParquetList => ExportFormat::ParquetList,
     };
+    let wants_sentence = arguments.states.contains(&StateArgument::Sentence);
+    if arguments.model.is_some() && !wants_sentence {
+        bail!("--model is needed for --state sentence alone: leave it out, or ask for that state");
+    }
+    let derived = if wants_sentence {
+        Some(sentence_of_cache(&cache, arguments.model.as_deref(), pipeline.as_ref())?)
+    } else {
+        None
+    };
+    let stored = arguments.states.iter().filter_map(|state| match state {
+        StateArgument::Stored(state) => Some(*state),
+        StateArgument::Sentence => None,
+    });
     let options = ExportOptions {
         format,
-        states: arguments.states.clone(),
+        states: stored.collect(),
+        derived,
         as_f32: arguments.value_type == Some(ValueTypeArgument::F32),
         folder: match &arguments.out {
             Some(folder) => folder.clone(),
@@ -149,17 +191,28 @@ fn show(report: &ExportReport, context: &Context) -> Result<()> {
             "dtype": report.dtype,
         }));
     }
-    let states: Vec<String> = report.states.iter().map(ToString::to_string).collect();
+    let names = |states: &[StateId]| {
+        let names: Vec<String> = states.iter().map(ToString::to_string).collect();
+        names.join(" ")
+    };
+    let stored = format!("{} as {}", names(&report.states), report.dtype.name());
+    let mut written = vec![stored];
+    if report.states.is_empty() {
+        written.clear();
+    }
+    if let Some(derived) = &report.derived {
+        let of = names(&derived.states);
+        written.push(format!("{} of {} values as f32, from {of}", derived.name, derived.width));
+    }
+    let states = written.join("; ");
     let mut rows = counted(report.rows, "row");
     for (count, name) in [(report.tokens, "token"), (report.words, "word")] {
         if let Some(count) = count {
             rows.push_str(&format!(", {}", counted(count, name)));
         }
     }
-    let mut lines = vec![
-        ("exported", report.folder.display().to_string()),
-        ("", format!("{} as {}: {rows}", states.join(" "), report.dtype.name())),
-    ];
+    let mut lines =
+        vec![("exported", report.folder.display().to_string()), ("", format!("{states}: {rows}"))];
     for file in &report.files {
         lines.push(("", format!("{} ({})", file.name, output::bytes(file.bytes))));
     }

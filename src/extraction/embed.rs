@@ -13,11 +13,11 @@ use arrow::{
 };
 use bytes::Bytes;
 use frostbert_cache::{
-    export::{ExportFormat, ExportOptions, safetensors_header},
+    export::{DerivedState, ExportFormat, ExportOptions, safetensors_header},
     mmap::map,
     progress::Progress,
     reader::CacheReader,
-    states::{Dtype, StateId},
+    states::Dtype,
     wording::counted,
 };
 use half::f16;
@@ -28,8 +28,14 @@ use serde_json::Value;
 use crate::{
     config::{parse::apply_override, settings::Pipeline},
     data::{Format, Record, Source, WantedFields, dataset::numbered, read},
+    encoder::sentence_folder::SentenceFolder,
     error::{Error, Result},
-    extraction::{export::export_records, extract::extract_with, machine::Machine},
+    extraction::{
+        export::export_records,
+        extract::extract_with,
+        machine::Machine,
+        sentence::{SENTENCE, SentenceState, poolings},
+    },
     report::row_writer::{RowFormat, RowWriter, folder_of, require_other_file, write_output},
 };
 
@@ -46,7 +52,8 @@ pub struct EmbedRequest {
     pub sources: Vec<Source>,
     /// The checkpoint folder.
     pub model: PathBuf,
-    /// The pooling: `cls`, `mean` or `max`.
+    /// The pooling: `cls`, `mean` or `max`; or `sentence`, the vector of a sentence-transformers folder; or `auto`: that
+    /// vector if the model has one and the layer is the last, and else the mean.
     pub pooling: String,
     /// The layer: absolute, or negative to count from the end.
     pub layer: i64,
@@ -69,8 +76,11 @@ pub struct EmbedReport {
     /// The file that was written.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub out: PathBuf,
-    /// The state that was written.
-    pub state: StateId,
+    /// The state that was written, or `sentence`.
+    pub state: String,
+    /// How a sentence vector was made, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sentence: Option<String>,
     /// Number of rows in the file: one for each record.
     pub rows: u64,
     /// Number of values in a row.
@@ -140,6 +150,9 @@ pub fn embed(
     }
     require_other_file(&request.out, request.sources.iter().map(|source| source.path.as_path()))?;
     let pipeline = pipeline_of(request)?;
+    for note in &pipeline.notes {
+        progress.note(note);
+    }
     // Report a missing column now rather than after everything was encoded.
     for source in &request.sources {
         if source.resolve_format()? == Format::Squad {
@@ -153,8 +166,13 @@ pub fn embed(
         read(source, wanted(source))?.next().transpose()?;
     }
     let checkpoint = pipeline.extraction.checkpoint()?;
-    let [state] = pipeline.stored_states(checkpoint.config.layers)?[..] else {
-        unreachable!("the options of the command name one pooling and one layer");
+    let sentence =
+        if wants_sentence(request)? { Some(SentenceState::required(&checkpoint)?) } else { None };
+    let states = pipeline.stored_states(checkpoint.config.layers)?;
+    let state = match (&sentence, &states[..]) {
+        (Some(_), _) => SENTENCE.to_string(),
+        (None, [state]) => state.to_string(),
+        (None, _) => unreachable!("the options of the command name one pooling and one layer"),
     };
     let extracted = extract_with(&checkpoint, &pipeline, machine, progress)?;
     let cache = CacheReader::existing(&extracted.cache)?;
@@ -163,7 +181,8 @@ pub fn embed(
     let staging = staging.map_err(Error::io("make a folder in", folder))?;
     let options = ExportOptions {
         format: ExportFormat::Npy,
-        states: vec![state],
+        states: if sentence.is_some() { Vec::new() } else { states },
+        derived: sentence.clone().map(|sentence| Arc::new(sentence) as Arc<dyn DerivedState>),
         as_f32: false,
         folder: staging.path().join("rows"),
     };
@@ -171,8 +190,9 @@ pub fn embed(
     let array = options.folder.join(format!("{state}.npy"));
     let rows = EmbeddingRows {
         bytes: map(&array)?,
-        dimensions: exported.hidden,
-        dtype: exported.dtype,
+        dimensions: exported.derived.as_ref().map_or(exported.hidden, |derived| derived.width),
+        // What is computed from the stored states is not rounded to their type.
+        dtype: if sentence.is_some() { Dtype::F32 } else { exported.dtype },
         n_rows: exported.rows as usize,
     };
     let columns = RecordTable { request, n_rows: rows.n_rows, embeddings: None };
@@ -201,9 +221,10 @@ pub fn embed(
     Ok(EmbedReport {
         out: request.out.clone(),
         state,
+        sentence: sentence.map(|sentence| sentence.describe()),
         rows: exported.rows,
-        dimensions: exported.hidden,
-        dtype: exported.dtype,
+        dimensions: rows.dimensions,
+        dtype: rows.dtype,
         cache: extracted.cache,
         computed: extracted.computed,
         reused: extracted.reused,
@@ -229,6 +250,31 @@ const SET_BY_OPTIONS: [&str; 8] = [
     "cache.dir",
 ];
 
+/// Whether the vector of a sentence-transformers folder is to be written.
+fn wants_sentence(request: &EmbedRequest) -> Result<bool> {
+    match request.pooling.as_str() {
+        "auto" => Ok(request.layer == -1 && SentenceFolder::read(&request.model)?.is_some()),
+        SENTENCE if request.layer == -1 => Ok(true),
+        SENTENCE => Err(Error::Argument {
+            action: "embed the files",
+            expected: "the last layer, of which sentence vectors are made".into(),
+            got: format!("layer {}", request.layer),
+            hint: "leave --layer out, or name a pooling: cls, mean or max".into(),
+        }),
+        _ => Ok(false),
+    }
+}
+
+/// The states to store.
+fn store(request: &EmbedRequest) -> Result<Vec<String>> {
+    if wants_sentence(request)? {
+        let poolings = poolings(&request.model)?;
+        return Ok(poolings.iter().map(|pooling| pooling.name().to_string()).collect());
+    }
+    let pooling = if request.pooling == "auto" { "mean" } else { &request.pooling };
+    Ok(vec![pooling.to_string()])
+}
+
 /// Returns a pipeline of stage 1 alone, in which every record has a row.
 fn pipeline_of(request: &EmbedRequest) -> Result<Pipeline> {
     let place = Path::new("embed");
@@ -251,10 +297,12 @@ fn pipeline_of(request: &EmbedRequest) -> Result<Pipeline> {
         },
         "cache": {
             "dir": to_json(&|| serde_json::to_value(&request.cache_dir))?,
-            "store": [request.pooling],
+            "store": store(request)?,
             "layers": [request.layer],
             "dtype": request.dtype,
         },
+        // Nothing is trained: what the folder says of the pooling is not asked for here.
+        "head": { "pooling": "mean" },
     });
     let mut table = toml::Table::try_from(table).map_err(|error| refuse(error.to_string()))?;
     for setting in &request.overrides {

@@ -33,7 +33,7 @@ pub fn export_records(
 ) -> Result<ExportReport> {
     let pipeline = &for_model_of(pipeline, cache);
     require_own(pipeline, cache, progress)?;
-    let mut states = if options.states.is_empty() {
+    let mut states = if options.states.is_empty() && options.derived.is_none() {
         pipeline.stored_states(cache.manifest().model_layers)?
     } else {
         options.states.clone()

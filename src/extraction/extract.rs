@@ -44,6 +44,7 @@ use crate::{
         forecast::Forecast,
         lazy_encoder::LazyEncoder,
         machine::Machine,
+        sentence::folder_to_note,
         spool::{Admission, ReadCounts, Spool, Spooling},
     },
 };
@@ -147,15 +148,15 @@ pub(super) fn enter<'a>(
 /// Returns what people call the model: its name on the hub with the commit if it was pulled, otherwise the name of its
 /// folder.
 fn about(checkpoint: &Checkpoint) -> About {
+    let folder = folder_to_note(checkpoint);
     match ModelSource::read(&checkpoint.folder) {
         Ok(Some(source)) => {
-            About { model: Some(source.repository), revision: Some(source.revision) }
+            About { model: Some(source.repository), revision: Some(source.revision), folder }
         }
         _ => {
-            let folder = checkpoint.folder.canonicalize();
-            let name =
-                folder.ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into()));
-            About { model: name, revision: None }
+            let path = checkpoint.folder.canonicalize();
+            let name = path.ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into()));
+            About { model: name, revision: None, folder }
         }
     }
 }

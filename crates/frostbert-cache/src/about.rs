@@ -34,6 +34,10 @@ pub struct About {
     /// The commit on the hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
+    /// Its folder on this machine, if an export may need more of it than the states: that of a sentence-transformers
+    /// model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
 }
 
 impl About {
@@ -102,7 +106,7 @@ mod tests {
         assert!(last_use(folder.path()).is_some());
         note_use(folder.path());
         assert_eq!(known(), About::default());
-        let about = About { model: Some("a/b".into()), revision: None };
+        let about = About { model: Some("a/b".into()), ..About::default() };
         about.note(folder.path());
         assert_eq!(known(), about);
         let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
