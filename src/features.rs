@@ -4,6 +4,7 @@
 //! of a question and its context. It has one or more rows. A [`FeatureView`] knows where the rows of every sample are
 //! ([`pieces`]) and returns them as [`Tile`]s of f32, from memory or shard by shard from disk ([`FeatureView::loads`]).
 
+mod chained;
 pub(crate) mod linfa;
 mod load;
 pub(crate) mod order;
@@ -12,6 +13,7 @@ pub(crate) mod scaler;
 
 use std::ops::Range;
 
+use chained::ChainedMaps;
 use frostbert_cache::{
     fingerprint::Key,
     reader::{CacheReader, by_shard},
@@ -70,6 +72,8 @@ pub struct FeatureView<'c> {
     sample_start: Vec<u32>,
     source: StateSource<'c>,
     map: Option<Box<dyn RowMap>>,
+    /// The number of layers that a head mixes: one block of values in a row for each.
+    n_layers: usize,
     /// The first mapped row of each sample, followed by the number of rows.
     row_start: Vec<usize>,
     memory_bytes: u64,
@@ -112,9 +116,18 @@ impl<'c> FeatureView<'c> {
     /// Returns [`frostbert_cache::Error::Miss`] if the cache lacks rows (it says how many), and
     /// [`frostbert_cache::Error::Damage`] if a file is damaged.
     pub fn read(cache: &'c CacheReader, state: StateId, keys: &[Key]) -> Result<FeatureView<'c>> {
-        let pieces = pieces::locate(cache, &[state], keys, |_, _, _| {})?;
+        FeatureView::read_all(cache, &[state], keys)
+    }
+
+    /// Does the same as [`FeatureView::read`] with several pooled states, which are concatenated.
+    pub(crate) fn read_all(
+        cache: &'c CacheReader,
+        states: &[StateId],
+        keys: &[Key],
+    ) -> Result<FeatureView<'c>> {
+        let pieces = pieces::locate(cache, states, keys, |_, _, _| {})?;
         let sample_start = (0..=keys.len() as u32).collect();
-        FeatureView::new(cache, &[state], pieces, sample_start, MEMORY_BYTES)
+        FeatureView::new(cache, states, pieces, sample_start, MEMORY_BYTES)
     }
 
     /// Creates a view over states that were just computed and are in no cache, in the order of `layout`'s documents. A
@@ -173,6 +186,7 @@ impl<'c> FeatureView<'c> {
             sample_start,
             source,
             map: None,
+            n_layers: states.len(),
             row_start: Vec::new(),
             memory_bytes,
             resident: None,
@@ -196,11 +210,19 @@ impl<'c> FeatureView<'c> {
         self
     }
 
-    /// Returns the same samples with their rows mapped by `map`.
+    /// Returns the same samples with their rows mapped by `map`, after any map that they have.
     pub fn mapped(mut self, map: Box<dyn RowMap>) -> FeatureView<'c> {
-        self.map = Some(map);
+        self.map = Some(match self.map.take() {
+            None => map,
+            Some(first) => Box::new(ChainedMaps { first, second: map }),
+        });
         self.count_rows();
         self
+    }
+
+    /// Returns the same samples with their rows mapped by `map`, which makes one vector of all their states.
+    pub(crate) fn mapped_to_one(self, map: Box<dyn RowMap>) -> FeatureView<'c> {
+        FeatureView { n_layers: 1, ..self.mapped(map) }
     }
 
     fn count_rows(&mut self) {
@@ -236,6 +258,11 @@ impl<'c> FeatureView<'c> {
         let n_stored = self.states.len() * self.hidden;
         let map = self.map.as_ref();
         map.map_or(n_stored, |map| map.n_features(n_stored))
+    }
+
+    /// Returns the number of layers that a head mixes.
+    pub(crate) fn n_layers(&self) -> usize {
+        self.n_layers
     }
 
     /// Returns whether all states are in memory.

@@ -85,7 +85,8 @@ impl Pieces {
     }
 }
 
-/// Locates the rows of documents in a cache and returns a piece for each key, in order. The states must be of one kind.
+/// Locates the rows of documents in a cache and returns a piece for each key, in order. The states must be of one kind,
+/// or pooled.
 ///
 /// If the states are of words or tokens, `visit` is called once for each key, shard by shard, with the key's index, the
 /// layout of its shard, and the document's row there.
@@ -100,7 +101,9 @@ pub(crate) fn locate(
     mut visit: impl FnMut(usize, &ShardLayout, usize),
 ) -> Result<Pieces> {
     let kind = states.first().map(|state| state.kind);
-    debug_assert!(states.iter().all(|state| Some(state.kind) == kind));
+    let is_pooled = |state: &StateId| matches!(state.kind, StateKind::Pooled(_));
+    let are_alike = states.iter().all(|state| Some(state.kind) == kind);
+    debug_assert!(are_alike || states.iter().all(is_pooled));
     let mut pieces = Pieces {
         n_states: states.len(),
         n_rows: vec![1; keys.len()],
@@ -108,7 +111,7 @@ pub(crate) fn locate(
     };
     for (number, state) in states.iter().enumerate() {
         let locations = locations(cache, *state, keys)?;
-        if matches!(state.kind, StateKind::Pooled(_)) {
+        if is_pooled(state) {
             for (piece, location) in locations.into_iter().enumerate() {
                 pieces.places[piece * states.len() + number] = location;
             }

@@ -29,6 +29,23 @@ impl RowMap for Doubled {
     }
 }
 
+/// The sum of all values of a sample.
+struct Summed;
+
+impl RowMap for Summed {
+    fn n_rows(&self, _: u32, _: usize) -> usize {
+        1
+    }
+
+    fn n_features(&self, _: usize) -> usize {
+        1
+    }
+
+    fn map(&self, _: u32, stored: ArrayView2<'_, f32>, mut out: ArrayViewMut2<'_, f32>) {
+        out[[0, 0]] = stored.sum();
+    }
+}
+
 #[test]
 fn a_tile_holds_the_rows_of_its_samples_in_their_order() {
     let view = view(4);
@@ -46,6 +63,13 @@ fn a_mapped_view_counts_and_hands_out_mapped_rows() {
     assert_eq!((view.n_rows(), view.n_features()), (6, 3));
     assert_eq!(view.rows_of(1), 2..4);
     assert_eq!(view.decode_all(&[2]), ndarray::array![[4.0, 5.0, 2.0], [4.0, 5.0, 2.0]]);
+}
+
+#[test]
+fn maps_follow_each_other() {
+    let view = view(2).mapped(Box::new(Doubled)).mapped_to_one(Box::new(Summed));
+    assert_eq!((view.n_rows(), view.n_features(), view.n_layers()), (2, 1, 1));
+    assert_eq!(view.decode_all(&[1]), ndarray::array![[2.0 * (2.0 + 3.0 + 1.0)]]);
 }
 
 #[test]
