@@ -79,6 +79,9 @@ pub mod encoder {
     pub mod runtime {
         pub use crate::encoder::runtime::Runtime;
     }
+    pub mod sentence_folder {
+        pub use crate::encoder::sentence_folder::{SentenceFolder, SentenceSummary};
+    }
     pub mod session {
         pub use crate::encoder::session::{EncoderSession, SessionOptions, TokenBatch};
     }

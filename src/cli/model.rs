@@ -13,6 +13,7 @@ use frostbert::{
         encoder::{
             checkpoint::Checkpoint,
             device::Precision,
+            sentence_folder::{SentenceFolder, SentenceSummary},
             source::{Verified, verify},
             tokenizer_file::TokenizerFile,
         },
@@ -126,8 +127,10 @@ fn info(folder: &Path, classes: usize, context: &Context) -> Result<ExitCode> {
     let heads = head_sizes(config.hidden, classes);
     // Fine-tuning trains the encoder together with a linear head.
     let fine_tuned = parameters + heads[0].trainable;
+    let sentence = SentenceFolder::read(folder)?;
+    let sentence = sentence.map(|sentence| sentence.summary(config.hidden)).transpose()?;
     if context.json {
-        output::print_json(&json!({
+        let mut report = json!({
             "family": config.family,
             "layers": config.layers,
             "hidden": config.hidden,
@@ -140,7 +143,11 @@ fn info(folder: &Path, classes: usize, context: &Context) -> Result<ExitCode> {
             "tokenizer": checkpoint.tokenizer.path.display().to_string(),
             "heads": heads,
             "fine_tuning": { "trainable": fine_tuned, "training_bytes": training_bytes(fine_tuned) },
-        }))?;
+        });
+        if let Some(sentence) = sentence {
+            report["sentence_transformers"] = json!(sentence);
+        }
+        output::print_json(&report)?;
         return Ok(ExitCode::SUCCESS);
     }
     // A model.onnx may lack some of these.
@@ -163,6 +170,10 @@ fn info(folder: &Path, classes: usize, context: &Context) -> Result<ExitCode> {
     let tokenizer = &checkpoint.tokenizer;
     if tokenizer.is_built {
         text.insert_str(0, &built_tokenizer(tokenizer));
+    }
+    if let Some(sentence) = &sentence {
+        text.push_str(&of_sentence(sentence));
+        text.push('\n');
     }
     let mut lines =
         vec![["what is trained", "trainable", "training memory", ""].map(String::from).to_vec()];
@@ -187,4 +198,28 @@ fn info(folder: &Path, classes: usize, context: &Context) -> Result<ExitCode> {
     );
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the folder says as one of sentence-transformers, and what is made of it.
+fn of_sentence(summary: &SentenceSummary) -> String {
+    let words = |words: &[String], none: &str| match words {
+        [] => none.to_string(),
+        words => words.join(", "),
+    };
+    let vector = match (&summary.sentence, summary.dimensions) {
+        (Some(steps), Some(values)) => format!("{steps}: {values} values"),
+        _ => "none is computed".into(),
+    };
+    let length = summary.max_length.map_or("not given: 128".into(), |length| length.to_string());
+    let mut facts = vec![
+        ("sentence-transformers", words(&summary.parts, "no modules")),
+        ("pooling", words(&summary.pooling, "not computed")),
+        ("longest input", length),
+        ("sentence vector", vector),
+    ];
+    if let Some(refused) = &summary.refused {
+        facts.push(("not run", refused.clone()));
+    }
+    facts.push(("ignored", words(&summary.ignored, "nothing")));
+    screen::facts(&facts)
 }

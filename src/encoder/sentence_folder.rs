@@ -5,6 +5,7 @@
 //! refused by its name, but only when it is asked for: the encoder itself runs all the same.
 
 mod dense;
+mod summary;
 mod vector;
 
 use std::path::{Component, Path, PathBuf};
@@ -13,6 +14,7 @@ use dense::Dense;
 use frostbert_cache::states::Pooling;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
+pub use summary::SentenceSummary;
 pub(crate) use vector::SentenceVector;
 use vector::VectorStep;
 
@@ -188,7 +190,16 @@ impl SentenceFolder {
                 refuse(&path, "the pooling cls, mean or max".into(), got, NAME_A_POOLING)
             })
         });
-        poolings.collect()
+        let poolings: Vec<Pooling> = poolings.collect::<Result<_>>()?;
+        let twice =
+            (1..poolings.len()).find(|place| poolings[..*place].contains(&poolings[*place]));
+        match twice {
+            None => Ok(poolings),
+            Some(place) => {
+                let got = format!("`{}` twice", poolings[place].name());
+                Err(refuse(&path, "every pooling once".into(), got, NAME_A_POOLING))
+            }
+        }
     }
 
     /// The way from the pooled states of the encoder's last layer, each of `hidden` values, to the vector of a text.
