@@ -187,10 +187,14 @@ impl Experiment {
         Ok(checkpoints)
     }
 
-    /// Reports the notes from reading the pipeline.
+    /// Reports the notes from reading the pipeline, each once: tasks share the model.
     fn tell_notes(&self, progress: &dyn Progress) {
+        let mut told: Vec<&String> = Vec::new();
         for note in self.tasks.iter().flat_map(|task| &task.pipeline.notes) {
-            progress.note(note);
+            if !told.contains(&note) {
+                progress.note(note);
+                told.push(note);
+            }
         }
     }
 

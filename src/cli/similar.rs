@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &SimilarArguments, context: &Context) -> Result<Exi
                 arguments.text.len()
             )));
         };
-        let score = compare(&pipeline, [first, second], &context.machine)?;
+        let score = compare(&pipeline, [first, second], &context.machine, &context.progress)?;
         if context.json {
             output::print_json(&json!({ "score": score }))?;
         } else {

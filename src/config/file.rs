@@ -1,5 +1,6 @@
 //! The pipeline file as written: every key that it can have, with its default.
 
+mod auto;
 mod defaults;
 pub(crate) mod sweep;
 
@@ -189,16 +190,17 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 pub struct CacheSection {
     /// Caches are written to `<dir>/<fingerprint>`.
     pub dir: PathBuf,
-    /// The states to store; if absent, those that the heads read.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The states to store; if absent or `"auto"`, those that the heads read.
+    #[serde(deserialize_with = "auto::store", skip_serializing_if = "Option::is_none")]
     pub store: Option<Vec<Store>>,
     /// The layers to store; if absent, those that the heads read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<LayersKey>,
     /// The type of a stored value.
     pub dtype: Dtype,
-    /// Maximum length of an input in tokens; if absent, 128, or 384 for qa.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Maximum length of an input in tokens; if absent or `"auto"`, what a sentence-transformers folder says, else 128,
+    /// or 384 for qa.
+    #[serde(deserialize_with = "auto::number", skip_serializing_if = "Option::is_none")]
     pub max_length: Option<usize>,
     /// How to handle longer documents; if absent, truncation, or windows for qa.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -227,7 +229,7 @@ pub struct HeadSection {
     pub pca: Option<usize>,
     /// Maximum length of an answer in tokens, for qa.
     pub max_answer_tokens: usize,
-    /// The embedding of a text that the head reads.
+    /// The embedding of a text that the head reads; `auto` is what a sentence-transformers folder says, else the mean.
     pub pooling: HeadPooling,
     /// The layers that the head reads.
     pub layers: LayersKey,

@@ -203,9 +203,9 @@ pub(crate) static KEYS: [Key; 30] = [
         ..head("max_answer_tokens", "30", Values::Count)
     },
     Key {
-        meaning: "the embedding that the head reads: `cls`, `mean` (over all real tokens, `[CLS]` and `[SEP]` included), `max`, `attention` (a learned weight for each token; refused for pairs in two inputs and for kinds that are not trained in steps)",
+        meaning: "the embedding that the head reads: `cls`, `mean` (over all real tokens, `[CLS]` and `[SEP]` included), `max`, `attention` (a learned weight for each token; refused for pairs in two inputs and for kinds that are not trained in steps), `sentence` ([the vector of sentence-transformers](models.md#sentence-transformers-folders)); or `\"auto\"`: what such a folder says, else `mean`",
         tasks: &[Classification, Multilabel, Regression, Similarity],
-        ..head("pooling", "\"mean\"", Values::Any)
+        ..head("pooling", "\"auto\"", Values::Any)
     },
     Key {
         meaning: "the layers that the head reads: a list, `\"all\"`, or `\"auto\"`: the last; for `tokens` all, for `qa` the one in the middle. Several are mixed by learned weights, which only kinds that are trained in steps can do",

@@ -33,6 +33,11 @@ names! {
     Task, "lowercase", Classification { Classification, Multilabel, Regression, Tokens, Qa, Similarity }
 }
 impl Task {
+    /// Whether heads of the task read one vector of a text, and not its words or tokens.
+    pub(crate) fn reads_pooled(self) -> bool {
+        !matches!(self, Task::Tokens | Task::Qa)
+    }
+
     /// Returns what the labels of the task mean. For similarity, the label of a pair is a number.
     pub fn of_data(self) -> DataTask {
         match self {
@@ -67,23 +72,33 @@ names! {
 }
 names! {
     /// The embedding of a text that a head reads.
-    HeadPooling, "lowercase", Mean { Cls, Mean, Max, Attention }
+    HeadPooling, "lowercase", Auto { Auto, Cls, Mean, Max, Attention, Sentence }
 }
 impl HeadPooling {
-    /// Returns the kind of state that a head for a task reads. Pooling only applies to texts: tags are predicted from
-    /// words, and answers from tokens.
-    pub fn store(self, task: Task) -> Store {
+    /// Returns the kinds of states that a head for a task reads of a layer. Pooling only applies to texts: tags are
+    /// predicted from words, and answers from tokens. `sentence` are those that a sentence vector is made of.
+    pub fn stores(self, task: Task, sentence: &[Store]) -> Vec<Store> {
         match (task, self) {
-            (Task::Tokens, _) => Store::Words,
-            (Task::Qa, _) | (_, HeadPooling::Attention) => Store::Tokens,
-            (_, HeadPooling::Cls) => Store::Cls,
-            (_, HeadPooling::Mean) => Store::Mean,
-            (_, HeadPooling::Max) => Store::Max,
+            (Task::Tokens, _) => vec![Store::Words],
+            (Task::Qa, _) | (_, HeadPooling::Attention) => vec![Store::Tokens],
+            (_, HeadPooling::Cls) => vec![Store::Cls],
+            (_, HeadPooling::Max) => vec![Store::Max],
+            (_, HeadPooling::Auto | HeadPooling::Mean) => vec![Store::Mean],
+            (_, HeadPooling::Sentence) => sentence.to_vec(),
         }
     }
 }
 
 impl Store {
+    /// Returns the kind of this pooled state.
+    pub(crate) fn of_pooling(pooling: Pooling) -> Store {
+        match pooling {
+            Pooling::Cls => Store::Cls,
+            Pooling::Mean => Store::Mean,
+            Pooling::Max => Store::Max,
+        }
+    }
+
     /// Returns the kind of state that is stored.
     pub fn kind(self) -> StateKind {
         match self {

@@ -4,6 +4,7 @@ mod changed;
 mod extraction;
 mod head;
 mod layers;
+mod model_folder;
 mod models;
 mod numbers;
 mod sources;
@@ -29,7 +30,7 @@ pub(crate) use variant::{Settings, described};
 use crate::{
     config::{
         file::{Labels, PipelineFile, sweep::SweepSection},
-        names::{Pair, Task},
+        names::{Pair, Store, Task},
         parse,
     },
     data::{CleanOptions, ColumnName, Source, SplitFractions},
@@ -65,6 +66,10 @@ pub struct Pipeline {
     pub(crate) selected_by: Option<String>,
     /// The models that the sweep compares; none where it compares no models.
     pub(crate) models: Vec<SweptModel>,
+    /// The states that a sentence vector is made of, where the head or the sweep reads one.
+    sentence: Vec<Store>,
+    /// Whether the file leaves `head.pooling` to the model's folder.
+    pub(crate) pooling_is_auto: bool,
     /// What was found out that the file leaves open, to be said once.
     pub notes: Vec<String>,
     file: PipelineFile,
@@ -140,7 +145,8 @@ impl Pipeline {
             // A lock is not held to this: it may be of a release that took such keys and did nothing with them.
             sources::refuse_keys_of_questions(&mut file.data, &refusal(path))?;
             let notes = sources::find_texts(&mut file);
-            let pipeline = Pipeline { notes, ..Pipeline::check(path, file)? };
+            let mut pipeline = Pipeline::check(path, file)?;
+            pipeline.notes.extend(notes);
             Ok(NamedTask { name, pipeline })
         });
         checked.collect()
@@ -177,7 +183,8 @@ impl Pipeline {
         let drops_duplicates = file.data.task != Task::Tokens;
         file.data.clean.drop_duplicates.get_or_insert(drops_duplicates);
         file.head.kind.get_or_insert(training::kinds(file.data.task)[0]);
-        let extraction = extraction::check(&mut file, sources, &refuse)?;
+        let says = model_folder::fill_in(&mut file, &refuse)?;
+        let extraction = extraction::check(&mut file, sources, &says, &refuse)?;
         let models = models::swept_models(&file, &refuse)?;
         let data = file.data.clone();
         Ok(Pipeline {
@@ -205,7 +212,9 @@ impl Pipeline {
             sweep: file.sweep.clone(),
             selected_by: file.sweep.as_ref().and_then(|sweep| sweep.select.clone()),
             models,
-            notes: Vec::new(),
+            sentence: says.sentence,
+            pooling_is_auto: says.is_auto,
+            notes: says.note.into_iter().collect(),
             file,
         })
     }
@@ -213,33 +222,6 @@ impl Pipeline {
     /// Returns the pipeline file after defaults and overrides, as the lock file stores it.
     pub fn file(&self) -> &PipelineFile {
         &self.file
-    }
-
-    /// Returns the states that the head reads, one for each of its layers, in a model of `model_layers` layers.
-    ///
-    /// # Errors
-    /// Returns an error if the head reads no layer, reads one twice, or reads one that the model does not have.
-    pub fn head_states(&self, model_layers: usize) -> Result<Vec<StateId>> {
-        let refuse = refusal(&self.path);
-        let kind = self.head.pooling.store(self.data.task).kind();
-        let mut states = Vec::new();
-        for layer in self.head.layers.numbers(model_layers, "head.layers", &refuse)? {
-            let state = StateId { kind, layer };
-            if states.contains(&state) {
-                return Err(refuse(
-                    format!("head.layers names layer {layer} twice"),
-                    "name every layer once".into(),
-                ));
-            }
-            states.push(state);
-        }
-        if states.is_empty() {
-            return Err(refuse(
-                "head.layers is empty".into(),
-                "name a layer, as in [-1], or several to be mixed".into(),
-            ));
-        }
-        Ok(states)
     }
 
     /// Returns the states to extract from a model of `model_layers` layers, sorted and without duplicates.

@@ -9,7 +9,7 @@ use std::{
 use frostbert_cache::{
     about::About,
     export::DerivedState,
-    fingerprint::FingerprintInputs,
+    fingerprint::{Digest, FingerprintInputs},
     reader::CacheReader,
     states::{Pooling, StateId},
 };
@@ -48,6 +48,35 @@ impl SentenceState {
         Ok(Some(SentenceState { states: vector.states(checkpoint.config.layers), vector }))
     }
 
+    /// Reads how the vectors are made of these states, each of `hidden` values, in the folder of the model that made
+    /// them.
+    ///
+    /// # Errors
+    /// Returns the errors of [`SentenceState::required`], and one if the states are not those that the folder asks for.
+    pub(crate) fn of_folder(
+        folder: &Path,
+        hidden: usize,
+        states: &[StateId],
+    ) -> Result<SentenceState> {
+        let modules = SentenceFolder::read(folder)?.ok_or_else(|| no_modules(folder))?;
+        let vector = modules.vector(hidden)?;
+        let last = states.first().map_or(0, |state| state.layer);
+        if vector.states(last) != states {
+            return Err(Error::Checkpoint {
+                path: folder.to_path_buf(),
+                expected: format!("a sentence vector made of {states:?}"),
+                got: format!("one of {}", vector.describe()),
+                hint: "put the modules back that the head was trained with, or train again".into(),
+            });
+        }
+        Ok(SentenceState { states: states.to_vec(), vector })
+    }
+
+    /// The hash of what is computed from the states.
+    pub(crate) fn digest(&self) -> Digest {
+        self.vector.digest()
+    }
+
     /// Like [`SentenceState::of`], for a model that must have such a vector.
     ///
     /// # Errors
@@ -79,7 +108,7 @@ fn no_modules(folder: &Path) -> Error {
     Error::Checkpoint {
         path: folder.to_path_buf(),
         expected: "a sentence-transformers folder, whose modules.json says what a sentence vector is".into(),
-        got: "a folder without modules.json".into(),
+        got: if folder.is_dir() { "a folder without modules.json" } else { "no such folder" }.into(),
         hint: "ask for a pooling: cls, mean or max; or name the folder that sentence-transformers saved".into(),
     }
 }
@@ -119,7 +148,7 @@ impl RowMap for SentenceState {
     }
 }
 
-/// Returns how the model that made a cache computes sentence vectors: the model in `folder`, or where there is none in a
+/// Returns how the model that made a cache computes sentence vectors: the model in `folder`, or if that is `None`, in a
 /// folder that the pipeline or the cache itself names.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ mod check;
 
 use std::{collections::HashMap, fs, path::Path};
 
-use frostbert_cache::{durable::write_file, states::StateId};
+use frostbert_cache::{durable::write_file, fingerprint::Digest, states::StateId};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, concatenate, s};
 use rayon::prelude::*;
 use safetensors::{SafeTensors, tensor::TensorView};
@@ -42,8 +42,11 @@ pub struct HeadDescription {
     /// The column of labels that the head was trained on (`train.label`), if one was named.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub label_column: Option<String>,
-    /// What it reads of a layer: a pooling, `attention`, `words` or `tokens`.
+    /// What it reads of a layer: a pooling, `attention`, `sentence`, `words` or `tokens`.
     pub pooling: String,
+    /// The hash of the modules that make sentence vectors of states, if it reads those.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sentence: Option<Digest>,
     /// The absolute indices of its input layers; several are mixed.
     pub layers: Vec<usize>,
     /// The share of each layer in the mix, in the order of `layers`; the shares sum to 1.
@@ -94,6 +97,7 @@ impl Default for HeadDescription {
             first_label_id: None,
             label_column: None,
             pooling: String::new(),
+            sentence: None,
             layers: Vec::new(),
             layer_profile: None,
             pair: false,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use frostbert_cache::{progress::Progress, reader::CacheReader};
+use frostbert_cache::{progress::Progress, reader::CacheReader, states::StateKind};
 
 use crate::{
     config::{names::Pair, settings::LayerChoice},
@@ -54,7 +54,9 @@ pub fn evaluate(
     let states = &description.states;
     let mut pipeline = run.pipeline.clone();
     pipeline.extraction = pipeline.extraction.of_sources(sources);
-    pipeline.extraction.kinds = vec![states[0].kind];
+    let mut kinds: Vec<StateKind> = states.iter().map(|state| state.kind).collect();
+    kinds.dedup();
+    pipeline.extraction.kinds = kinds;
     pipeline.extraction.layers = LayerChoice::of_numbers(states.iter().map(|state| state.layer));
     let report = extract_with(&checkpoint, &pipeline, machine, progress)?;
     let cache = CacheReader::existing(&report.cache)?;

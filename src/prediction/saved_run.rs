@@ -9,7 +9,7 @@ use crate::{
     data::{ColumnName, Format, Source, inspect::has_column},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
-    extraction::extract::inputs_for,
+    extraction::{extract::inputs_for, sentence::SentenceState},
     head::saved::{DESCRIPTION_FILE, Head, HeadDescription, WEIGHTS_FILE, read_description},
     metrics::metric::Metric,
     run_folder::{
@@ -294,6 +294,27 @@ impl SavedRun {
         }
     }
 
+    /// Fails if the head reads sentence vectors that other modules make now.
+    fn require_same_modules(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let Some(expected) = &self.description.sentence else {
+            return Ok(());
+        };
+        let got = SentenceState::required(checkpoint)?.digest();
+        if got == *expected {
+            return Ok(());
+        }
+        Err(Error::Run {
+            path: self.folder.join(LOCK_FILE),
+            expected: format!(
+                "the modules {} after the encoder in `{}`",
+                expected.short(),
+                checkpoint.folder.display()
+            ),
+            got: got.short(),
+            hint: "put the folder back that this head was trained on, or train again".into(),
+        })
+    }
+
     /// Returns the name of the model, with its revision on the hub if that is known.
     pub fn model_name(&self) -> String {
         self.lock.base_model().to_string()
@@ -338,6 +359,7 @@ impl SavedRun {
             });
         }
         self.require_same_states(&checkpoint)?;
+        self.require_same_modules(&checkpoint)?;
         Ok(checkpoint)
     }
 }

@@ -9,7 +9,7 @@ use frostbert_cache::{
     fingerprint::Key,
     progress::Progress,
     reader::CacheReader,
-    states::{Pooling, StateId, StateKind},
+    states::{Pooling, StateId},
 };
 use ndarray::Array2;
 use serde::Serialize;
@@ -22,8 +22,13 @@ use crate::{
     data::{dataset::read_all, document::Document},
     encoder::checkpoint::Checkpoint,
     error::Result,
-    extraction::{embedder::TextEncoder, extract::extract_with, machine::Machine},
-    features::FeatureView,
+    extraction::{
+        embedder::{EncodedTexts, TextEncoder},
+        extract::extract_with,
+        machine::Machine,
+        sentence::SentenceState,
+    },
+    features::{FeatureView, pieces::Pieces},
     tasks::cosine::cosine,
 };
 
@@ -36,45 +41,88 @@ pub struct Match {
     pub score: f64,
 }
 
-/// Returns the pooled state by which a pipeline compares texts: the pooling of its head, or the mean if the head pools
-/// by attention, at the first of its layers.
-fn state_of(pipeline: &Pipeline, model_layers: usize) -> Result<StateId> {
-    let pooling = match pipeline.head.pooling {
-        HeadPooling::Cls => Pooling::Cls,
-        HeadPooling::Max => Pooling::Max,
-        HeadPooling::Mean | HeadPooling::Attention => Pooling::Mean,
-    };
-    let states = pipeline.head_states(model_layers)?;
-    Ok(StateId::pooled(pooling, states[0].layer))
+/// What texts are compared by.
+struct Compared {
+    /// Pooled states of one layer.
+    states: Vec<StateId>,
+    /// The vector that is made of them, if they are not compared as they are.
+    sentence: Option<SentenceState>,
+}
+
+impl Compared {
+    /// By the sentence vector if the head reads it, or the file leaves the pooling to a sentence-transformers folder;
+    /// else by the pooling of the head, or the mean if the head pools by attention, at the first of its layers.
+    fn of(
+        pipeline: &Pipeline,
+        checkpoint: &Checkpoint,
+        progress: &dyn Progress,
+    ) -> Result<Compared> {
+        let sentence = if pipeline.reads_sentence() {
+            Some(SentenceState::required(checkpoint)?)
+        } else if pipeline.pooling_is_auto {
+            SentenceState::of(checkpoint)?
+        } else {
+            None
+        };
+        if let Some(sentence) = sentence {
+            progress
+                .note(&format!("texts are compared by sentence vectors: {}", sentence.describe()));
+            return Ok(Compared { states: sentence.states().to_vec(), sentence: Some(sentence) });
+        }
+        let pooling = match pipeline.head.pooling {
+            HeadPooling::Cls => Pooling::Cls,
+            HeadPooling::Max => Pooling::Max,
+            HeadPooling::Auto
+            | HeadPooling::Mean
+            | HeadPooling::Attention
+            | HeadPooling::Sentence => Pooling::Mean,
+        };
+        let states = pipeline.head_states(checkpoint.config.layers)?;
+        Ok(Compared { states: vec![StateId::pooled(pooling, states[0].layer)], sentence: None })
+    }
+
+    /// Makes of a view what texts are compared by.
+    fn view<'c>(&self, view: FeatureView<'c>) -> FeatureView<'c> {
+        match &self.sentence {
+            Some(sentence) => view.mapped_to_one(Box::new(sentence.clone())),
+            None => view,
+        }
+    }
 }
 
 /// Returns the cosine similarity of the states of two texts. Nothing is cached.
 ///
 /// # Errors
 /// Returns an error if the model cannot run or a text has no tokens.
-pub fn compare(pipeline: &Pipeline, texts: [&str; 2], machine: &Machine) -> Result<f64> {
+pub fn compare(
+    pipeline: &Pipeline,
+    texts: [&str; 2],
+    machine: &Machine,
+    progress: &dyn Progress,
+) -> Result<f64> {
     let checkpoint = pipeline.extraction.checkpoint()?;
-    let state = state_of(pipeline, checkpoint.config.layers)?;
-    let states = encode(pipeline, &checkpoint, state, &texts, machine)?;
+    let compared = Compared::of(pipeline, &checkpoint, progress)?;
+    let states = encode(pipeline, &checkpoint, &compared, &texts, machine)?;
     Ok(cosine(states.row(0), states.row(1)))
 }
 
 fn encode(
     pipeline: &Pipeline,
     checkpoint: &Checkpoint,
-    state: StateId,
+    compared: &Compared,
     texts: &[&str],
     machine: &Machine,
 ) -> Result<Array2<f32>> {
     pipeline.check_length(checkpoint)?;
     let settings = pipeline.extraction.of_sources(Vec::new());
-    let mut encoder = TextEncoder::open(checkpoint, &settings, &[state], machine)?;
+    let mut encoder = TextEncoder::open(checkpoint, &settings, &compared.states, machine)?;
     let inputs: Vec<Document<'_>> = texts.iter().map(|text| Document::Text(text)).collect();
-    let encoded = encoder.encode(&inputs)?;
-    let bytes = encoded.states.into_iter().flat_map(|rows| rows.bytes);
-    let view = FeatureView::from_bytes(state, encoded.hidden, settings.dtype, bytes.collect());
+    let EncodedTexts { layout, states, hidden } = encoder.encode(&inputs)?;
+    let pieces = Pieces::of_layout(&layout, compared.states[0].kind, states.len());
+    let starts = (0..=texts.len() as u32).collect();
+    let view = FeatureView::from_shard(&layout, states, hidden, settings.dtype, pieces, starts)?;
     let all: Vec<u32> = (0..texts.len() as u32).collect();
-    Ok(view.decode_all(&all))
+    Ok(compared.view(view).decode_all(&all))
 }
 
 /// Returns the `top` texts of the pipeline's files that are most similar to a query, best first; ties are ordered by
@@ -90,18 +138,17 @@ pub fn nearest(
     progress: &dyn Progress,
 ) -> Result<Vec<Match>> {
     let checkpoint = pipeline.extraction.checkpoint()?;
-    let state = state_of(pipeline, checkpoint.config.layers)?;
+    let compared = Compared::of(pipeline, &checkpoint, progress)?;
     let mut pipeline = pipeline.clone();
-    pipeline.extraction.kinds = vec![state.kind];
-    pipeline.extraction.layers = LayerChoice::of_numbers([state.layer]);
+    pipeline.extraction.kinds = compared.states.iter().map(|state| state.kind).collect();
+    pipeline.extraction.layers = LayerChoice::of_numbers([compared.states[0].layer]);
     // The texts of a pair are compared separately, because a query is a single text.
     pipeline.extraction.pairs.fill(Pair::Separate);
     let report = extract_with(&checkpoint, &pipeline, machine, progress)?;
-    let query = encode(&pipeline, &checkpoint, state, &[query], machine)?;
+    let query = encode(&pipeline, &checkpoint, &compared, &[query], machine)?;
     let cache = CacheReader::existing(&report.cache)?;
     let keys = keys_of(&pipeline)?;
-    let view = FeatureView::read(&cache, state, &keys)?;
-    debug_assert!(matches!(view.states[0].kind, StateKind::Pooled(_)));
+    let view = compared.view(FeatureView::read_all(&cache, &compared.states, &keys)?);
 
     let mut best: BinaryHeap<Reverse<ScoredDocument>> = BinaryHeap::new();
     let all: Vec<u32> = (0..keys.len() as u32).collect();

@@ -47,6 +47,8 @@ pub(super) struct ViewKey {
     /// The folder of the model.
     model: PathBuf,
     pub(super) states: Vec<StateId>,
+    /// Whether sentence vectors are made of the states.
+    sentence: bool,
     matching: bool,
     /// Whether two states are compared by their cosine, without a head.
     cosine: bool,
@@ -62,6 +64,7 @@ impl ViewKey {
         Ok(ViewKey {
             model: pipeline.extraction.model.clone(),
             states: pipeline.head_states(model_layers)?,
+            sentence: pipeline.reads_sentence(),
             matching: matches!(head.kind, KindSettings::Matching(..)),
             cosine: head.kind.is_cosine(),
             pca: head.pca,

@@ -6,6 +6,7 @@ use crate::{
     config::settings::Pipeline,
     data::{Part, dataset::Dataset},
     error::Result,
+    extraction::sentence::SentenceState,
     features::{FeatureView, pieces},
     head::{
         applied::Applied, row_maps::PairRows, saved::Head, spec::Objective, targets::TargetTable,
@@ -27,7 +28,7 @@ pub(super) fn rows<'c>(
     let RowSource { pipeline, dataset, cache, states } = source;
     let parts = Part::ALL.map(|part| dataset.part(part));
     Ok(TaskRows {
-        view: paired(view(pipeline, dataset, cache, states)?, pipeline, states.len()),
+        view: paired(view(pipeline, dataset, cache, states)?, pipeline),
         targets,
         objective: Objective::Rows(weights::loss(pipeline, dataset, &parts[0])?),
         n_outputs,
@@ -38,8 +39,20 @@ pub(super) fn rows<'c>(
     })
 }
 
+/// Returns a view as [`stored_view`] does, of what the head reads: these states, or the sentence vectors that are made
+/// of them.
+fn view<'c>(
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    cache: &'c CacheReader,
+    states: &[StateId],
+) -> Result<FeatureView<'c>> {
+    let view = stored_view(pipeline, dataset, cache, states)?;
+    as_read(view, pipeline, states, cache.manifest().hidden)
+}
+
 /// Returns a view with a sample for each row of a dataset: the states of its document, or of its pair of documents.
-pub(crate) fn view<'c>(
+pub(crate) fn stored_view<'c>(
     pipeline: &Pipeline,
     dataset: &Dataset,
     cache: &'c CacheReader,
@@ -55,25 +68,38 @@ pub(crate) fn view<'c>(
     FeatureView::new(cache, states, pieces, sample_start, pipeline.memory_bytes)
 }
 
-/// Merges the two rows of each pair into one if the pipeline encodes pairs separately; otherwise returns the view as it
-/// is.
-pub(crate) fn paired<'c>(
+/// Maps the states of a view to sentence vectors if the head reads those.
+fn as_read<'c>(
     view: FeatureView<'c>,
     pipeline: &Pipeline,
-    n_layers: usize,
-) -> FeatureView<'c> {
+    states: &[StateId],
+    hidden: usize,
+) -> Result<FeatureView<'c>> {
+    if !pipeline.reads_sentence() {
+        return Ok(view);
+    }
+    let sentence = SentenceState::of_folder(&pipeline.extraction.model, hidden, states)?;
+    Ok(view.mapped_to_one(Box::new(sentence)))
+}
+
+/// Merges the two rows of each pair into one if the pipeline encodes pairs separately; otherwise returns the view as it
+/// is.
+pub(crate) fn paired<'c>(view: FeatureView<'c>, pipeline: &Pipeline) -> FeatureView<'c> {
+    let n_layers = view.n_layers();
     if pipeline.has_separate_pairs() { view.mapped(Box::new(PairRows { n_layers })) } else { view }
 }
 
 /// Returns a view with a sample for each record that was just encoded.
 pub(super) fn view_of_encoded(encoded: EncodedRecords<'_>) -> Result<FeatureView<'static>> {
     let pipeline = encoded.pipeline;
-    let n_layers = encoded.encoded.states.len();
+    let states: Vec<StateId> = encoded.encoded.states.iter().map(|rows| rows.state).collect();
+    let hidden = encoded.encoded.hidden;
     let documents_of_record = if pipeline.has_separate_pairs() { 2 } else { 1 };
     let n_records = encoded.records.len() as u32;
     let sample_start = (0..=n_records).map(|record| record * documents_of_record).collect();
     let pieces = encoded.pieces();
-    Ok(paired(encoded.view(pieces, sample_start)?, pipeline, n_layers))
+    let view = as_read(encoded.view(pieces, sample_start)?, pipeline, &states, hidden)?;
+    Ok(paired(view, pipeline))
 }
 
 /// Calibrates a head on its outputs on the validation rows.

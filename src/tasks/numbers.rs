@@ -119,7 +119,7 @@ fn values(view: &FeatureView<'_>, head: &Head) -> Result<Vec<f64>> {
 fn cosine_scores(rows: &MeasuredRows<'_>) -> Result<Option<Value>> {
     let view = &rows.rows.view;
     let test = rows.rows.part(Part::Test);
-    if !rows.pipeline.has_separate_pairs() || view.states.len() > 1 || test.is_empty() {
+    if !rows.pipeline.has_separate_pairs() || view.n_layers() > 1 || test.is_empty() {
         return Ok(None);
     }
     let truth = values_of(rows.dataset, test);

@@ -163,6 +163,7 @@ impl CardSource<'_> {
         let states = match pooling.as_str() {
             "attention" => "the states of all tokens, pooled by learned attention,".to_string(),
             "words" => "the state of each word".to_string(),
+            "sentence" => "the sentence vector of a text".to_string(),
             "tokens" => "the states of all tokens of a question and its context".to_string(),
             pooling => format!("the {pooling} state of a text"),
         };

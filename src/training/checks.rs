@@ -104,14 +104,15 @@ pub(crate) fn check(
         let parts = datalab.filter(|_| view.is_resident());
         parts.map(|parts| Datalab::of(dataset, parts, view, judged))
     };
-    let (checked, datalab) = if rows.view.states == [state] && !pipeline.has_separate_pairs() {
+    let reads_state = rows.view.states == [state] && !pipeline.reads_sentence();
+    let (checked, datalab) = if reads_state && !pipeline.has_separate_pairs() {
         let near_duplicates = near_duplicates(dataset, &rows.view)?;
         let (label_errors, judged) = labels(&rows.view)?;
         (checks(near_duplicates, label_errors), for_datalab(&rows.view, judged))
     } else {
-        let view = documents::view(pipeline, dataset, cache, &[state])?;
+        let view = documents::stored_view(pipeline, dataset, cache, &[state])?;
         let near_duplicates = near_duplicates(dataset, &view)?;
-        let view = documents::paired(view, pipeline, 1);
+        let view = documents::paired(view, pipeline);
         let (label_errors, judged) = labels(&view)?;
         (checks(near_duplicates, label_errors), for_datalab(&view, judged))
     };

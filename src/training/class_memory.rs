@@ -81,6 +81,8 @@ impl ClassMemory {
         let n_stored = if pipeline.has_separate_pairs() { 4 } else { 1 } * model.hidden;
         let (n_layers, n_features) = match head.pca {
             Some(n_components) => (1, n_components),
+            // A sentence vector is at most this wide, unless a Dense module widens it.
+            None if pipeline.reads_sentence() => (1, states.len() * n_stored),
             None => (states.len(), n_stored),
         };
         let network = network_of(pipeline, n_layers, n_features, n_outputs);

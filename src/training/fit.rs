@@ -142,7 +142,7 @@ pub(crate) fn network(
     rows: &TaskRows<'_>,
     transform: &Transform,
 ) -> NetworkSpec {
-    let n_layers = rows.view.states.len();
+    let n_layers = rows.view.n_layers();
     network_of(pipeline, n_layers, transform.n_features() / n_layers, rows.n_outputs)
 }
 

@@ -21,6 +21,7 @@ use crate::{
         example::FileRecord,
     },
     error::{Error, Result},
+    extraction::sentence::{SENTENCE, SentenceState},
     head::{
         saved::{self, Head, HeadDescription},
         trained_head::EpochRecord,
@@ -224,6 +225,9 @@ pub(crate) fn train_on(
     }
 
     let mut description = describe(pipeline, dataset, &states);
+    if pipeline.reads_sentence() {
+        description.sentence = Some(SentenceState::required(checkpoint)?.digest());
+    }
     let mut fit_seconds = 0.0;
     let mut measure_start = Instant::now();
     let (head, history, mut outcome) = if pipeline.head.kind.is_cosine() {
@@ -404,7 +408,15 @@ fn nothing_to_train_on(pipeline: &Pipeline, dataset: &Dataset) -> Error {
 
 fn describe(pipeline: &Pipeline, dataset: &Dataset, states: &[StateId]) -> HeadDescription {
     let head = &pipeline.head;
-    let pooling = if pipeline.pools_by_attention() { "attention" } else { states[0].kind.name() };
+    let pooling = if pipeline.pools_by_attention() {
+        "attention"
+    } else if pipeline.reads_sentence() {
+        SENTENCE
+    } else {
+        states[0].kind.name()
+    };
+    let mut layers: Vec<usize> = states.iter().map(|state| state.layer).collect();
+    layers.dedup();
     HeadDescription {
         task: pipeline.data.task.to_string(),
         kind: head.kind.name().to_string(),
@@ -416,7 +428,7 @@ fn describe(pipeline: &Pipeline, dataset: &Dataset, states: &[StateId]) -> HeadD
             None => None,
         },
         pooling: pooling.into(),
-        layers: states.iter().map(|state| state.layer).collect(),
+        layers,
         pair: pipeline.has_separate_pairs(),
         standardize: head.standardize,
         states: states.to_vec(),

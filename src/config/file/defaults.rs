@@ -45,7 +45,7 @@ impl Default for HeadSection {
             lambda: NumberKey::Named(NumberWord::Auto),
             pca: None,
             max_answer_tokens: 30,
-            pooling: HeadPooling::Mean,
+            pooling: HeadPooling::Auto,
             layers: LayersKey::Named(LayersWord::Auto),
             dropout: 0.1,
             hidden: Vec::new(),

@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use crate::{
     config::{
-        file::PipelineFile,
+        file::{HeadSection, PipelineFile},
         settings::{Pipeline, variant::Settings},
     },
     error::{Error, Result},
@@ -50,7 +50,10 @@ pub(crate) fn changed_settings(file: &PipelineFile) -> Result<Settings> {
         (section.to_string(), Value::Table(values))
     });
     let plain: PipelineFile = kept.collect::<Table>().try_into().map_err(|error| refuse(&error))?;
-    let plain = Pipeline::check(Path::new(DEFAULTS), plain)?;
+    let check = |plain: &PipelineFile| Pipeline::check(Path::new(DEFAULTS), plain.clone());
+    // The folder of the model may ask for a pooling that is not computed, so that the file had to name one.
+    let named = HeadSection { pooling: file.head.pooling, ..plain.head.clone() };
+    let plain = check(&plain).or_else(|_| check(&PipelineFile { head: named, ..plain.clone() }))?;
     let left_out = [&PLACES[..], &DATA].concat();
     let defaults = flat(table_of(plain.file())?, &left_out);
     Ok(flat(own, &left_out).into_iter().filter(|setting| !defaults.contains(setting)).collect())

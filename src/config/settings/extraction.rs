@@ -10,7 +10,7 @@ use crate::{
         file::{LayersKey, LayersWord, PipelineFile, sweep::SweepSection},
         names,
         names::{HeadPooling, Pair, Store, Task},
-        settings::LayerChoice,
+        settings::{LayerChoice, model_folder::FolderSays},
     },
     data::{Part, Record, Source, document::Document},
     encoder::{
@@ -128,6 +128,7 @@ pub(super) fn set_qa_defaults(cache: &mut file::CacheSection) {
 pub(super) fn check(
     file: &mut PipelineFile,
     sources: Vec<Source>,
+    says: &FolderSays,
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<ExtractionSettings> {
     let layers = stored_layers(file, &file.model.path);
@@ -174,8 +175,9 @@ pub(super) fn check(
     if layers == LayerChoice::Listed(Vec::new()) {
         return Err(refuse("cache.layers is empty".into(), "name a layer, as in [-1]".into()));
     }
-    let store =
-        cache.store.get_or_insert_with(|| swept_store(head.pooling, data.task, sweep.as_ref()));
+    let store = cache
+        .store
+        .get_or_insert_with(|| swept_store(head.pooling, data.task, sweep.as_ref(), says));
     let kinds: Vec<StateKind> = store.iter().map(|store| store.kind()).collect();
     if kinds.is_empty() {
         return Err(refuse("cache.store is empty".into(), "name a state, as in [\"mean\"]".into()));
@@ -239,7 +241,12 @@ fn swept_layers(file: &PipelineFile, model: &Path) -> LayerChoice {
 }
 
 /// Returns the kinds of states that the heads of a file read, found in the same way.
-fn swept_store(own: HeadPooling, task: Task, sweep: Option<&SweepSection>) -> Vec<Store> {
+fn swept_store(
+    own: HeadPooling,
+    task: Task,
+    sweep: Option<&SweepSection>,
+    says: &FolderSays,
+) -> Vec<Store> {
     let values = sweep.into_iter().flat_map(|section| section.values("pooling"));
     // An invalid pooling is refused when the trials are made.
     let mut read: Vec<HeadPooling> =
@@ -248,7 +255,11 @@ fn swept_store(own: HeadPooling, task: Task, sweep: Option<&SweepSection>) -> Ve
         read.push(own);
     }
     let mut store: Vec<Store> = Vec::new();
-    for kind in read.iter().map(|pooling| pooling.store(task)) {
+    let resolved = read.iter().map(|pooling| match pooling {
+        HeadPooling::Auto => says.pooling,
+        pooling => *pooling,
+    });
+    for kind in resolved.flat_map(|pooling| pooling.stores(task, &says.sentence)) {
         if !store.contains(&kind) {
             store.push(kind);
         }

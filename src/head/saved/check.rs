@@ -1,19 +1,23 @@
 //! Checks the description of a head before a network is built from it.
 
+use frostbert_cache::states::{StateId, StateKind};
+
 use super::HeadDescription;
 use crate::head::network::NetworkSpec;
 
 /// Checks that sizes, numbers and names are consistent; the error says what was expected and what was found.
 pub(super) fn check(description: &HeadDescription) -> Result<(), (&'static str, String)> {
-    let HeadDescription { layers, states, .. } = description;
-    let kinds = states.iter().map(|state| state.kind);
-    let own_layers = states.iter().map(|state| &state.layer);
-    require(
-        !states.is_empty() && kinds.clone().all(|kind| kind == states[0].kind),
-        "states of one kind",
-        || format!("{states:?}"),
-    )?;
-    require(own_layers.eq(layers), "the layers of its states", || format!("{layers:?}"))?;
+    let HeadDescription { layers, states, sentence, .. } = description;
+    let is_pooled = |state: &StateId| matches!(state.kind, StateKind::Pooled(_));
+    // A sentence vector is made of several poolings of one layer.
+    let make_sentences = sentence.is_some() && states.iter().all(is_pooled);
+    let kinds_fit = make_sentences || states.iter().all(|state| state.kind == states[0].kind);
+    require(!states.is_empty() && kinds_fit, "states of one kind", || format!("{states:?}"))?;
+    let mut own_layers: Vec<usize> = states.iter().map(|state| state.layer).collect();
+    if make_sentences {
+        own_layers.dedup();
+    }
+    require(own_layers == *layers, "the layers of its states", || format!("{layers:?}"))?;
     check_network(description)
 }
 
