@@ -68,6 +68,7 @@ mod runs_compared;
 mod runs_removed;
 mod scripts_and_cron;
 mod selection;
+mod sentence_folders;
 mod shipped_data;
 mod silent_errors;
 mod similarity;
