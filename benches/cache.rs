@@ -211,6 +211,7 @@ fn inputs() -> FingerprintInputs {
         max_length: 128,
         overflow: "truncate".into(),
         stride: None,
+        include_prompt: None,
         format_version: FORMAT_VERSION,
     }
 }

@@ -284,6 +284,7 @@ pub fn fingerprint_inputs(
         max_length,
         overflow: overflow.into(),
         stride,
+        include_prompt: None,
         format_version: FORMAT_VERSION,
     }
 }

@@ -205,6 +205,7 @@ mod tests {
             max_length: 128,
             overflow: "truncate".into(),
             stride: None,
+            include_prompt: None,
             format_version: FORMAT_VERSION,
         };
         let mut manifest = Manifest::empty(&inputs, 2, 2, Dtype::F16);

@@ -37,6 +37,9 @@ pub struct FingerprintInputs {
     /// The number of tokens that neighbouring windows share, if overflow is `windows`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub stride: Option<usize>,
+    /// `false` if pooled states leave out the tokens of prompts; absent if they count, or if there are no prompts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub include_prompt: Option<bool>,
     /// The [`FORMAT_VERSION`] of the cache.
     pub format_version: u32,
 }
@@ -157,6 +160,8 @@ pub enum Mode {
     Pair,
     /// Words that the data lists separately; this differs from the text that they form.
     Words,
+    /// A prompt and the text that it is put before; this differs from the text that they form.
+    Prompted,
 }
 
 /// The key of a document: the blake3 of a mode tag, the number of parts, and each part preceded by its length.
@@ -171,6 +176,7 @@ impl Key {
             Mode::Text => b"text",
             Mode::Pair => b"pair",
             Mode::Words => b"word",
+            Mode::Prompted => b"prom",
         });
         hasher.update(&(parts.len() as u64).to_le_bytes());
         for part in parts.iter().map(AsRef::as_ref) {
@@ -269,6 +275,8 @@ mod tests {
             Key::of(Mode::Text, &["a", "b"]),
             Key::of(Mode::Words, &["a", "b"]),
             Key::of(Mode::Words, &["ab"]),
+            Key::of(Mode::Prompted, &["a", "b"]),
+            Key::of(Mode::Prompted, &["", "ab"]),
         ];
         for (i, a) in keys.iter().enumerate() {
             for b in &keys[i + 1..] {
@@ -291,6 +299,7 @@ mod tests {
             max_length: 128,
             overflow: "truncate".into(),
             stride: None,
+            include_prompt: None,
             format_version: FORMAT_VERSION,
         };
         let longer = FingerprintInputs { max_length: 256, ..inputs.clone() };
@@ -301,6 +310,14 @@ mod tests {
         assert_eq!(
             inputs.differences(&windows),
             ["overflow truncate -> windows", "stride none -> 32"]
+        );
+        let without_prompts = FingerprintInputs { include_prompt: Some(false), ..inputs.clone() };
+        assert_eq!(inputs.differences(&without_prompts), ["include_prompt none -> false"]);
+        assert_ne!(inputs.fingerprint(), without_prompts.fingerprint());
+        let json = serde_json::to_string(&inputs).unwrap();
+        assert!(
+            !json.contains("include_prompt"),
+            "caches without prompts keep their names: {json}"
         );
     }
 }

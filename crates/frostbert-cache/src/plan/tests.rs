@@ -116,6 +116,7 @@ fn inputs() -> FingerprintInputs {
         max_length: 128,
         overflow: "truncate".into(),
         stride: None,
+        include_prompt: None,
         format_version: 0,
     }
 }
