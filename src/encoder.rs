@@ -24,6 +24,7 @@ mod placement;
 pub(crate) mod plan;
 pub(crate) mod pooling;
 mod prefix;
+pub(crate) mod prompts;
 pub(crate) mod proof;
 mod protobuf;
 pub(crate) mod provider;

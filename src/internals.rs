@@ -14,7 +14,7 @@ pub mod config {
 }
 pub mod data {
     pub use crate::data::{
-        Answer, ClassCount, CleanOptions, ColumnName, DataTask, Format, LabelMap, Part,
+        Answer, ClassCount, CleanOptions, ColumnName, DataTask, Format, LabelMap, Part, Prompts,
         QuestionSummary, Record, Records, Source, SplitFractions, SwallowedLines, WantedFields,
         class_distribution, grouped_split, read, read_from, read_once, split_plan,
         stratified_split,

@@ -84,7 +84,7 @@ pub mod internals;
 pub use api::{Classifier, FitHead, FitOptions, NetworkOptions, fit, fit_with};
 pub use api::{Embedder, EmbedderOptions};
 #[doc(inline)]
-pub use data::Record;
+pub use data::{Prompts, Record};
 #[doc(inline)]
 pub use encoder::{
     device::{Device, Precision},

@@ -1,6 +1,6 @@
 //! A record of a data file, in any format.
 
-use super::split::Part;
+use super::{prompts::Prompts, split::Part};
 
 /// One record of a data file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct Record {
     pub swallowed_to: Option<u64>,
     /// The index of its source among those that are read together; 0 if it is read alone.
     pub source: usize,
+    /// What is put before its texts when they are encoded: the prompts of its source, if it is read with others.
+    pub prompts: Prompts,
 }
 
 /// An answer and its position in the context.

@@ -148,7 +148,13 @@ fn tokens_per_second(encoder: &mut Encoder, checkpoint: &Checkpoint) -> Result<f
     let n_texts = (encoder.devices.default_batch_tokens() / length).max(1);
     let batch = TokenBatch::new(iter::repeat_n((&ids[..], &[][..]), n_texts));
     let states = [StateId { kind: StateKind::Pooled(Pooling::Mean), layer: config.layers }];
-    let request = Request { states: &states, dtype: Dtype::F32, stored: Dtype::F32, words: &[] };
+    let request = Request {
+        states: &states,
+        dtype: Dtype::F32,
+        stored: Dtype::F32,
+        words: &[],
+        left_out: &[],
+    };
     encoder.warm_up(&batch)?;
     let start = Instant::now();
     let n_batches = AtomicU64::new(0);

@@ -10,6 +10,7 @@ use super::{
     hub_model::refuse_name_on_hub,
     onnx_hash,
     onnx_model::{self, OnnxModel},
+    prompts::include_prompt,
     sentence_folder::encoder_folder,
     tokenizer_file::{self, TokenizerFile},
     weights::{self, Weights},
@@ -27,6 +28,8 @@ pub struct Checkpoint {
     pub hashes: CheckpointHashes,
     /// The tokenizer as it was read, or built, and hashed.
     pub tokenizer: TokenizerFile,
+    /// Whether pooled states count the tokens of prompts: `include_prompt` of a sentence-transformers folder.
+    pub include_prompt: bool,
     pub(super) model: Model,
 }
 
@@ -127,6 +130,7 @@ impl Checkpoint {
                 tokenizer: tokenizer.blake3,
             },
             tokenizer,
+            include_prompt: include_prompt(model_folder)?,
             model,
         })
     }

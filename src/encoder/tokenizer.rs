@@ -1,5 +1,7 @@
 //! Turns documents into token ids with tokenizer.json. All limits are set here; those stored in the file are ignored.
 
+mod prompted;
+
 use std::{
     borrow::Cow,
     path::{Path, PathBuf},
@@ -10,6 +12,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 use tokenizers::{InputSequence, Tokenizer};
 
+use self::prompted::PromptLengths;
 use super::{
     prefix::{Prefixes, beginning},
     tokenizer_file::TokenizerFile,
@@ -44,6 +47,8 @@ pub struct TextTokenizer {
     template: Template,
     max_length: usize,
     overflow: Overflow,
+    /// Whether pooling leaves out the tokens of prompts.
+    leaves_out_prompts: bool,
 }
 
 impl TextTokenizer {
@@ -130,6 +135,7 @@ impl TextTokenizer {
             template,
             max_length,
             overflow,
+            leaves_out_prompts: false,
         })
     }
 
@@ -137,13 +143,24 @@ impl TextTokenizer {
     /// are computed only if `aligned` is set.
     ///
     /// # Errors
-    /// Returns an error if the tokenizer itself fails, or if a document has more windows than can be numbered.
+    /// Returns an error if the tokenizer itself fails, if a prompt leaves no room for a text, or if a document has more
+    /// windows than can be numbered.
     pub fn encode(&self, inputs: &[Document<'_>], aligned: bool) -> Result<Vec<Encoding>> {
-        inputs.par_iter().map(|input| self.encode_one(*input, aligned)).collect()
+        let prompts = self.prompt_lengths(inputs)?;
+        inputs.par_iter().map(|input| self.encode_one(*input, &prompts, aligned)).collect()
     }
 
-    fn encode_one(&self, input: Document<'_>, aligned: bool) -> Result<Encoding> {
+    fn encode_one(
+        &self,
+        input: Document<'_>,
+        prompts: &PromptLengths<'_>,
+        aligned: bool,
+    ) -> Result<Encoding> {
         let (first, second) = match input {
+            Document::Prompted { prompt, text } => {
+                let encoding = self.prompted(prompt, text, prompts[prompt], aligned)?;
+                return require_numbered(input, encoding);
+            }
             Document::Text(text) => {
                 let wanted = self.wanted(&self.template.single);
                 (self.first_tokens(text, aligned, wanted)?.0, None)
@@ -158,18 +175,7 @@ impl TextTokenizer {
             }
         };
         let encoding = cut(&first, second.as_ref(), &self.template, self.max_length, self.overflow);
-        if encoding.windows.len() > usize::from(u16::MAX) {
-            return Err(Error::Encoder {
-                action: "tokenise a text",
-                reason: format!(
-                    "`{}` takes {} windows, of which {} can be numbered: split it into several texts",
-                    input.beginning(),
-                    encoding.windows.len(),
-                    u16::MAX
-                ),
-            });
-        }
-        Ok(encoding)
+        require_numbered(input, encoding)
     }
 
     /// Returns how many tokens of a sequence determine what is kept of it and whether it is truncated; `None` if all
@@ -357,6 +363,22 @@ fn turn_prefix_space_on(part: &mut Value) -> bool {
         }
         _ => false,
     }
+}
+
+/// Fails if a document has more windows than can be numbered.
+fn require_numbered(input: Document<'_>, encoding: Encoding) -> Result<Encoding> {
+    if encoding.windows.len() <= usize::from(u16::MAX) {
+        return Ok(encoding);
+    }
+    Err(Error::Encoder {
+        action: "tokenise a text",
+        reason: format!(
+            "`{}` takes {} windows, of which {} can be numbered: split it into several texts",
+            input.beginning(),
+            encoding.windows.len(),
+            u16::MAX
+        ),
+    })
 }
 
 /// Finds out where the tokenizer puts special tokens, by letting it encode one word and two.

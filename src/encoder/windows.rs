@@ -78,6 +78,9 @@ pub struct Encoding {
     pub words: Vec<WordPlace>,
     /// Whether some of its tokens are in no window.
     pub truncated: bool,
+    /// Number of tokens at the beginning of each window that pooling leaves out, because they are of a prompt; less
+    /// than the window has.
+    pub left_out: u32,
 }
 
 impl Encoding {
@@ -142,7 +145,8 @@ pub(crate) fn cut(
     };
     let sequences = [Some(first), second];
     let windows = ranges.iter().map(|ranges| assemble(sequences, ranges, pieces)).collect();
-    Encoding { windows, words: place_words(sequences, &ranges, pieces), truncated }
+    let words = place_words(sequences, &ranges, pieces);
+    Encoding { windows, words, truncated, left_out: 0 }
 }
 
 /// Returns the smallest `max_length` for which [`cut`] works: room for the special tokens and one token of a single

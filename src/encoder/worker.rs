@@ -52,6 +52,8 @@ pub struct Request<'a> {
     pub stored: Dtype,
     /// The positions of the words of each window; only used if word states are requested.
     pub words: &'a [Vec<u16>],
+    /// Number of tokens at the beginning of each window that pooling leaves out; empty if it leaves out none.
+    pub left_out: &'a [u32],
 }
 
 impl Worker {
@@ -217,7 +219,7 @@ impl Computed {
             for state in asked.filter(|state| state.layer == states.layer) {
                 let values = match state.kind {
                     StateKind::Pooled(pooling) => {
-                        let pooled = pool(states, pooling, |window, pooled| {
+                        let pooled = pool(states, pooling, request.left_out, |window, pooled| {
                             check(*state, window, Floats::Single(pooled))
                         })?;
                         StateValues::Pooled(pooled)
@@ -250,18 +252,22 @@ impl Computed {
     }
 }
 
-/// Pools each window; the result is `windows x hidden`.
+/// Pools each window without the tokens that are left out at its beginning; the result is `windows x hidden`.
 fn pool(
     states: &LayerStates,
     pooling: Pooling,
+    left_out: &[u32],
     check: impl Fn(usize, &[f32]) -> Result<()>,
 ) -> Result<Vec<f32>> {
     let mut pooled = vec![0.0f32; states.rows.len() * states.hidden];
     for (window, out) in pooled.chunks_exact_mut(states.hidden).enumerate() {
+        let start = left_out.get(window).map_or(0, |n_tokens| *n_tokens as usize) * states.hidden;
         let row = match pooling {
             // The other states need not be converted.
-            Pooling::Cls => states.row(window).part(0..states.hidden),
-            Pooling::Mean | Pooling::Max => states.row(window),
+            Pooling::Cls => states.row(window).part(start..start + states.hidden),
+            Pooling::Mean | Pooling::Max => {
+                states.row(window).part(start..states.rows[window].len() * states.hidden)
+            }
         };
         pooling::pool(pooling, &row.to_f32(), out);
         check(window, out)?;

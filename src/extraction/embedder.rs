@@ -121,14 +121,15 @@ impl TextEncoder {
         let shard = Mutex::new(shard);
         let jobs = batches.iter().map(|rows| {
             let places: Vec<WindowPlace> = rows.iter().map(|row| windows[*row as usize]).collect();
-            let (batch, words) = batch_of(&encodings, &places, stores_words);
-            Ok((places, batch, words))
+            let (batch, words, left_out) = batch_of(&encodings, &places, stores_words);
+            Ok((places, batch, words, left_out))
         });
         self.encoder.run_batches(
             jobs,
-            |(_, batch, _)| batch,
-            |(places, _, words), computed| {
-                let request = Request { states, dtype, stored: dtype, words: &words };
+            |(_, batch, ..)| batch,
+            |(places, _, words, left_out), computed| {
+                let (words, left_out) = (&words[..], &left_out[..]);
+                let request = Request { states, dtype, stored: dtype, words, left_out };
                 let name = |row: usize| {
                     let input = &inputs[places[row].0 as usize];
                     format!("the text `{}`", name_of(input))
@@ -150,7 +151,9 @@ impl TextEncoder {
 
 fn name_of(input: &Document<'_>) -> String {
     match input {
-        Document::Text(text) | Document::Pair(text, _) => shorten(text, 40),
+        Document::Text(text) | Document::Pair(text, _) | Document::Prompted { text, .. } => {
+            shorten(text, 40)
+        }
         Document::Words(words) => shorten(&words.join(" "), 40),
     }
 }

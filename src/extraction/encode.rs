@@ -68,6 +68,8 @@ struct PlannedBatch {
     documents: Vec<u32>,
     /// The positions of each window's words.
     words: Vec<Vec<u16>>,
+    /// The number of tokens of each window that pooling leaves out.
+    left_out: Vec<u32>,
     batch: TokenBatch,
 }
 
@@ -226,13 +228,14 @@ impl ExtractionJob<'_> {
         places: Vec<WindowPlace>,
     ) -> PlannedBatch {
         let stores_words = self.stores(shard, StateKind::Words);
-        let (batch, words) = batch_of(encodings, &places, stores_words);
+        let (batch, words, left_out) = batch_of(encodings, &places, stores_words);
         PlannedBatch {
             shard,
             number: 0,
             in_sample: false,
             documents: places.iter().map(|(row, _)| self.members[shard][*row as usize]).collect(),
             words,
+            left_out,
             batch,
             places,
         }
@@ -304,6 +307,7 @@ impl ExtractionJob<'_> {
             dtype: if planned.in_sample { Dtype::F32 } else { self.dtype },
             stored: self.dtype,
             words: &planned.words,
+            left_out: &planned.left_out,
         };
         let states = computed.finish(request, name_of)?;
         Ok(planned.encoded(states, false))
@@ -393,13 +397,13 @@ impl ExtractionJob<'_> {
     }
 }
 
-/// Returns some windows of documents as the model reads them and, if word states are stored, the positions of each
-/// window's words.
+/// Returns some windows of documents as the model reads them; if word states are stored, the positions of each window's
+/// words; and how many tokens of each window pooling leaves out.
 pub(crate) fn batch_of(
     encodings: &[Encoding],
     places: &[WindowPlace],
     stores_words: bool,
-) -> (TokenBatch, Vec<Vec<u16>>) {
+) -> (TokenBatch, Vec<Vec<u16>>, Vec<u32>) {
     let batch = TokenBatch::new(places.iter().map(|(document, window)| {
         let window = &encodings[*document as usize].windows[usize::from(*window)];
         (&window.ids[..], &window.type_ids[..])
@@ -409,7 +413,8 @@ pub(crate) fn batch_of(
         let own = words.filter(|word| stores_words && word.window == *window);
         own.map(|word| word.position).collect()
     });
-    (batch, words.collect())
+    let left_out = places.iter().map(|(document, _)| encodings[*document as usize].left_out);
+    (batch, words.collect(), left_out.collect())
 }
 
 /// Adds a document to a layout, with the parts of its alignment that are stored.

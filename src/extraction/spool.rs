@@ -183,13 +183,14 @@ impl Spool {
             .read_exact_at(&mut bytes, document.at)
             .map_err(Error::io("read", "the temporary file of token ids"))?;
         let mut record = RecordBytes(&bytes);
+        let left_out = record.u32();
         let lengths = (0..record.u32()).map(|_| record.u32()).collect::<Vec<u32>>();
         let windows = lengths
             .into_iter()
             .map(|length| record.window(length as usize, self.aligned))
             .collect();
         let words = (0..document.n_words).map(|_| record.word()).collect();
-        Ok(Encoding { windows, words, truncated: document.truncated })
+        Ok(Encoding { windows, words, truncated: document.truncated, left_out })
     }
 }
 
@@ -275,6 +276,7 @@ impl Filling<'_> {
 
 fn write_record(encoding: &Encoding, aligned: bool, out: &mut Vec<u8>) {
     let mut put = |number: u32| out.extend(number.to_le_bytes());
+    put(encoding.left_out);
     put(encoding.windows.len() as u32);
     encoding.lengths().for_each(&mut put);
     for window in &encoding.windows {

@@ -229,7 +229,9 @@ fn texts_of(pipeline: &Pipeline, wanted: HashSet<Key>) -> Result<HashMap<Key, St
         let key = input.key();
         if wanted.contains(&key) {
             texts.entry(key).or_insert_with(|| match input {
-                Document::Text(text) | Document::Pair(text, _) => text.to_owned(),
+                Document::Text(text)
+                | Document::Pair(text, _)
+                | Document::Prompted { text, .. } => text.to_owned(),
                 Document::Words(words) => words.join(" "),
             });
         }

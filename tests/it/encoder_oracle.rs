@@ -294,7 +294,13 @@ fn pooled_states_equal_those_of_transformers() {
     let all: Vec<Vec<u32>> =
         json["texts"].as_array().unwrap().iter().map(|text| ids(&text["ids"])).collect();
     let batch = TokenBatch::new(all.iter().map(|ids| (&ids[..], &[][..])));
-    let request = Request { states: &states, dtype: Dtype::F32, stored: Dtype::F32, words: &[] };
+    let request = Request {
+        states: &states,
+        dtype: Dtype::F32,
+        stored: Dtype::F32,
+        words: &[],
+        left_out: &[],
+    };
     let computed = encoder.workers().0[0].compute(&batch).unwrap();
     let made = computed.finish(request, |row| format!("text {row}")).unwrap();
     let names: Vec<&str> = made.iter().map(|made| made.state.kind.name()).collect();

@@ -72,7 +72,8 @@ impl ExtractionSettings {
     /// # Errors
     /// Returns an error if its file is missing or invalid, or if the length leaves no room for a text.
     pub(crate) fn tokenizer(&self, checkpoint: &Checkpoint) -> Result<TextTokenizer> {
-        TextTokenizer::new(&checkpoint.tokenizer, self.max_length, self.overflow)
+        let tokenizer = TextTokenizer::new(&checkpoint.tokenizer, self.max_length, self.overflow)?;
+        Ok(tokenizer.leaving_out_prompts(!checkpoint.include_prompt))
     }
 
     /// Whether a record is dropped: it is empty, belongs to train, and its source is thinned out.

@@ -184,6 +184,7 @@ fn a_ring_of_batches_gives_what_each_gives_alone() {
         dtype: Dtype::F16,
         stored: Dtype::F16,
         words: &words[number],
+        left_out: &[],
     };
     for precision in [Precision::F32, Precision::F16] {
         let mut worker = packed_worker(&checkpoint, precision);
@@ -236,7 +237,13 @@ fn pooled_states_of_the_packed_graph_are_those_of_the_padded_one() {
     let checkpoint = open_checkpoint("families/roberta");
     let states = Pooling::ALL.map(|pooling| StateId::pooled(pooling, checkpoint.config.layers));
     let batch = batch(&checkpoint, LENGTHS[1], 3);
-    let request = Request { states: &states, dtype: Dtype::F32, stored: Dtype::F32, words: &[] };
+    let request = Request {
+        states: &states,
+        dtype: Dtype::F32,
+        stored: Dtype::F32,
+        words: &[],
+        left_out: &[],
+    };
     let run = |mut worker: Worker| {
         worker.compute(&batch).unwrap().finish(request, |_| String::new()).unwrap()
     };

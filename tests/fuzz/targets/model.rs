@@ -254,6 +254,7 @@ fn check(
         Document::Text(text) => [n_characters(text), 0],
         Document::Pair(first, second) => [n_characters(first), n_characters(second)],
         Document::Words(words) => [n_characters(&words.join(" ")), 0],
+        Document::Prompted { prompt, text } => [n_characters(prompt) + n_characters(text), 0],
     };
     for window in &encoding.windows {
         let n_tokens = window.ids.len();
