@@ -290,6 +290,9 @@ impl PipelineArguments {
         for note in &pipeline.notes {
             context.progress.note(note);
         }
+        for warning in &pipeline.warnings {
+            context.progress.warn(warning);
+        }
         Ok(pipeline)
     }
 }

@@ -187,14 +187,14 @@ impl Experiment {
         Ok(checkpoints)
     }
 
-    /// Reports the notes from reading the pipeline, each once: tasks share the model.
+    /// Reports the notes and warnings from reading the pipeline.
     fn tell_notes(&self, progress: &dyn Progress) {
-        let mut told: Vec<&String> = Vec::new();
-        for note in self.tasks.iter().flat_map(|task| &task.pipeline.notes) {
-            if !told.contains(&note) {
-                progress.note(note);
-                told.push(note);
-            }
+        let pipelines = || self.tasks.iter().map(|task| &task.pipeline);
+        for warning in each_once(pipelines().flat_map(|pipeline| &pipeline.warnings)) {
+            progress.warn(warning);
+        }
+        for note in each_once(pipelines().flat_map(|pipeline| &pipeline.notes)) {
+            progress.note(note);
         }
     }
 
@@ -277,7 +277,9 @@ impl Experiment {
                     let mut others = group.sources.iter();
                     others.any(|other| other.path == source.path)
                 });
-                shares || (group.kinds == own.kinds && group.layers == own.layers)
+                // Whether there are prompts may decide the cache.
+                group.has_prompts() == own.has_prompts()
+                    && (shares || (group.kinds == own.kinds && group.layers == own.layers))
             });
             match together {
                 Some(group) => group.extraction.merge(own),
@@ -299,6 +301,17 @@ impl RunReport {
     pub fn metrics(&self, task: Option<&str>) -> Option<&RunMetrics> {
         self.heads.task(task).map(TaskReport::metrics)
     }
+}
+
+/// Returns messages in their order, each once: several tasks may say the same of their model.
+fn each_once<'m>(messages: impl Iterator<Item = &'m String>) -> Vec<&'m String> {
+    let mut different = Vec::new();
+    for message in messages {
+        if !different.contains(&message) {
+            different.push(message);
+        }
+    }
+    different
 }
 
 /// The pipeline of a task as stage 1 is to do it for each of its models, with the model.

@@ -20,6 +20,10 @@ pub(super) struct SimilarArguments {
     /// A text for which to find the nearest texts in the pipeline's files
     #[arg(long, value_name = "TEXT")]
     query: Option<String>,
+    /// What is put before the query or the two texts: one of the model's prompts by its name, or a text such as
+    /// "query: " [default: model.prompt]
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
     /// Number of nearest texts
     #[arg(long, value_name = "K", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     top: u32,
@@ -27,6 +31,7 @@ pub(super) struct SimilarArguments {
 
 pub(super) fn run(arguments: &SimilarArguments, context: &Context) -> Result<ExitCode> {
     let pipeline = arguments.pipeline.read(context)?;
+    let prompt = arguments.prompt.as_deref();
     let Some(query) = &arguments.query else {
         let [first, second] = &arguments.text[..] else {
             return Err(super::wrong_usage(format!(
@@ -34,7 +39,8 @@ pub(super) fn run(arguments: &SimilarArguments, context: &Context) -> Result<Exi
                 arguments.text.len()
             )));
         };
-        let score = compare(&pipeline, [first, second], &context.machine, &context.progress)?;
+        let texts = [first.as_str(), second];
+        let score = compare(&pipeline, texts, prompt, &context.machine, &context.progress)?;
         if context.json {
             output::print_json(&json!({ "score": score }))?;
         } else {
@@ -42,8 +48,8 @@ pub(super) fn run(arguments: &SimilarArguments, context: &Context) -> Result<Exi
         }
         return Ok(ExitCode::SUCCESS);
     };
-    let matches =
-        nearest(&pipeline, query, arguments.top as usize, &context.machine, &context.progress)?;
+    let top = arguments.top as usize;
+    let matches = nearest(&pipeline, query, prompt, top, &context.machine, &context.progress)?;
     if context.json {
         output::print_json(&json!({ "matches": matches }))?;
     } else {

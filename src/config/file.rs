@@ -121,6 +121,10 @@ pub struct ModelSection {
     /// Whether the tokenizer converts texts to lower case; as its files say if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lowercase: Option<bool>,
+    /// What is put before every text: a text, or the name of one of the model's prompts; if absent, the model's default
+    /// prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
 }
 
 /// `[data]`

@@ -7,6 +7,7 @@ mod layers;
 mod model_folder;
 mod models;
 mod numbers;
+pub(crate) mod prompts;
 mod sources;
 pub(crate) mod training;
 mod variant;
@@ -21,6 +22,7 @@ pub(crate) use head::{
 };
 pub(crate) use layers::{LayerChoice, layer_from_bottom};
 use models::SweptModel;
+use prompts::{PromptMessages, choose};
 use sources::FilesAsRead;
 use toml::Value;
 pub(crate) use training::MOST_UNITS;
@@ -72,6 +74,8 @@ pub struct Pipeline {
     pub(crate) pooling_is_auto: bool,
     /// What was found out that the file leaves open, to be said once.
     pub notes: Vec<String>,
+    /// What the user should know about it, to be said once.
+    pub warnings: Vec<String>,
     file: PipelineFile,
 }
 
@@ -144,8 +148,10 @@ impl Pipeline {
             sources::tell_json(&mut file);
             // A lock is not held to this: it may be of a release that took such keys and did nothing with them.
             sources::refuse_keys_of_questions(&mut file.data, &refusal(path))?;
-            let notes = sources::find_texts(&mut file);
-            let mut pipeline = Pipeline::check(path, file)?;
+            let mut notes = sources::find_texts(&mut file);
+            let PromptMessages { notes: more, warnings } = choose(&mut file, &refusal(path))?;
+            notes.extend(more);
+            let mut pipeline = Pipeline { warnings, ..Pipeline::check(path, file)? };
             pipeline.notes.extend(notes);
             Ok(NamedTask { name, pipeline })
         });
@@ -174,7 +180,7 @@ impl Pipeline {
             let text = source.text_column();
             source.text.get_or_insert(text);
         }
-        let FilesAsRead { train, validation, test } = FilesAsRead::of(&file.data);
+        let FilesAsRead { train, validation, test } = FilesAsRead::of(&file);
         let given = [Some(&train), validation.as_ref(), test.as_ref()].into_iter().flatten();
         let sources: Vec<Source> = given.flatten().cloned().collect();
         require_utf_8(&file, &sources, &refuse)?;
@@ -185,6 +191,7 @@ impl Pipeline {
         file.head.kind.get_or_insert(training::kinds(file.data.task)[0]);
         let says = model_folder::fill_in(&mut file, &refuse)?;
         let extraction = extraction::check(&mut file, sources, &says, &refuse)?;
+        prompts::check(&file, &refuse)?;
         let models = models::swept_models(&file, &refuse)?;
         let data = file.data.clone();
         Ok(Pipeline {
@@ -215,6 +222,7 @@ impl Pipeline {
             sentence: says.sentence,
             pooling_is_auto: says.is_auto,
             notes: says.note.into_iter().collect(),
+            warnings: Vec::new(),
             file,
         })
     }

@@ -135,23 +135,26 @@ pub(crate) fn read_all_logged<'s>(
     let log = log.clone();
     sources.iter().enumerate().flat_map(move |(number, source)| {
         let want = WantedFields { label: false, text_pair: source.text_pair.is_some() };
-        numbered(read_logged(source, want, &log), number)
+        numbered(read_logged(source, want, &log), number, source)
     })
 }
 
-/// Sets the source of records to `number`; an error of opening the source becomes the only item.
+/// Sets the source of records to `number`, and their prompts to those of `source`; an error of opening it becomes the
+/// only item.
 pub(crate) fn numbered(
     examples: Result<Records>,
     number: usize,
-) -> impl Iterator<Item = Result<Record>> {
+    source: &Source,
+) -> impl Iterator<Item = Result<Record>> + use<> {
+    let prompts = source.prompts();
     let (examples, error) = match examples {
         Ok(examples) => (Some(examples), None),
         Err(error) => (None, Some(Err(error))),
     };
     let examples = examples.into_iter().flatten();
-    error.into_iter().chain(
-        examples.map(move |example| example.map(|example| Record { source: number, ..example })),
-    )
+    error.into_iter().chain(examples.map(move |example| {
+        example.map(|example| Record { source: number, prompts: prompts.clone(), ..example })
+    }))
 }
 
 #[cfg(test)]

@@ -322,7 +322,7 @@ impl Loader {
                 });
                 read_open(file, source, want, &self.bad_rows)
             });
-            numbered(examples, number)
+            numbered(examples, number, source)
         });
         let (labels, takes_all) = (&self.labels, self.takes_all);
         let examples = examples.filter_map(|example| match example {

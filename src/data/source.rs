@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{label_list::list_items, record::WantedFields};
+use super::{label_list::list_items, prompts::Prompts, record::WantedFields};
 use crate::error::{Error, Result};
 
 /// A data file and how to read it: a source table of the pipeline.
@@ -75,6 +75,12 @@ pub struct Source {
     /// The column that assigns each row of train to a split; see [`Record::part`](super::Record::part).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split_column: Option<ColumnName>,
+    /// What is put before its texts when they are encoded: a text, or the name of one of the model's prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// The same for its second texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair_prompt: Option<String>,
     /// Columns of labels besides `label` that heads may learn from. This is not a key of a source, but set if such
     /// columns are requested: see [`LabelColumn`](super::LabelColumn).
     #[serde(skip)]
@@ -166,6 +172,8 @@ impl Source {
             answer: None,
             answer_start: None,
             split_column: None,
+            prompt: None,
+            pair_prompt: None,
             label_columns: Vec::new(),
             skip_bad: None,
             drops_unlabelled: false,
@@ -190,6 +198,11 @@ impl Source {
             holds_questions: true,
             ..self.clone()
         }
+    }
+
+    /// Returns its prompts as records have them.
+    pub fn prompts(&self) -> Prompts {
+        Prompts::new(self.prompt.as_deref(), self.pair_prompt.as_deref())
     }
 
     /// Returns the column of the positions of answers: the one given, or `"answer_start"`.

@@ -1,19 +1,123 @@
-//! Whether pooling counts the tokens of prompts, as a folder says that sentence-transformers saved.
+//! The prompts of a folder that sentence-transformers saved, and whether pooling counts their tokens.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
+use frostbert_cache::wording::{name_list, nearest, shorten};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::error::{Error, Result};
 
+/// The file that holds the prompts.
+const PROMPTS_FILE: &str = "config_sentence_transformers.json";
+
 /// The file that says whether pooling counts them.
 const POOLING_FILE: &str = "1_Pooling/config.json";
+
+/// The prompts of a model folder; none if the folder names none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FolderPrompts {
+    /// Their texts by name. An empty one is no prompt, but may be chosen.
+    texts: BTreeMap<String, String>,
+    /// The name of the one that is put before texts if none is chosen.
+    default: Option<String>,
+}
+
+/// What the file of prompts says about them; it says more.
+#[derive(Deserialize)]
+struct PromptsFile {
+    #[serde(default)]
+    prompts: Option<BTreeMap<String, Option<String>>>,
+    #[serde(default)]
+    default_prompt_name: Option<String>,
+}
 
 /// What the file of the pooling says about prompts.
 #[derive(Deserialize)]
 struct PromptPooling {
     #[serde(default)]
     include_prompt: Option<bool>,
+}
+
+/// Why a prompt cannot be used, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UnknownPrompt {
+    /// What is wrong with it, to follow its key.
+    pub(crate) problem: String,
+    /// How to fix it.
+    pub(crate) hint: String,
+}
+
+impl FolderPrompts {
+    /// Reads the prompts of a folder.
+    ///
+    /// # Errors
+    /// Returns an error if their file is damaged, or names a default prompt that it does not have.
+    pub(crate) fn read(folder: &Path) -> Result<FolderPrompts> {
+        let path = folder.join(PROMPTS_FILE);
+        let Some(file) = read_if_there::<PromptsFile>(&path)? else {
+            return Ok(FolderPrompts::default());
+        };
+        let texts = file.prompts.unwrap_or_default().into_iter();
+        let texts = texts.map(|(name, text)| (name, text.unwrap_or_default()));
+        let prompts = FolderPrompts { texts: texts.collect(), default: file.default_prompt_name };
+        match &prompts.default {
+            Some(name) if !prompts.texts.contains_key(name) => Err(Error::Checkpoint {
+                path,
+                expected: format!("a `default_prompt_name` among its prompts: {}", prompts.names()),
+                got: format!("`{}`", shorten(name, 40)),
+                hint: "name one of them, or remove `default_prompt_name`".into(),
+            }),
+            _ => Ok(prompts),
+        }
+    }
+
+    /// Returns the text of a prompt that is given by its name, or as it is. A single word can only be a name, as it would
+    /// run into the texts.
+    ///
+    /// # Errors
+    /// Returns an error if it is the name of no prompt of the folder.
+    pub(crate) fn text_of<'a>(&'a self, given: &'a str) -> Result<&'a str, UnknownPrompt> {
+        if let Some(text) = self.texts.get(given) {
+            return Ok(text);
+        }
+        let is_of_a_name =
+            |character: char| character.is_ascii_alphanumeric() || "_-".contains(character);
+        if given.is_empty() || !given.chars().all(is_of_a_name) {
+            return Ok(given);
+        }
+        let meant = nearest(given, self.texts.keys().map(String::as_str));
+        let meant = meant.map_or(String::new(), |name| format!("did you mean `{name}`? "));
+        Err(UnknownPrompt {
+            problem: format!(
+                "`{}`, which is no name of a prompt of the model (there are: {})",
+                shorten(given, 40),
+                self.names()
+            ),
+            hint: format!(
+                "{meant}name one of them, or give a text with what separates it from the texts that follow it, as in \
+                 \"query: \""
+            ),
+        })
+    }
+
+    /// Returns the name and the text of the default prompt, if there is one.
+    pub(crate) fn default_prompt(&self) -> Option<(&str, &str)> {
+        let name = self.default.as_deref()?;
+        Some((name, self.texts.get(name)?.as_str()))
+    }
+
+    /// Describes the prompts that are not empty, as in `` `query` ("query: ") ``; `None` if there are none.
+    pub(crate) fn described(&self) -> Option<String> {
+        let texts = self.texts.iter().filter(|(_, text)| !text.is_empty());
+        let described: Vec<String> =
+            texts.map(|(name, text)| format!("`{name}` (\"{}\")", shorten(text, 60))).collect();
+        (!described.is_empty()).then(|| described.join(", "))
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.texts.keys().map(String::as_str).collect();
+        name_list(names.into_iter())
+    }
 }
 
 /// Returns whether the pooled states of a folder's model count the tokens of a prompt, as they do if it does not say.
@@ -44,16 +148,61 @@ fn read_if_there<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 mod tests {
     use super::*;
 
-    fn folder(pooling: &str) -> tempfile::TempDir {
+    fn folder(prompts: &str, pooling: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("1_Pooling")).unwrap();
+        std::fs::write(folder.path().join(PROMPTS_FILE), prompts).unwrap();
         std::fs::write(folder.path().join(POOLING_FILE), pooling).unwrap();
         folder
     }
 
+    fn read(prompts: &str) -> Result<FolderPrompts> {
+        FolderPrompts::read(folder(prompts, "{}").path())
+    }
+
+    #[test]
+    fn a_prompt_is_given_by_name_or_as_it_is_and_a_word_is_always_a_name() {
+        let prompts =
+            read(r#"{"prompts": {"query": "query: ", "document": "", "x y": "z"}}"#).unwrap();
+        for (given, text) in [
+            ("query", "query: "),
+            ("document", ""),
+            ("x y", "z"),
+            ("", ""),
+            ("query: ", "query: "),
+            ("query ", "query "),
+            ("\u{67e5}\u{8be2}", "\u{67e5}\u{8be2}"),
+        ] {
+            assert_eq!(prompts.text_of(given), Ok(text));
+        }
+        let unknown = prompts.text_of("qeury").unwrap_err();
+        assert!(unknown.problem.contains("(there are: `document`, `query`, `x y`)"), "{unknown:?}");
+        assert!(unknown.hint.starts_with("did you mean `query`? name one of them"), "{unknown:?}");
+        let unknown = FolderPrompts::default().text_of("query").unwrap_err();
+        assert!(unknown.problem.contains("(there are: none)"), "{unknown:?}");
+        assert!(unknown.hint.starts_with("name one of them"), "{unknown:?}");
+    }
+
+    #[test]
+    fn prompts_that_are_not_empty_are_described_and_the_default_is_one_of_them() {
+        let prompts = read(
+            r#"{"__version__": {}, "prompts": {"query": "query: ", "document": null}, "default_prompt_name": "query"}"#,
+        );
+        let prompts = prompts.unwrap();
+        assert_eq!(prompts.described().as_deref(), Some("`query` (\"query: \")"));
+        assert_eq!(prompts.default_prompt(), Some(("query", "query: ")));
+        let empty = read(r#"{"prompts": {"document": ""}, "default_prompt_name": null}"#).unwrap();
+        assert_eq!((empty.described(), empty.default_prompt()), (None, None));
+        let error = read(r#"{"prompts": {"a": "b"}, "default_prompt_name": "c"}"#).unwrap_err();
+        assert!(error.to_string().contains("among its prompts: `a`, got `c`"), "{error}");
+        assert!(read(r#"{"prompts": ["a"]}"#).is_err());
+        let none = FolderPrompts::read(tempfile::tempdir().unwrap().path()).unwrap();
+        assert_eq!(none, FolderPrompts::default());
+    }
+
     #[test]
     fn pooling_counts_prompts_unless_the_folder_says_that_it_does_not() {
-        let of = |pooling: &str| include_prompt(folder(pooling).path());
+        let of = |pooling: &str| include_prompt(folder("{}", pooling).path());
         assert!(of("{}").unwrap() && of(r#"{"include_prompt": true}"#).unwrap());
         assert!(!of(r#"{"pooling_mode": "mean", "include_prompt": false}"#).unwrap());
         assert!(of("{").is_err());

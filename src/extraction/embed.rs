@@ -493,6 +493,6 @@ impl RecordTable<'_> {
             .sources
             .iter()
             .enumerate()
-            .flat_map(|(number, source)| numbered(read(source, wanted(source)), number))
+            .flat_map(|(number, source)| numbered(read(source, wanted(source)), number, source))
     }
 }

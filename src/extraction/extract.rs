@@ -261,14 +261,16 @@ pub(crate) fn inputs_for(
     provider: &str,
 ) -> FingerprintInputs {
     let settings = &pipeline.extraction;
-    fingerprint_inputs(
+    let inputs = fingerprint_inputs(
         checkpoint,
         provider,
         settings.precision,
         settings.dtype,
         settings.max_length,
         settings.overflow,
-    )
+    );
+    let leaves_out_prompts = settings.has_prompts() && !checkpoint.include_prompt;
+    FingerprintInputs { include_prompt: leaves_out_prompts.then_some(false), ..inputs }
 }
 
 /// Removes the plan of an extraction that was killed after its last commit, or that was of other texts. If another

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashSet};
 
 use frostbert_cache::{
     Cache,
-    fingerprint::{Key, Mode},
+    fingerprint::Key,
     manifest::Manifest,
     states::{Pooling, StateId, StateKind},
 };
 use ndarray::Array2;
 
 use super::run_files::RunFiles;
+use crate::{config::settings::prompts::train_prompts, data::document::Document};
 
 /// Documents of a cache at most, so that a page takes no time.
 const MOST_DOCUMENTS: u64 = 1_000_000;
@@ -52,10 +53,12 @@ impl RunStates {
         let mut layers = run.head.layers.clone();
         layers.sort_unstable_by(|one, other| other.cmp(one));
         let own = run.head.states.iter().max_by_key(|state| state.layer).copied();
+        let prompts = train_prompts(run.file());
+        let prompt = prompts.text_pair.as_deref();
         let second = run.rows.texts("text_pair").filter(|_| run.head.pair);
         let second = second.map(|texts| {
             let texts = texts.into_iter().map(Option::unwrap_or_default);
-            texts.map(|text| Key::of(Mode::Text, &[text])).collect()
+            texts.map(|text| Document::of_text(prompt, text).key()).collect()
         });
         Some(RunStates {
             second,

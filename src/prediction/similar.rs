@@ -90,18 +90,22 @@ impl Compared {
     }
 }
 
-/// Returns the cosine similarity of the states of two texts. Nothing is cached.
+/// Returns the cosine similarity of the states of two texts, with a prompt before each: that of the pipeline's model,
+/// unless another one is given. Nothing is cached.
 ///
 /// # Errors
-/// Returns an error if the model cannot run or a text has no tokens.
+/// Returns an error if the model cannot run or does not have the prompt, or if a text has no tokens.
 pub fn compare(
     pipeline: &Pipeline,
     texts: [&str; 2],
+    prompt: Option<&str>,
     machine: &Machine,
     progress: &dyn Progress,
 ) -> Result<f64> {
+    let prompt = pipeline.query_prompt(prompt)?;
     let checkpoint = pipeline.extraction.checkpoint()?;
     let compared = Compared::of(pipeline, &checkpoint, progress)?;
+    let texts = texts.map(|text| Document::of_text(Some(&prompt), text));
     let states = encode(pipeline, &checkpoint, &compared, &texts, machine)?;
     Ok(cosine(states.row(0), states.row(1)))
 }
@@ -110,33 +114,36 @@ fn encode(
     pipeline: &Pipeline,
     checkpoint: &Checkpoint,
     compared: &Compared,
-    texts: &[&str],
+    inputs: &[Document<'_>],
     machine: &Machine,
 ) -> Result<Array2<f32>> {
     pipeline.check_length(checkpoint)?;
     let settings = pipeline.extraction.of_sources(Vec::new());
     let mut encoder = TextEncoder::open(checkpoint, &settings, &compared.states, machine)?;
-    let inputs: Vec<Document<'_>> = texts.iter().map(|text| Document::Text(text)).collect();
-    let EncodedTexts { layout, states, hidden } = encoder.encode(&inputs)?;
+    let EncodedTexts { layout, states, hidden } = encoder.encode(inputs)?;
     let pieces = Pieces::of_layout(&layout, compared.states[0].kind, states.len());
-    let starts = (0..=texts.len() as u32).collect();
+    let starts = (0..=inputs.len() as u32).collect();
     let view = FeatureView::from_shard(&layout, states, hidden, settings.dtype, pieces, starts)?;
-    let all: Vec<u32> = (0..texts.len() as u32).collect();
+    let all: Vec<u32> = (0..inputs.len() as u32).collect();
     Ok(compared.view(view).decode_all(&all))
 }
 
 /// Returns the `top` texts of the pipeline's files that are most similar to a query, best first; ties are ordered by
-/// key. States that the cache lacks are extracted first.
+/// key. States that the cache lacks are extracted first. The texts have the prompts of the pipeline; the query has that
+/// of its model, unless another one is given.
 ///
 /// # Errors
-/// Returns the errors of [`crate::extraction::extract::extract`].
+/// Returns the errors of [`crate::extraction::extract::extract`], and an error if the model does not have the prompt.
 pub fn nearest(
     pipeline: &Pipeline,
     query: &str,
+    prompt: Option<&str>,
     top: usize,
     machine: &Machine,
     progress: &dyn Progress,
 ) -> Result<Vec<Match>> {
+    let prompt = pipeline.query_prompt(prompt)?;
+    let query = Document::of_text(Some(&prompt), query);
     let checkpoint = pipeline.extraction.checkpoint()?;
     let compared = Compared::of(pipeline, &checkpoint, progress)?;
     let mut pipeline = pipeline.clone();

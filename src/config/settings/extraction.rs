@@ -12,7 +12,7 @@ use crate::{
         names::{HeadPooling, Pair, Store, Task},
         settings::{LayerChoice, model_folder::FolderSays},
     },
-    data::{Part, Record, Source, document::Document},
+    data::{Part, Prompts, Record, Source, document::Document},
     encoder::{
         checkpoint::Checkpoint,
         device::{Device, Precision},
@@ -74,6 +74,11 @@ impl ExtractionSettings {
     pub(crate) fn tokenizer(&self, checkpoint: &Checkpoint) -> Result<TextTokenizer> {
         let tokenizer = TextTokenizer::new(&checkpoint.tokenizer, self.max_length, self.overflow)?;
         Ok(tokenizer.leaving_out_prompts(!checkpoint.include_prompt))
+    }
+
+    /// Whether prompts are put before some of the texts.
+    pub(crate) fn has_prompts(&self) -> bool {
+        self.sources.iter().any(|source| source.prompts() != Prompts::default())
     }
 
     /// Whether a record is dropped: it is empty, belongs to train, and its source is thinned out.
@@ -242,7 +247,7 @@ fn swept_layers(file: &PipelineFile, model: &Path) -> LayerChoice {
 }
 
 /// Returns the kinds of states that the heads of a file read, found in the same way.
-fn swept_store(
+pub(super) fn swept_store(
     own: HeadPooling,
     task: Task,
     sweep: Option<&SweepSection>,

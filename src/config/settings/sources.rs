@@ -5,6 +5,7 @@ use crate::{
     config::{
         file::{DataSection, PipelineFile, Sources},
         names::{Misplaced, Task},
+        settings::prompts::with_prompts,
     },
     data::{
         ColumnName, Format, Source,
@@ -21,9 +22,11 @@ pub(super) struct FilesAsRead {
 }
 
 impl FilesAsRead {
-    pub(super) fn of(data: &DataSection) -> FilesAsRead {
+    pub(super) fn of(file: &PipelineFile) -> FilesAsRead {
+        let data = &file.data;
         let as_read = |source: &Source| {
             let source = if data.task == Task::Qa { source.as_questions() } else { source.clone() };
+            let source = with_prompts(source, file);
             Source {
                 skip_bad: Some(data.clean.skip_bad),
                 // A question without the key of its answer would pass for one that has none.
