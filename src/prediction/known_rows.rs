@@ -5,13 +5,10 @@ use std::{
     path::Path,
 };
 
-use frostbert_cache::{
-    fingerprint::{Key, Mode},
-    wording::counted,
-};
+use frostbert_cache::{fingerprint::Key, wording::counted};
 
 use crate::{
-    data::{Part, dataset::Dataset, example::part_name},
+    data::{Part, dataset::Dataset, document::Document, example::part_name},
     error::Result,
     prediction::saved_run::SavedRun,
     report::tables::{PREDICTIONS_FILE, read_texts_of_rows},
@@ -43,11 +40,13 @@ pub(crate) fn warnings(run: &SavedRun, data: &Path, dataset: &Dataset) -> Result
             )]);
         }
     };
+    let prompts = run.prompts();
     let has_two_keys = run.pipeline.has_separate_pairs();
     let rows = read_texts_of_rows(&path, bytes, has_two_keys.then_some("text_pair"))?;
     let mut part_of: HashMap<Vec<Key>, &str> = HashMap::new();
     for row in &rows {
-        let second = row.second.as_ref().map(|text| Key::of(Mode::Text, &[text]));
+        let second = row.second.as_ref();
+        let second = second.map(|text| Document::of_text(prompts.text_pair.as_deref(), text).key());
         let keys = std::iter::once(row.key).chain(second).collect();
         let part = part_of.entry(keys).or_insert(&row.part);
         // A text that is also in the training set was trained on.

@@ -235,7 +235,8 @@ impl Predictor {
     }
 
     /// Predicts for records and returns one prediction for each, in order. A tagger uses the words of the record if it
-    /// has any, and otherwise splits its text into words.
+    /// has any, and otherwise splits its text into words. Texts have the prompts of the run, and not those of the
+    /// records.
     ///
     /// # Errors
     /// Returns an error if a record lacks its second text or has one too many, if the encoder fails, or if a state is
@@ -269,8 +270,10 @@ impl Predictor {
             });
         }
         let joint_pairs = self.run.pipeline.data.pair == Pair::Joint;
-        let inputs: Vec<Document<'_>> =
-            records.iter().flat_map(|record| record.documents(joint_pairs)).collect();
+        // Of several runs that predict for the same records, each has its own prompts.
+        let prompts = self.run.prompts();
+        let inputs = records.iter().flat_map(|record| record.documents_with(&prompts, joint_pairs));
+        let inputs: Vec<Document<'_>> = inputs.collect();
         let encoded = self.states_of(&inputs)?;
         let description = &self.run.description;
         let encoded =

@@ -6,7 +6,7 @@ use frostbert_cache::{fingerprint::FingerprintInputs, wording::counted};
 
 use crate::{
     config::{names::Task, parse::apply_override, settings::Pipeline},
-    data::{ColumnName, Format, Source, inspect::has_column},
+    data::{ColumnName, Format, Prompts, Source, inspect::has_column},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     extraction::{extract::inputs_for, sentence::SentenceState},
@@ -184,12 +184,26 @@ impl SavedRun {
             hint: "the keys are in docs/pipeline.md: text, text_pair, id, header, delimiter, encoding and others".into(),
         }
         };
+        let is_prompt = |setting: &&String| {
+            let key = setting.split('=').next().unwrap_or_default().trim();
+            ["prompt", "pair_prompt"].contains(&key)
+        };
+        if let Some(setting) = overrides.iter().find(is_prompt) {
+            return Err(failed(format!(
+                "`{setting}`, but the head reads states of texts with the run's own prompt"
+            )));
+        }
         let table = toml::Table::try_from(&source);
         let mut table = table.map_err(|error| failed(error.to_string()))?;
         for setting in overrides {
             apply_override(&mut table, setting)?;
         }
         table.try_into().map_err(|error: toml::de::Error| failed(error.message().to_string()))
+    }
+
+    /// Returns the prompts of new texts: those of the first train source.
+    pub(crate) fn prompts(&self) -> Prompts {
+        self.pipeline.data.train[0].prompts()
     }
 
     /// Describes the run in one line: its folder, task, labels, head, score, and the day on which it was finished.

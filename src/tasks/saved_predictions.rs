@@ -57,10 +57,12 @@ impl SavedPredictions {
             _ => vec![None; parts.len()],
         };
         let keys = table.keys()?.into_iter().zip(texts.iter().zip(&second_texts));
-        // A pair has one key or two, by how it was encoded: here it is one document.
+        // A pair has one key or two, by how it was encoded: here it is one document. Nor does the prompt matter that a
+        // run puts before texts.
         let keys = keys.map(|(key, (text, second))| match second {
             Some(second) => Key::of(Mode::Pair, &[text, second]),
-            None => key,
+            None if task == Task::Tokens => key,
+            None => Key::of(Mode::Text, &[text]),
         });
         let keys: Vec<Key> = keys.collect();
         let ids = table.texts("id")?;
