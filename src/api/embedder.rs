@@ -11,6 +11,7 @@ use crate::{
     encoder::{
         checkpoint::Checkpoint,
         device::{self, Device, Precision},
+        prompts::FolderPrompts,
         tokenizer::MIN_LENGTH,
         windows::Overflow,
     },
@@ -49,6 +50,9 @@ pub struct EmbedderOptions {
     pub overflow: Overflow,
     /// Maximum number of tokens in a batch, including padding. By default 512 on a CPU and 32,768 on a GPU.
     pub batch_tokens: Option<usize>,
+    /// What is put before every text: the name of one of the model's prompts, or a text such as `"query: "`; an empty
+    /// one is none. By default the model's default prompt, if it has one.
+    pub prompt: Option<String>,
 }
 
 impl Default for EmbedderOptions {
@@ -61,6 +65,7 @@ impl Default for EmbedderOptions {
             max_length: 128,
             overflow: Overflow::Truncate,
             batch_tokens: None,
+            prompt: None,
         }
     }
 }
@@ -114,6 +119,13 @@ impl EmbedderOptions {
         self.batch_tokens = Some(batch_tokens);
         self
     }
+
+    /// Sets what is put before every text.
+    #[must_use]
+    pub fn prompt(mut self, prompt: impl Into<String>) -> EmbedderOptions {
+        self.prompt = Some(prompt.into());
+        self
+    }
 }
 
 /// A frozen model that embeds texts as the rows of an array.
@@ -134,6 +146,7 @@ pub struct Embedder {
     encoder: TextEncoder,
     layer: usize,
     hidden: usize,
+    prompt: String,
 }
 
 impl Embedder {
@@ -147,6 +160,7 @@ impl Embedder {
     pub fn open(model: impl AsRef<Path>, options: &EmbedderOptions) -> Result<Embedder> {
         let checkpoint = Checkpoint::open(model.as_ref())?;
         let layer = check_options(options, &checkpoint)?;
+        let prompt = prompt_of(options, &checkpoint)?;
         checkpoint.check_layers(&[layer])?;
         checkpoint.check_precision(options.precision)?;
         device::check(&options.device, options.precision, &options.machine.onnxruntime)?;
@@ -169,7 +183,7 @@ impl Embedder {
         };
         let states = [StateId::pooled(Pooling::Mean, layer)];
         let encoder = TextEncoder::open(&checkpoint, &settings, &states, &options.machine)?;
-        Ok(Embedder { encoder, layer, hidden: checkpoint.config.hidden })
+        Ok(Embedder { encoder, layer, hidden: checkpoint.config.hidden, prompt })
     }
 
     /// Number of values in a row: the model's hidden size.
@@ -191,10 +205,13 @@ impl Embedder {
     /// Returns [`Error::Encoder`] if a text has no tokens or ONNX Runtime fails, and [`Error::State`] if the model
     /// computes a value that is not finite.
     pub fn embed<T: AsRef<str>>(&mut self, texts: &[T], pooling: Pooling) -> Result<Array2<f32>> {
-        self.rows(texts.len(), |number| Document::Text(texts[number].as_ref()), pooling)
+        let prompt = self.prompt.clone();
+        let document = |number: usize| Document::of_text(Some(&prompt), texts[number].as_ref());
+        self.rows(texts.len(), document, pooling)
     }
 
-    /// Embeds pairs of texts, each encoded together as `[CLS] A [SEP] B [SEP]`: `f32 [pairs, hidden]`.
+    /// Embeds pairs of texts, each encoded together as `[CLS] A [SEP] B [SEP]`, without a prompt:
+    /// `f32 [pairs, hidden]`.
     ///
     /// # Errors
     /// Returns the errors of [`Embedder::embed`].
@@ -229,6 +246,21 @@ impl Embedder {
         }
         Ok(rows)
     }
+}
+
+/// Returns the text that is put before every text; empty if there is none.
+fn prompt_of(options: &EmbedderOptions, checkpoint: &Checkpoint) -> Result<String> {
+    let prompts = FolderPrompts::read(&checkpoint.folder)?;
+    let Some(given) = &options.prompt else {
+        return Ok(prompts.default_prompt().map_or(String::new(), |(_, text)| text.into()));
+    };
+    let text = prompts.text_of(given).map_err(|unknown| Error::Argument {
+        action: "open an embedder",
+        expected: "a prompt, by its name or as a text".into(),
+        got: unknown.problem,
+        hint: unknown.hint,
+    })?;
+    Ok(text.to_string())
 }
 
 /// Checks the options against the model and returns the absolute index of the layer.

@@ -36,6 +36,10 @@ pub(super) struct EmbedArguments {
     /// sentence-transformers would return; auto: that one if the model's folder says how, else the mean
     #[arg(long, value_enum, default_value = "auto")]
     pooling: PoolingArgument,
+    /// What is put before every text: one of the model's prompts by its name, or a text such as "query: " [default: the
+    /// model's default prompt, if it has one]
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
     /// The layer, counted from 0 (the embedding layer); negative numbers count from the last
     #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
     layer: i64,
@@ -136,6 +140,7 @@ pub(super) fn run(arguments: &EmbedArguments, context: &Context) -> Result<ExitC
             DtypeArgument::F16 => Dtype::F16,
         },
         cache_dir: arguments.cache.clone(),
+        prompt: arguments.prompt.clone(),
         overrides: arguments.set.clone(),
         with_text: arguments.with_text,
         out: arguments.out.clone(),

@@ -26,7 +26,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    config::{parse::apply_override, settings::Pipeline},
+    config::{
+        file::PipelineFile,
+        parse::apply_override,
+        settings::{Pipeline, prompts},
+    },
     data::{Format, Record, Source, WantedFields, dataset::numbered, read},
     encoder::sentence_folder::SentenceFolder,
     error::{Error, Result},
@@ -61,6 +65,8 @@ pub struct EmbedRequest {
     pub dtype: Dtype,
     /// The folder that holds the caches.
     pub cache_dir: PathBuf,
+    /// What is put before every text: a text, or the name of one of the model's prompts; its default prompt if `None`.
+    pub prompt: Option<String>,
     /// Other settings of a pipeline, as in `cache.max_length=256`.
     pub overrides: Vec<String>,
     /// Whether to write the texts too.
@@ -150,9 +156,8 @@ pub fn embed(
     }
     require_other_file(&request.out, request.sources.iter().map(|source| source.path.as_path()))?;
     let pipeline = pipeline_of(request)?;
-    for note in &pipeline.notes {
-        progress.note(note);
-    }
+    pipeline.notes.iter().for_each(|note| progress.note(note));
+    pipeline.warnings.iter().for_each(|warning| progress.warn(warning));
     // Report a missing column now rather than after everything was encoded.
     for source in &request.sources {
         if source.resolve_format()? == Format::Squad {
@@ -239,11 +244,12 @@ fn wanted(source: &Source) -> WantedFields {
 }
 
 /// Keys of a pipeline that the options of the command set, or that would leave records out, and their sections.
-const SET_BY_OPTIONS: [&str; 8] = [
+const SET_BY_OPTIONS: [&str; 9] = [
     "data",
     "model",
     "cache",
     "model.path",
+    "model.prompt",
     "cache.store",
     "cache.layers",
     "cache.dtype",
@@ -278,13 +284,14 @@ fn store(request: &EmbedRequest) -> Result<Vec<String>> {
 /// Returns a pipeline of stage 1 alone, in which every record has a row.
 fn pipeline_of(request: &EmbedRequest) -> Result<Pipeline> {
     let place = Path::new("embed");
-    let refuse = |problem: String| Error::Pipeline {
+    let refuse_with = |problem: String, hint: String| Error::Pipeline {
         file: place.to_path_buf(),
         line: None,
         column: None,
         problem,
-        hint: "see `frostbert embed --help`".into(),
+        hint,
     };
+    let refuse = |problem: String| refuse_with(problem, "see `frostbert embed --help`".into());
     let to_json = |value: &dyn Fn() -> serde_json::Result<Value>| {
         value().map_err(|error| refuse(error.to_string()))
     };
@@ -312,8 +319,13 @@ fn pipeline_of(request: &EmbedRequest) -> Result<Pipeline> {
         }
         apply_override(&mut table, setting)?;
     }
-    let file = table.try_into().map_err(|error: toml::de::Error| refuse(error.message().into()))?;
+    let file: Result<PipelineFile> =
+        table.try_into().map_err(|error: toml::de::Error| refuse(error.message().into()));
+    let mut file = file?;
+    file.model.prompt.clone_from(&request.prompt);
+    let messages = prompts::choose(&mut file, &refuse_with)?;
     let mut pipeline = Pipeline::check(place, file)?;
+    (pipeline.notes, pipeline.warnings) = (messages.notes, messages.warnings);
     // Every record has a row, so no error may suggest the key that leaves some out.
     for source in &mut pipeline.extraction.sources {
         source.skip_bad = None;
