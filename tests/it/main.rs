@@ -53,6 +53,7 @@ mod output_failures;
 mod parquet_files;
 mod precision;
 mod predicting;
+mod prompts;
 mod questions;
 mod real_alignment;
 mod real_annotations;
