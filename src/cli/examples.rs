@@ -142,7 +142,7 @@ Examples:
 pub(super) const MODEL_PULL: &str = "\
 Examples:
   frostbert model pull hf:google-bert/bert-base-uncased
-  frostbert model pull hf:sentence-transformers/all-MiniLM-L6-v2 --to models/all-minilm";
+  frostbert model pull hf:sentence-transformers/all-mpnet-base-v2 --to models/mpnet";
 
 pub(super) const MODEL_VERIFY: &str = "\
 Examples:

@@ -7,7 +7,7 @@ use frostbert_cache::fingerprint::{self, Digest};
 use super::{
     config::{ConfigFile, FusedShape, ModelConfig},
     device::Precision,
-    hub_model::refuse_name_on_hub,
+    hub_model::{pull_instead, refuse_name_on_hub},
     onnx_hash,
     onnx_model::{self, OnnxModel},
     prompts::include_prompt,
@@ -16,6 +16,11 @@ use super::{
     weights::{self, Weights},
 };
 use crate::error::{Error, Result};
+
+/// The hint for a folder that is not a checkpoint.
+const MODEL_FOLDER: &str = "set model.path to a folder with config.json, tokenizer.json (or vocab.txt, or another \
+                            vocabulary) and model.safetensors (or pytorch_model.bin, or model.onnx); `make setup` \
+                            fetches the default model into models/minilm";
 
 /// An opened checkpoint: its shape, its weights (memory-mapped, not read), and the hashes of its files. ONNX Runtime
 /// need not be loaded.
@@ -250,13 +255,11 @@ fn hash_config(path: &Path) -> Result<Digest> {
 }
 
 fn missing(folder: &Path, path: PathBuf) -> Error {
+    let on_hub = if folder.exists() { None } else { pull_instead(folder) };
     Error::Checkpoint {
         expected: "a file".into(),
         got: if folder.is_dir() { "no such file" } else { "no such folder" }.into(),
-        hint: "set model.path to a folder with config.json, tokenizer.json (or vocab.txt, or another vocabulary) and \
-               model.safetensors (or pytorch_model.bin, or model.onnx); `make setup` fetches the default model into \
-               models/minilm"
-            .into(),
+        hint: on_hub.unwrap_or_else(|| MODEL_FOLDER.into()),
         path,
     }
 }

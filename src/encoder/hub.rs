@@ -7,6 +7,7 @@
 
 mod client;
 mod listing;
+mod modules;
 mod redirect;
 mod sum;
 
@@ -21,7 +22,7 @@ use frostbert_cache::{
 };
 
 use client::Client;
-use listing::RemoteFile;
+use listing::{Listing, RemoteFile};
 use sum::Sum;
 
 use super::{
@@ -73,9 +74,10 @@ pub struct Pulled {
 
 /// Fetches a model, or the files that are missing from its folder, and checks every file's size and hash.
 ///
-/// The files are config.json, tokenizer.json and its companions, and the weights: model.safetensors or its shards if
-/// our graph can run what config.json describes, otherwise a model.onnx. If the disk has too little room for the
-/// missing files, nothing more is fetched unless `go_on` is set.
+/// The files are config.json; tokenizer.json, or else the files of an older tokenizer, and their companions; the
+/// weights; and what a sentence-transformers repository says of its modules. The weights are model.safetensors or its
+/// shards, or else pytorch_model.bin or its shards, if our graph can run what config.json describes, and otherwise a
+/// model.onnx. If the disk has too little room for the missing files, nothing more is fetched unless `go_on` is set.
 ///
 /// # Errors
 /// Returns [`Error::Hub`] if the hub cannot be reached, refuses the request, lacks a file, or sends other bytes than it
@@ -109,12 +111,11 @@ pub fn pull(
             return Err(error);
         }
     };
-    let is_index = |file: &&RemoteFile| file.name == weights::INDEX_FILE;
-    if let Some(index) = files.iter().find(is_index).cloned() {
-        bytes_fetched += client.fetch(&listing.commit, &index, folder, &())?;
-        let names = weights::shards(&present(folder, &index))
-            .map_err(|error| model.refuse_content(error, BROKEN))?;
-        files.splice(0..0, listing.shards(model, &names)?);
+    for list in files.clone() {
+        let Some(read) = reader_of_list(&list) else { continue };
+        // A list is small and decides which other files are needed.
+        bytes_fetched += client.fetch(&listing.commit, &list, folder, &())?;
+        files.splice(0..0, read(&listing, model, &present(folder, &list))?);
     }
     // Each is at most `listing::MOST_BYTES`, so the sum does not overflow.
     let missing = files.iter().map(|file| missing_bytes(folder, file)).sum();
@@ -129,6 +130,31 @@ pub fn pull(
     bytes_fetched = fetched?;
     put_in_place(folder, model, &listing.commit, &files)?;
     Ok(Pulled { commit: listing.commit, files: files.len(), bytes_fetched })
+}
+
+/// Reads a fetched list, and returns the files of the repository that it names.
+type ReadList = fn(&Listing, &HubModel, &Path) -> Result<Vec<RemoteFile>>;
+
+/// Returns how a file is read that names further files: an index of shards, or the list of modules.
+fn reader_of_list(file: &RemoteFile) -> Option<ReadList> {
+    match file.name.as_str() {
+        weights::INDEX_FILE => Some(|listing, model, path| {
+            let names = weights::shards(path);
+            let names = names.map_err(|error| model.refuse_content(error, BROKEN))?;
+            listing.shards(model, weights::INDEX_FILE, &names)
+        }),
+        weights::PYTORCH_INDEX => Some(|listing, model, path| {
+            let names = weights::shards_ending(path, ".bin");
+            let names = names.map_err(|error| model.refuse_content(error, BROKEN))?;
+            listing.shards(model, weights::PYTORCH_INDEX, &names)
+        }),
+        modules::MODULES => Some(|listing, model, path| {
+            let folders = modules::folders(path);
+            let folders = folders.map_err(|error| model.refuse_content(error, BROKEN))?;
+            listing.of_modules(model, &folders)
+        }),
+        _ => None,
+    }
 }
 
 /// Returns an error if the disk has too little room; if the free space is unknown, the pull goes ahead.
@@ -203,13 +229,19 @@ fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFi
     }
     for file in files.iter().filter(|file| file.name != "config.json") {
         if part(file).exists() {
-            rename(&part(file), &folder.join(&file.name))?;
+            let place = folder.join(&file.name);
+            if let Some(parent) = place.parent() {
+                fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+            }
+            rename(&part(file), &place)?;
         }
     }
     // Files of an older commit that this one lacks would be mistaken for parts of the model.
     let old = before.iter().flat_map(|source| source.files.keys());
-    for name in old.filter(|name| !source.files.contains_key(*name) && !name.contains('/')) {
-        remove_file(&folder.join(name))?;
+    for name in old.filter(|name| !source.files.contains_key(*name)) {
+        if lies_inside(folder, name) {
+            remove_file(&folder.join(name))?;
+        }
     }
     write_source(&source, folder)?;
     for file in files.iter().filter(|file| file.name == "config.json") {
@@ -222,6 +254,13 @@ fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFi
         }
     }
     Ok(())
+}
+
+/// Returns whether every folder on the way to a file of this name is a folder, and no link to one elsewhere.
+fn lies_inside(folder: &Path, name: &str) -> bool {
+    let parents = Path::new(name).ancestors().skip(1).filter(|parent| *parent != Path::new(""));
+    let is_folder = |path: PathBuf| fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+    parents.map(|parent| folder.join(parent)).all(is_folder)
 }
 
 /// Writes `source.json` through a temporary file; the next pull removes the `.part` that a kill may leave behind.
@@ -257,6 +296,24 @@ fn missing_bytes(folder: &Path, file: &RemoteFile) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_behind_a_link_does_not_lie_inside() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("own");
+        fs::create_dir_all(own.join("1_Pooling/deep")).unwrap();
+        std::os::unix::fs::symlink(folder.path(), own.join("link")).unwrap();
+        for (name, inside) in [
+            ("config.json", true),
+            ("1_Pooling/config.json", true),
+            ("1_Pooling/deep/config.json", true),
+            ("link/config.json", false),
+            ("link/own/config.json", false),
+            ("none/config.json", false),
+        ] {
+            assert_eq!(lies_inside(&own, name), inside, "{name}");
+        }
+    }
 
     #[test]
     fn what_a_disk_cannot_hold_is_not_begun() {

@@ -49,6 +49,22 @@ impl HubModel {
     }
 }
 
+/// Says how to fetch a model if a path, at which there is no folder, is written like a name on the hub without its
+/// scheme, as `owner/name`. Paths below `models` are not, because pulls put their folders there.
+pub(crate) fn pull_instead(path: &Path) -> Option<String> {
+    let text = path.to_str()?;
+    let model = HubModel::parse(&format!("{SCHEME}{text}"))?;
+    let is_name = !text.starts_with("models/");
+    is_name.then(|| {
+        format!(
+            "if this is a name on the hub, run `frostbert model pull {SCHEME}{text}` once, then set model.path = \
+             \"models/{}\"; otherwise set model.path to a folder with config.json, tokenizer.json and \
+             model.safetensors",
+            model.name()
+        )
+    })
+}
+
 /// Rejects a path that is a model name on the hub: only `frostbert model pull` fetches models.
 ///
 /// # Errors
@@ -72,4 +88,22 @@ pub(crate) fn refuse_name_on_hub(path: &Path) -> Result<()> {
         got: "a name on the hub".into(),
         hint,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_without_its_scheme_is_told_from_the_path_of_a_folder() {
+        let hint = pull_instead(Path::new("sentence-transformers/all-mpnet-base-v2")).unwrap();
+        assert!(hint.contains("model pull hf:sentence-transformers/all-mpnet-base-v2`"), "{hint}");
+        assert!(hint.contains("model.path = \"models/all-mpnet-base-v2\""), "{hint}");
+        let pinned = pull_instead(Path::new("acme/tiny@v1")).unwrap();
+        assert!(pinned.contains("hf:acme/tiny@v1`") && pinned.contains("models/tiny\""));
+        for path in ["minilm", "models/minilm", "./acme", "../acme", "/acme/tiny", "a/b/c", "a b/c"]
+        {
+            assert_eq!(pull_instead(Path::new(path)), None, "{path}");
+        }
+    }
 }

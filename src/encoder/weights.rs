@@ -340,7 +340,15 @@ fn map_files(found: &Path) -> Result<Mapped> {
 /// # Errors
 /// Returns an error if the file cannot be read or is not an index.
 pub(super) fn shards(index: &Path) -> Result<BTreeSet<String>> {
-    Ok(read_index(index, ending_of_shards(index))?.into_values().collect())
+    shards_ending(index, ending_of_shards(index))
+}
+
+/// Like [`shards`], for shards whose names end like this.
+///
+/// # Errors
+/// Returns an error if the file cannot be read or is not an index.
+pub(super) fn shards_ending(index: &Path, ending: &str) -> Result<BTreeSet<String>> {
+    Ok(read_index(index, ending)?.into_values().collect())
 }
 
 /// Returns how the names of the shards of an index end.

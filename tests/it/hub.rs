@@ -1,5 +1,6 @@
 //! `model pull` and `model verify`, with a hub of our own on 127.0.0.1. No test opens a connection to another host.
 
+mod folders;
 mod server;
 mod strangers;
 mod weights;
@@ -177,13 +178,12 @@ fn a_file_or_a_repository_that_is_not_there_is_named() {
 #[test]
 fn a_repository_that_holds_no_usable_model_is_refused_with_the_cure() {
     for (name, lacks) in [
-        ("only_pytorch_weights", "model.safetensors"),
+        ("no_weights", "model.safetensors"),
         ("no_tokenizer_json", "tokenizer.json"),
         ("no_config", "config.json"),
     ] {
         let mut files = tiny_bert();
         files.remove(lacks);
-        files.insert("pytorch_model.bin".into(), vec![0; 100]);
         let (workshop, hub) = (Workshop::empty(), Hub::of(files));
         assert_snapshot!(name, fail(&workshop, &hub, &PULL));
         assert!(!workshop.path("models/tiny").exists());

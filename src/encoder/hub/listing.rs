@@ -8,11 +8,12 @@ use serde::Deserialize;
 use crate::{
     encoder::{
         config::ConfigFile,
-        hub::{BROKEN, sum::Sum},
+        hub::{BROKEN, modules::MODULES, sum::Sum},
         hub_model::HubModel,
         onnx_model,
         source::COMPANIONS,
-        weights::{INDEX_FILE, SINGLE_FILE},
+        tokenizer_parts::{BESIDE, VOCABULARIES},
+        weights::{INDEX_FILE, PYTORCH_FILE, PYTORCH_INDEX, SINGLE_FILE},
     },
     error::{Error, Result},
 };
@@ -22,6 +23,11 @@ pub(super) const MOST_BYTES: u64 = 1 << 50;
 
 /// The largest file that is read into memory, in bytes; this applies to all files but the weights.
 const MOST_READ: u64 = 256 << 20;
+
+const TOKENIZER: &str = "tokenizer.json";
+
+/// What a sentence-transformers repository says of itself, besides the files of its modules.
+const OF_SENTENCES: [&str; 2] = [MODULES, "config_sentence_transformers.json"];
 
 /// The files of a repository at one commit.
 pub(super) struct Listing {
@@ -35,7 +41,7 @@ pub(super) struct Listing {
 pub(super) struct RemoteFile {
     /// The path in the repository.
     pub(super) path: String,
-    /// The name in the folder.
+    /// The name in the folder; that of a module's file has its folder in front.
     pub(super) name: String,
     pub(super) size: u64,
     pub(super) sum: Sum,
@@ -43,11 +49,11 @@ pub(super) struct RemoteFile {
 
 impl RemoteFile {
     /// Returns the name used while the file is downloaded. It contains the hash, so that a part of an older commit is
-    /// not resumed.
+    /// not resumed. All parts lie in the model's folder itself, where they are easily found and removed.
     pub(super) fn part_name(&self) -> String {
         let digits = self.sum.digits();
         // `Listing::file` has checked that there are enough hexadecimal digits.
-        format!("{}.{}.part", self.name, &digits[..8])
+        format!("{}.{}.part", self.name.replace('/', "_"), &digits[..8])
     }
 }
 
@@ -111,11 +117,11 @@ impl Listing {
                 "this is not a model of the transformers library: name another repository",
             ));
         }
-        if !self.files.contains_key("tokenizer.json") {
+        if self.tokenizer().is_empty() {
             return Err(model.refuse(
-                "a repository with tokenizer.json".into(),
-                "one without it, as older ones are".into(),
-                &converted("AutoTokenizer", "tokenizer.json", model),
+                format!("a repository with {TOKENIZER}, or with {}", VOCABULARIES.join(" or ")),
+                "one with none of them".into(),
+                &converted("AutoTokenizer", TOKENIZER, model),
             ));
         }
         self.file(model, "config.json")
@@ -124,23 +130,65 @@ impl Listing {
     /// Returns the files of a checkpoint with this config.json, which comes last; of sharded weights, only the index.
     pub(super) fn wanted(&self, model: &HubModel, config: &ConfigFile) -> Result<Vec<RemoteFile>> {
         let mut paths = self.weights(model, config)?;
-        paths.push("tokenizer.json".into());
-        let optional = COMPANIONS.iter().map(|name| name.to_string());
-        paths.extend(optional.filter(|name| self.files.contains_key(name)));
+        paths.extend(self.tokenizer());
+        let optional = COMPANIONS.iter().chain(&OF_SENTENCES).map(|name| name.to_string());
+        // `sentence_bert_config.json`, or in old repositories `sentence_roberta_config.json` and the like.
+        let of_lengths = self.files.keys().filter(|path| {
+            path.starts_with("sentence_") && path.ends_with("_config.json") && !path.contains('/')
+        });
+        for path in optional.chain(of_lengths.cloned()) {
+            if self.files.contains_key(&path) && !paths.contains(&path) {
+                paths.push(path);
+            }
+        }
         paths.push("config.json".into());
         paths.iter().map(|path| self.file(model, path)).collect()
+    }
+
+    /// Returns tokenizer.json, or else the files of a tokenizer in an older form; none if there are neither.
+    fn tokenizer(&self) -> Vec<String> {
+        let there = |path: &String| self.files.contains_key(path);
+        if there(&TOKENIZER.to_string()) {
+            return vec![TOKENIZER.into()];
+        }
+        let mut paths: Vec<String> =
+            VOCABULARIES.map(String::from).into_iter().filter(there).collect();
+        if !paths.is_empty() {
+            paths.extend(BESIDE.map(String::from).into_iter().filter(there));
+        }
+        paths
+    }
+
+    /// Returns the files of the modules in these folders: of each its config.json and its weights, if it has them.
+    pub(super) fn of_modules(
+        &self,
+        model: &HubModel,
+        folders: &[String],
+    ) -> Result<Vec<RemoteFile>> {
+        let mut files = Vec::new();
+        for folder in folders {
+            let path_of = |name: &str| format!("{folder}/{name}");
+            let there = |path: &String| self.files.contains_key(path);
+            let config = Some(path_of("config.json")).filter(there);
+            let weights = [SINGLE_FILE, PYTORCH_FILE].map(path_of).into_iter().find(there);
+            for path in config.into_iter().chain(weights) {
+                files.push(RemoteFile { name: path.clone(), ..self.file(model, &path)? });
+            }
+        }
+        Ok(files)
     }
 
     /// Returns the shards that an index names.
     pub(super) fn shards<'a>(
         &self,
         model: &HubModel,
+        index: &str,
         names: impl IntoIterator<Item = &'a String>,
     ) -> Result<Vec<RemoteFile>> {
         let shards = names.into_iter().map(|name| {
             if !self.files.contains_key(name) {
                 return Err(model.refuse(
-                    format!("the shard `{name}`, which {INDEX_FILE} names"),
+                    format!("the shard `{name}`, which {index} names"),
                     "a repository without".into(),
                     "the repository is incomplete: pin another revision, or name another repository",
                 ));
@@ -153,31 +201,25 @@ impl Listing {
     /// Chooses the weights by the same rule as `Checkpoint::open`; fetching others would be pointless.
     fn weights(&self, model: &HubModel, config: &ConfigFile) -> Result<Vec<String>> {
         let there = |path: &String| self.files.contains_key(path);
-        let safetensors = [SINGLE_FILE, INDEX_FILE].map(String::from);
-        let safetensors = safetensors.into_iter().find(there).map(|path| vec![path]);
+        // Where there are both, PyTorch's own files hold the same numbers again.
+        let own = [SINGLE_FILE, INDEX_FILE, PYTORCH_FILE, PYTORCH_INDEX].map(String::from);
+        let own = own.into_iter().find(there).map(|path| vec![path]);
         let onnx = onnx_model::PLACES.map(String::from).into_iter().find(there);
         let onnx = onnx.map(|path| {
             let data = Some(format!("{path}_data")).filter(there);
             [path].into_iter().chain(data).collect()
         });
-        match (config.fused_shape(), safetensors, onnx) {
+        match (config.fused_shape(), own, onnx) {
             (Ok(_), Some(paths), _) | (_, _, Some(paths)) => Ok(paths),
-            (Ok(_), None, None) => {
-                let got = if self.files.contains_key("pytorch_model.bin") {
-                    "only pytorch_model.bin"
-                } else {
-                    "a repository without weights"
-                };
-                Err(model.refuse(
-                    "model.safetensors, its shards, or model.onnx".into(),
-                    got.into(),
-                    &converted("AutoModel", "model.safetensors", model),
-                ))
-            }
-            (Err(Error::Checkpoint { expected, got, .. }), _, None) => Err(model.refuse(
+            (Ok(_), None, None) => Err(model.refuse(
+                "model.safetensors, pytorch_model.bin, their shards, or model.onnx".into(),
+                "a repository without weights".into(),
+                &converted("AutoModel", "model.safetensors", model),
+            )),
+            (Err(Error::Checkpoint { expected, got, hint, .. }), _, None) => Err(model.refuse(
                 format!("{expected} in config.json, or else a model.onnx"),
                 format!("{got}, and no model.onnx"),
-                &exported(model),
+                &hint,
             )),
             (Err(error), _, None) => Err(error),
         }
@@ -201,7 +243,8 @@ impl Listing {
                 "what cannot be checked is not fetched: set HF_ENDPOINT to a hub that lists sizes and hashes",
             )
         })?;
-        let is_weights = path.ends_with(".safetensors") || path.contains(".onnx");
+        let is_weights = [".safetensors", ".bin"].iter().any(|ending| path.ends_with(ending))
+            || path.contains(".onnx");
         let most = if is_weights { MOST_BYTES } else { MOST_READ };
         if size > most {
             return Err(model.refuse(
@@ -226,16 +269,6 @@ fn converted(class: &str, file: &str, model: &HubModel) -> String {
     format!(
         "with Python's transformers, {class}.from_pretrained(\"{}\").save_pretrained(\"{}\") writes {file}; or pull \
          another repository, or a revision that holds one",
-        model.repository,
-        default_folder(model).display(),
-    )
-}
-
-/// Describes how to make the model.onnx that the repository lacks.
-fn exported(model: &HubModel) -> String {
-    format!(
-        "with Python's optimum, `optimum-cli export onnx --task feature-extraction --model {} {}` writes model.onnx; or \
-         pull another repository, or a revision that holds one",
         model.repository,
         default_folder(model).display(),
     )
