@@ -39,6 +39,7 @@ pub(crate) mod tokenizer;
 pub(crate) mod tokenizer_file;
 mod tokenizer_parts;
 mod torch_file;
+mod unsupported;
 mod weights;
 pub(crate) mod windows;
 pub(crate) mod worker;

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use frostbert_cache::fingerprint::{self, Digest};
 use serde_json::{Map, Value};
 
-use super::family::{Family, Positions};
+use super::{
+    family::{Family, Positions},
+    unsupported::UnsupportedModel,
+};
 use crate::error::{Error, Result};
 
 /// The shape of an encoder, independent of what runs it.
@@ -74,10 +77,6 @@ pub(super) const MOST_LAYERS: usize = 10_000;
 /// The maximum width, vocabulary size or number of positions: the product of two of them, in bytes, does not overflow.
 pub(super) const MOST_SIZE: usize = 1 << 24;
 
-/// The hint for anything that the fused graph does not compute.
-const EXPORT: &str = "export the encoder to ONNX (with optimum or torch.onnx) and put model.onnx into this folder, beside \
-                      config.json and tokenizer.json";
-
 /// The content of a `config.json`.
 pub(super) struct ConfigFile {
     path: PathBuf,
@@ -143,10 +142,11 @@ impl ConfigFile {
     ///
     /// # Errors
     /// Returns an error if the family is not supported, a size is missing, or the model needs something that the graph
-    /// does not compute: relative positions of another kind than the family's, causal attention, or an activation other
-    /// than the exact (erf) `gelu`.
+    /// does not compute: code of its own, relative positions of another kind than the family's, causal attention, or an
+    /// activation other than the exact (erf) `gelu`.
     pub(super) fn fused_shape(&self) -> Result<FusedShape> {
         let family = self.family()?;
+        self.check_own_code()?;
         self.check_arithmetic(family)?;
         let keys = family.keys;
         let hidden = self.size(keys.hidden)?;
@@ -234,9 +234,39 @@ impl ConfigFile {
             self.refuse(
                 &format!("a model_type of {}", Family::names()),
                 format!("`{}`", self.model_type()),
-                EXPORT,
+                &self.unsupported().way_out(),
             )
         })
+    }
+
+    /// Returns what decides how the model can be used without the fused graph.
+    fn unsupported(&self) -> UnsupportedModel<'_> {
+        let experts = ["num_experts", "num_local_experts", "n_routed_experts"];
+        let own_code = self.fields.get("auto_map").and_then(|classes| classes.get("AutoModel"));
+        UnsupportedModel {
+            model_type: self.model_type(),
+            own_code: own_code.map(|class| class.as_str().unwrap_or("a class")),
+            has_experts: experts.iter().any(|key| self.number(key).is_some_and(|n| n > 1)),
+            has_adapters: self.fields.get("lora_adaptations").is_some_and(|tasks| !tasks.is_null()),
+        }
+    }
+
+    /// Refuses a model that its repository's own code computes, whatever family it says that it is of.
+    fn check_own_code(&self) -> Result<()> {
+        let unsupported = self.unsupported();
+        let Some(class) = unsupported.own_code else { return Ok(()) };
+        let family = self.model_type();
+        let mut hint = unsupported.way_out();
+        if !unsupported.has_adapters && !unsupported.has_experts {
+            hint.push_str(&format!(
+                "; if the code computes what transformers' own `{family}` does, remove auto_map from config.json"
+            ));
+        }
+        Err(self.refuse(
+            &format!("a `{family}` that transformers computes by itself"),
+            format!("the class `{class}` in auto_map, which is code of the repository"),
+            &hint,
+        ))
     }
 
     fn check_arithmetic(&self, family: &Family) -> Result<()> {
@@ -247,7 +277,7 @@ impl ConfigFile {
             return Err(self.refuse(
                 &format!("{key} `gelu` (the exact erf form)"),
                 format!("`{activation}`"),
-                EXPORT,
+                &self.unsupported().way_out(),
             ));
         }
         let positions = self.text("position_embedding_type").unwrap_or("absolute");
@@ -255,7 +285,7 @@ impl ConfigFile {
             return Err(self.refuse(
                 "position_embedding_type `absolute`",
                 format!("`{positions}`"),
-                EXPORT,
+                &self.unsupported().way_out(),
             ));
         }
         if let Some(bias) = family.relative_bias {
@@ -265,7 +295,7 @@ impl ConfigFile {
                 return Err(self.refuse(
                     &format!("{} {}", bias.key, bias.buckets),
                     format!("`{other}`"),
-                    EXPORT,
+                    &self.unsupported().way_out(),
                 ));
             }
         }
@@ -385,9 +415,40 @@ mod tests {
                 "\"position_embedding_type\": \"relative_key\", \"hidden_act\"",
                 "absolute",
             ),
+            (
+                "\"hidden_act\"",
+                "\"auto_map\": {\"AutoModel\": \"jinaai/jina-bert.JinaBertModel\"}, \"hidden_act\"",
+                "the class `jinaai/jina-bert.JinaBertModel` in auto_map",
+            ),
         ] {
             let message = check(&GOOD.replace(from, to)).unwrap_err().to_string();
             assert!(message.contains(what), "{message}");
         }
+    }
+
+    #[test]
+    fn code_of_a_repository_for_something_else_than_the_encoder_does_no_harm() {
+        let other =
+            r#""auto_map": {"AutoModelForSequenceClassification": "own.Head"}, "hidden_act""#;
+        assert_eq!(check(&GOOD.replace("\"hidden_act\"", other)).unwrap(), check(GOOD).unwrap());
+    }
+
+    #[test]
+    fn the_hint_names_what_can_be_done_with_this_model() {
+        let hint = |to: &str| {
+            let error = check(&GOOD.replace("\"model_type\": \"bert\"", to)).unwrap_err();
+            error.hint().unwrap().to_string()
+        };
+        let script = "export-onnx.py MODEL FOLDER`";
+        assert!(hint(r#""model_type": "albert""#).contains(script));
+        assert!(hint(r#""model_type": "nomic_bert", "num_experts": 1"#).contains(script));
+        for useless in [
+            r#""model_type": "nomic_bert", "num_experts": 8"#,
+            r#""model_type": "xlm-roberta", "auto_map": {"AutoModel": "x.Y"}, "lora_adaptations": ["a"]"#,
+        ] {
+            assert!(hint(useless).starts_with("the model cannot be used"), "{}", hint(useless));
+        }
+        let own = hint(r#""model_type": "bert", "auto_map": {"AutoModel": "x.Y"}"#);
+        assert!(own.contains("--trust-remote-code") && own.contains("remove auto_map"), "{own}");
     }
 }
