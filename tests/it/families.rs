@@ -26,7 +26,7 @@ const MEDIAN: f32 = 1e-6;
 /// Folder, family, number of layers, maximum input length, and the layers that have states.
 type Described = (&'static str, &'static str, usize, Option<usize>, &'static [usize]);
 
-const MODELS: [Described; 11] = [
+const MODELS: [Described; 13] = [
     ("bert_sharded", "bert", 3, Some(64), &[0, 1, 2, 3]),
     ("roberta", "roberta", 2, Some(64), &[0, 1, 2]),
     ("xlm_roberta_f16", "xlm-roberta", 2, Some(64), &[0, 1, 2]),
@@ -36,6 +36,9 @@ const MODELS: [Described; 11] = [
     ("electra_one_width", "electra", 1, Some(64), &[0, 1]),
     ("mpnet", "mpnet", 2, Some(200), &[0, 1, 2]),
     ("deberta_onnx", "deberta-v2", 2, Some(64), &[0, 1, 2]),
+    // Exported by scripts/export-onnx.py.
+    ("albert_onnx", "albert", 2, Some(64), &[0, 1, 2]),
+    ("modernbert_onnx", "modernbert", 2, Some(64), &[0, 1, 2]),
     ("odd_onnx", "onnx", 1, None, &[1]),
     // The expected numbers are ONNX Runtime's own, with each text run alone.
     ("int8_onnx", "onnx", 1, None, &[1]),
