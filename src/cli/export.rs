@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use frostbert::{
     cache::{
         about::note_use,
-        export::{ExportFormat, ExportOptions, ExportReport, export_cache},
+        export::{ExportFormat, ExportOptions, ExportReport, Quantization, export_cache},
         reader::CacheReader,
         states::StateId,
         wording::counted,
@@ -50,6 +50,10 @@ pub(super) struct ExportArguments {
     /// Write f32 where the cache holds f16, for tools that have no f16
     #[arg(long = "as", value_name = "TYPE", value_enum)]
     value_type: Option<ValueTypeArgument>,
+    /// Write small integers, as quantize_embeddings of sentence-transformers does; the ranges of int8 and uint8, the
+    /// least and the greatest exported value of each dimension, go to STATE.ranges.npy
+    #[arg(long, value_name = "KIND", value_enum, conflicts_with = "value_type")]
+    quantize: Option<QuantizeArgument>,
     /// The folder to create; an earlier export in it is replaced [default: next to the cache, <DIR>-<FORMAT>]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
@@ -89,6 +93,18 @@ enum ValueTypeArgument {
     F32,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum QuantizeArgument {
+    /// Steps from -128 to 127
+    Int8,
+    /// Steps from 0 to 255
+    Uint8,
+    /// One bit for each value, whether it is above 0, eight to a byte, as signed bytes
+    Binary,
+    /// The same as unsigned bytes
+    Ubinary,
+}
+
 pub(super) const ABOUT: &str = "\
 Write a cache's values as typed vectors for other tools
 
@@ -108,7 +124,8 @@ sentence-transformers folder says (pooling, Dense, Normalize, the first truncate
 pub(super) const EXAMPLES: &str = "\
 Examples:
   frostbert cache export cache/421d16ab30b554b2 --to npy --pipeline pipelines/embed.toml
-  frostbert cache export cache/421d16ab30b554b2 --to parquet-list --as f32 --state mean-L06";
+  frostbert cache export cache/421d16ab30b554b2 --to parquet-list --as f32 --state mean-L06
+  frostbert cache export cache/421d16ab30b554b2 --to npy --quantize int8";
 
 pub(super) fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
     let cache = CacheReader::existing(&arguments.cache)?;
@@ -140,14 +157,21 @@ pub(super) fn run(arguments: &ExportArguments, context: &Context) -> Result<Exit
         StateArgument::Stored(state) => Some(*state),
         StateArgument::Sentence => None,
     });
+    let quantize = arguments.quantize.map(|kind| match kind {
+        QuantizeArgument::Int8 => Quantization::Int8,
+        QuantizeArgument::Uint8 => Quantization::Uint8,
+        QuantizeArgument::Binary => Quantization::Binary,
+        QuantizeArgument::Ubinary => Quantization::Ubinary,
+    });
     let options = ExportOptions {
         format,
         states: stored.collect(),
         derived,
         as_f32: arguments.value_type == Some(ValueTypeArgument::F32),
+        quantize,
         folder: match &arguments.out {
             Some(folder) => folder.clone(),
-            None => beside(&cache, pipeline.as_ref(), format),
+            None => beside(&cache, pipeline.as_ref(), format, quantize),
         },
     };
     let report = match &pipeline {
@@ -158,15 +182,22 @@ pub(super) fn run(arguments: &ExportArguments, context: &Context) -> Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the default output folder, `<DIR>-<FORMAT>`, with the pipeline's name in between if there is one.
-fn beside(cache: &CacheReader, pipeline: Option<&Pipeline>, format: ExportFormat) -> PathBuf {
+/// Returns the default output folder, `<DIR>-<FORMAT>`, with the pipeline's name in between if there is one, and with
+/// how values are quantised at the end if they are.
+fn beside(
+    cache: &CacheReader,
+    pipeline: Option<&Pipeline>,
+    format: ExportFormat,
+    quantize: Option<Quantization>,
+) -> PathBuf {
     let folder = cache.folder();
     let mut name = match folder.file_name() {
         Some(name) => name.to_string_lossy().into_owned(),
         None => cache.manifest().fingerprint.clone(),
     };
+    let pipeline = pipeline.map(|pipeline| pipeline.name.as_str());
     for part in
-        [pipeline.map(|pipeline| pipeline.name.as_str()), Some(format.name())].into_iter().flatten()
+        [pipeline, Some(format.name()), quantize.map(Quantization::name)].into_iter().flatten()
     {
         name.push('-');
         name.push_str(part);
@@ -176,6 +207,11 @@ fn beside(cache: &CacheReader, pipeline: Option<&Pipeline>, format: ExportFormat
         Some(_) => folder.with_file_name(name),
         None => Path::new("..").join(name),
     }
+}
+
+/// Returns the name of the type of the values in the files.
+fn type_name(report: &ExportReport) -> &'static str {
+    report.quantize.map_or(report.dtype.name(), Quantization::name)
 }
 
 fn show(report: &ExportReport, context: &Context) -> Result<()> {
@@ -188,21 +224,23 @@ fn show(report: &ExportReport, context: &Context) -> Result<()> {
             "tokens": report.tokens,
             "words": report.words,
             "bytes": report.bytes(),
-            "dtype": report.dtype,
+            "dtype": type_name(report),
         }));
     }
     let names = |states: &[StateId]| {
         let names: Vec<String> = states.iter().map(ToString::to_string).collect();
         names.join(" ")
     };
-    let stored = format!("{} as {}", names(&report.states), report.dtype.name());
+    let stored = format!("{} as {}", names(&report.states), type_name(report));
     let mut written = vec![stored];
     if report.states.is_empty() {
         written.clear();
     }
     if let Some(derived) = &report.derived {
-        let of = names(&derived.states);
-        written.push(format!("{} of {} values as f32, from {of}", derived.name, derived.width));
+        let (of, values) =
+            (names(&derived.states), report.quantize.map_or("f32", Quantization::name));
+        written
+            .push(format!("{} of {} values as {values}, from {of}", derived.name, derived.width));
     }
     let states = written.join("; ");
     let mut rows = counted(report.rows, "row");

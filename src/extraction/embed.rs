@@ -189,6 +189,7 @@ pub fn embed(
         states: if sentence.is_some() { Vec::new() } else { states },
         derived: sentence.clone().map(|sentence| Arc::new(sentence) as Arc<dyn DerivedState>),
         as_f32: false,
+        quantize: None,
         folder: staging.path().join("rows"),
     };
     let exported = export_records(&pipeline, &cache, &options, progress)?;

@@ -50,7 +50,7 @@ fn environment() -> Result<Environment<'static>, Error> {
         }
         _ => escape_formatter(out, state, value),
     });
-    environment.add_filter("grouped", grouped);
+    environment.add_filter("grouped", |number: u64| grouped(number));
     environment.add_global("script_hash", SCRIPT_HASH);
     for (name, text) in TEMPLATES {
         environment.add_template(name, text)?;

@@ -1,5 +1,6 @@
 //! `cache export`: compares every value of every format with the rows of the cache, and tests what is refused.
 
+mod quantized;
 mod read;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};

@@ -10,6 +10,7 @@ mod folder;
 mod gather;
 mod npy;
 mod parquet_list;
+mod quantized;
 mod rows;
 mod safetensors_file;
 mod table;
@@ -23,6 +24,7 @@ use std::{
 pub use derived::{DerivedReport, DerivedState};
 pub use folder::{EXPORT, ExportFile};
 pub use npy::header as npy_header;
+pub use quantized::Quantization;
 pub use rows::{CacheOrder, DocumentRow, RowSource, SourceLine};
 pub use safetensors_file::header as safetensors_header;
 use serde::Serialize;
@@ -33,17 +35,21 @@ use crate::{
     progress::Progress,
     reader::CacheReader,
     states::{Dtype, StateId, StateKind},
-    wording::part_of,
+    wording::{counted, part_of},
 };
 use folder::StagedExport;
 use gather::{Gatherer, MOST_OPEN, OpenShards};
-use table::{ExportTable, TableWriter, table_of};
+use quantized::Quantizer;
+use table::{DOCUMENTS, ExportTable, TableWriter, table_of};
 
 /// The number of bytes of states that are copied at a time.
 const BATCH_BYTES: usize = 32 * 1024 * 1024;
 
 /// The number of documents that are copied at a time.
 const BATCH_DOCUMENTS: usize = 65_536;
+
+/// Ranges of fewer vectors than this are said to be of few, as sentence-transformers does.
+const FEW_VECTORS: u64 = 100;
 
 /// The file format of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,10 +102,13 @@ pub struct ExportOptions {
     pub format: ExportFormat,
     /// The states to export; if there are none and nothing is derived, the default ones.
     pub states: Vec<StateId>,
-    /// A vector to export that is computed from states, which need not be exported themselves. It is written as f32.
+    /// A vector to export that is computed from states, which need not be exported themselves. It is written as f32,
+    /// unless values are quantised.
     pub derived: Option<Arc<dyn DerivedState>>,
     /// Whether to write values as f32 whatever the cache's type is; otherwise they are written as stored.
     pub as_f32: bool,
+    /// How to write values as small integers instead, if that is wanted.
+    pub quantize: Option<Quantization>,
     /// The target folder, which must be missing, empty, or an earlier export.
     pub folder: PathBuf,
 }
@@ -110,6 +119,13 @@ impl ExportOptions {
         let derived = self.derived.iter().flat_map(|derived| derived.states());
         let needed: BTreeSet<StateId> = self.states.iter().chain(derived).copied().collect();
         needed.into_iter().collect()
+    }
+
+    /// Returns the names and widths of the exported vectors.
+    fn vectors(&self, hidden: usize) -> Vec<(String, usize)> {
+        let stored = self.states.iter().map(|state| (state.to_string(), hidden));
+        let derived = self.derived.iter().map(|derived| (derived.name().into(), derived.width()));
+        stored.chain(derived).collect()
     }
 }
 
@@ -132,8 +148,11 @@ pub struct ExportReport {
     pub derived: Option<DerivedReport>,
     /// Width of a state.
     pub hidden: usize,
-    /// The type of a written value.
+    /// The type of a written value; if the values were quantised, the type that they were quantised from.
     pub dtype: Dtype,
+    /// How the values were quantised, if they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantize: Option<Quantization>,
     /// The number of document rows or, for a pipeline, of records.
     pub rows: u64,
     /// The number of token rows, if a `tokens` state is exported.
@@ -180,8 +199,9 @@ pub fn export_cache(
 /// Exports the rows of `source` with their states.
 ///
 /// # Errors
-/// Returns [`Error::Miss`] if a row lacks a state (it says how many do), [`Error::Export`] if the folder is taken, or
-/// another error if the cache is damaged or the files cannot be written. No folder is left behind then.
+/// Returns [`Error::Miss`] if a row lacks a state (it says how many do), [`Error::Export`] if the folder is taken or a
+/// single vector is to be quantised by its range, or another error if the cache is damaged or the files cannot be
+/// written. No folder is left behind then.
 ///
 /// # Panics
 /// Panics if no state is given and nothing is derived, or if a state is given twice.
@@ -214,9 +234,23 @@ pub fn export_rows(
         counts,
         hidden: manifest.hidden,
         derived: options.derived.clone(),
-        dtype: if options.as_f32 { Dtype::F32 } else { manifest.dtype },
+        // Values are quantised from f32.
+        dtype: if options.as_f32 || options.quantize.is_some() {
+            Dtype::F32
+        } else {
+            manifest.dtype
+        },
+        quantizer: options
+            .quantize
+            .map(|kind| Quantizer::new(kind, options.vectors(manifest.hidden))),
     };
     let tables = gatherer.tables(&options.states)?;
+    if options.quantize.is_some_and(Quantization::has_ranges) {
+        measure_ranges(&mut gatherer, source, options, &tables, progress)?;
+    }
+    if let Some(quantizer) = &gatherer.quantizer {
+        quantizer.write_ranges(staged.path())?;
+    }
     let writers = tables.iter().map(|table| options.format.create(staged.path(), table));
     let mut writers: Vec<Box<dyn TableWriter>> = writers.collect::<Result<_>>()?;
     progress.start("exporting", Some(gatherer.counts.rows), "rows");
@@ -237,6 +271,7 @@ pub fn export_rows(
         derived: options.derived.as_ref().map(|derived| DerivedReport::of(&**derived)),
         hidden: gatherer.hidden,
         dtype: gatherer.dtype,
+        quantize: options.quantize,
         rows: gatherer.counts.rows,
         tokens: rows_of(StateKind::Tokens),
         words: rows_of(StateKind::Words),
@@ -305,6 +340,66 @@ fn count(
     }
 }
 
+/// Reads all values once to find the least and the greatest of each dimension, by which they are quantised.
+fn measure_ranges(
+    gatherer: &mut Gatherer<'_>,
+    source: &dyn RowSource,
+    options: &ExportOptions,
+    tables: &[ExportTable],
+    progress: &dyn Progress,
+) -> Result<()> {
+    let has_vectors = |table: &&ExportTable| {
+        !table.states.is_empty() || (table.name == DOCUMENTS && options.derived.is_some())
+    };
+    for table in tables.iter().filter(has_vectors) {
+        let vectors = || counted(table.n_rows, "vector");
+        if table.n_rows == 1 {
+            return Err(Error::Export {
+                folder: options.folder.clone(),
+                problem: format!("{} of {} has no range to be quantised by", vectors(), table.name),
+                hint: "export more texts together, or use --quantize binary, which needs no range"
+                    .into(),
+            });
+        }
+        if table.n_rows < FEW_VECTORS {
+            progress.warn(&format!(
+                "the values of {} are quantised by the range of only {}: those of other texts may lie outside",
+                table.name,
+                vectors()
+            ));
+        }
+    }
+    progress.start("measuring", Some(gatherer.counts.rows), "rows");
+    in_batches(gatherer, source, &options.needed(), |gatherer, rows| {
+        gatherer.widen_ranges(&options.states, rows)?;
+        progress.advance(rows.len() as u64, 0);
+        Ok(())
+    })?;
+    progress.finish();
+    Ok(())
+}
+
+/// Reads the rows in batches of a bounded size, and passes each batch to `visit`.
+fn in_batches(
+    gatherer: &mut Gatherer<'_>,
+    source: &dyn RowSource,
+    states: &[StateId],
+    mut visit: impl FnMut(&mut Gatherer<'_>, &[DocumentRow]) -> Result<()>,
+) -> Result<()> {
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    for row in source.rows() {
+        let row = row?;
+        bytes += gatherer.n_bytes(&row, states)?;
+        rows.push(row);
+        if bytes >= BATCH_BYTES || rows.len() == BATCH_DOCUMENTS {
+            visit(gatherer, &rows)?;
+            rows.clear();
+            bytes = 0;
+        }
+    }
+    if rows.is_empty() { Ok(()) } else { visit(gatherer, &rows) }
+}
+
 fn write_rows(
     gatherer: &mut Gatherer<'_>,
     source: &dyn RowSource,
@@ -319,7 +414,7 @@ fn write_rows(
         problem: "the data changed while it was exported".into(),
         hint: "export it again".into(),
     };
-    let mut flush = |gatherer: &mut Gatherer<'_>, rows: &[DocumentRow]| -> Result<()> {
+    in_batches(gatherer, source, needed, |gatherer, rows| {
         let first = written[0];
         for (number, table) in tables.iter().enumerate() {
             let batch = gatherer.gather(table, rows, first)?;
@@ -332,21 +427,7 @@ fn write_rows(
         }
         progress.advance(rows.len() as u64, 0);
         Ok(())
-    };
-    let (mut rows, mut bytes) = (Vec::new(), 0);
-    for row in source.rows() {
-        let row = row?;
-        bytes += gatherer.n_bytes(&row, needed)?;
-        rows.push(row);
-        if bytes >= BATCH_BYTES || rows.len() == BATCH_DOCUMENTS {
-            flush(gatherer, &rows)?;
-            rows.clear();
-            bytes = 0;
-        }
-    }
-    if !rows.is_empty() {
-        flush(gatherer, &rows)?;
-    }
+    })?;
     let whole = tables.iter().zip(&written).all(|(table, written)| table.n_rows == *written);
     if whole { Ok(()) } else { Err(changed()) }
 }

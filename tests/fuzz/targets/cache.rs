@@ -116,6 +116,7 @@ impl Patient {
                 states: Vec::new(),
                 derived: None,
                 as_f32: true,
+                quantize: None,
                 folder: out.clone(),
             };
             let _ = export_cache(&reader, &options, &());

@@ -9,7 +9,8 @@ use std::{
 use arrow::{
     array::{Array, AsArray, RecordBatch},
     datatypes::{
-        DataType, Float16Type, Float32Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type,
+        DataType, Float16Type, Float32Type, Int8Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
+        UInt32Type,
     },
 };
 use frostbert::cache::{fingerprint::Key, states::Dtype};
@@ -24,6 +25,7 @@ pub(super) const HIDDEN: usize = 32;
 pub(super) enum Column {
     Numbers(Vec<i64>),
     Texts(Vec<String>),
+    /// Vectors of this type; what is quantised is narrower than a state where it is bits.
     States(TensorType, Vec<Vec<f32>>),
 }
 
@@ -75,7 +77,7 @@ fn full_name(name: &str) -> String {
     }
 }
 
-fn read_npy(bytes: &[u8]) -> Column {
+pub(super) fn read_npy(bytes: &[u8]) -> Column {
     assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00");
     let length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     assert_eq!((10 + length) % 64, 0, "data is aligned");
@@ -97,6 +99,10 @@ fn read_npy(bytes: &[u8]) -> Column {
             let dtype = if width == 2 { TensorType::F16 } else { TensorType::F32 };
             Column::States(dtype, vectors(dtype, data))
         }
+        kind @ ("i" | "u") if shape.len() == 2 => {
+            let dtype = if kind == "i" { TensorType::I8 } else { TensorType::U8 };
+            Column::States(dtype, small_vectors(dtype, data, shape[1]))
+        }
         "S" => Column::Texts(items.map(|text| String::from_utf8(text.to_vec()).unwrap()).collect()),
         "U" => Column::Texts(
             items
@@ -117,6 +123,12 @@ fn integer(bytes: &[u8], signed: bool) -> i64 {
     let mut eight = [fill; 8];
     eight[..bytes.len()].copy_from_slice(bytes);
     i64::from_le_bytes(eight)
+}
+
+/// Returns vectors of single bytes, as the numbers that they are.
+fn small_vectors(dtype: TensorType, bytes: &[u8], width: usize) -> Vec<Vec<f32>> {
+    let number = |byte: &u8| integer(&[*byte], dtype == TensorType::I8) as f32;
+    bytes.chunks_exact(width).map(|row| row.iter().map(number).collect()).collect()
 }
 
 fn vectors(dtype: TensorType, bytes: &[u8]) -> Vec<Vec<f32>> {
@@ -150,6 +162,9 @@ fn read_safetensors(bytes: &[u8]) -> Columns {
                 assert_eq!(tensor.shape()[1], 32);
                 let keys = tensor.data().chunks_exact(32);
                 Column::Texts(keys.map(hex).collect())
+            }
+            dtype @ (TensorType::I8 | TensorType::U8) if tensor.shape().len() == 2 => {
+                Column::States(dtype, small_vectors(dtype, tensor.data(), tensor.shape()[1]))
             }
             _ if name == "id.offsets" => continue,
             _ if name == "id.utf8" => {
@@ -234,19 +249,29 @@ fn read_array(array: &dyn Array) -> Column {
         DataType::Int64 => numbers!(Int64Type),
         DataType::FixedSizeList(element, width) => {
             assert!(!element.is_nullable());
-            assert_eq!(*width as usize, HIDDEN);
+            let width = *width as usize;
             let values = array.as_fixed_size_list().values();
             let (dtype, values): (_, Vec<f32>) = match element.data_type() {
+                DataType::Int8 => {
+                    let values = values.as_primitive::<Int8Type>().values().iter();
+                    (TensorType::I8, values.map(|value| f32::from(*value)).collect())
+                }
+                DataType::UInt8 => {
+                    let values = values.as_primitive::<UInt8Type>().values().iter();
+                    (TensorType::U8, values.map(|value| f32::from(*value)).collect())
+                }
                 DataType::Float16 => {
+                    assert_eq!(width, HIDDEN);
                     let values = values.as_primitive::<Float16Type>().values().iter();
                     (TensorType::F16, values.map(|value| value.to_f32()).collect())
                 }
                 _ => {
+                    assert_eq!(width, HIDDEN);
                     let values = values.as_primitive::<Float32Type>().values();
                     (TensorType::F32, values.to_vec())
                 }
             };
-            Column::States(dtype, values.chunks(HIDDEN).map(<[f32]>::to_vec).collect())
+            Column::States(dtype, values.chunks(width).map(<[f32]>::to_vec).collect())
         }
         other => panic!("a column of {other}"),
     }

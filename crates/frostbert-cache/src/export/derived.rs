@@ -1,11 +1,8 @@
 //! A vector that is in no cache and is computed from the pooled states of a document while it is exported.
 
-use std::{fmt::Debug, sync::Arc};
+use std::fmt::Debug;
 
-use arrow::{
-    array::{ArrayRef, Float32Array},
-    buffer::Buffer,
-};
+use arrow::buffer::Buffer;
 use serde::Serialize;
 
 use crate::states::StateId;
@@ -52,7 +49,7 @@ pub(super) fn compute_all(
     pooled: &[Buffer],
     hidden: usize,
     n_rows: usize,
-) -> ArrayRef {
+) -> Vec<f32> {
     let width = derived.width();
     let mut out = vec![0.0; n_rows * width];
     let mut states = vec![0.0; pooled.len() * hidden];
@@ -63,5 +60,5 @@ pub(super) fn compute_all(
         }
         derived.compute(&states, out);
     }
-    Arc::new(Float32Array::from(out))
+    out
 }

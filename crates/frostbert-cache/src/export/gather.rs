@@ -18,6 +18,7 @@ use arrow::{
 use super::{
     ExportCounts, ExportFormat,
     derived::{DerivedState, compute_all},
+    quantized::Quantizer,
     rows::DocumentRow,
     table::{DOCUMENTS, ExportTable, METADATA, SOURCE, table_of},
 };
@@ -179,8 +180,10 @@ pub(super) struct Gatherer<'a> {
     pub(super) counts: ExportCounts,
     pub(super) hidden: usize,
     pub(super) derived: Option<Arc<dyn DerivedState>>,
-    /// The type of the written values.
+    /// The type of the written values; f32 if they are quantised.
     pub(super) dtype: Dtype,
+    /// Turns values into integers, if that is wanted.
+    pub(super) quantizer: Option<Quantizer>,
 }
 
 impl Gatherer<'_> {
@@ -218,7 +221,9 @@ impl Gatherer<'_> {
 
     fn metadata(&self) -> HashMap<String, String> {
         let fingerprint = self.shards.cache.manifest().fingerprint.clone();
-        let values = [fingerprint, self.dtype.name().into(), self.hidden.to_string()];
+        let kind = self.quantizer.as_ref().map(|quantizer| quantizer.kind.name());
+        let dtype = kind.unwrap_or_else(|| self.dtype.name());
+        let values = [fingerprint, dtype.into(), self.hidden.to_string()];
         let pairs = METADATA.iter().map(|name| name.to_string()).zip(values);
         let mut metadata: HashMap<String, String> = pairs.collect();
         // Tables contain the file name of each row; arrays contain its number.
@@ -281,10 +286,14 @@ impl Gatherer<'_> {
             _ => self.of_documents(rows),
         };
         for (state, placed) in states.iter().zip(&placed) {
-            columns.push((state.to_string(), self.states(*state, placed)?));
+            let (name, values) = (state.to_string(), self.values(*state, placed, self.dtype)?);
+            let written = self.written(&name, self.hidden, values, self.dtype);
+            columns.push((name, written));
         }
         if let (None | Some(StateKind::Pooled(_)), Some(derived)) = (kind, self.derived.clone()) {
-            columns.push((derived.name().into(), self.derived(&*derived, rows)?));
+            let values = self.derived(&*derived, rows)?;
+            let written = self.written(derived.name(), derived.width(), values, Dtype::F32);
+            columns.push((derived.name().into(), written));
         }
         Ok(columns)
     }
@@ -351,24 +360,49 @@ impl Gatherer<'_> {
     }
 
     /// Computes a vector of each document from its pooled states.
-    fn derived(&mut self, derived: &dyn DerivedState, rows: &[DocumentRow]) -> Result<ArrayRef> {
+    fn derived(&mut self, derived: &dyn DerivedState, rows: &[DocumentRow]) -> Result<Buffer> {
         let mut pooled = Vec::new();
         for state in derived.states() {
             let placed = self.place(rows, *state)?;
             pooled.push(self.values(*state, &placed, Dtype::F32)?);
         }
-        let values = compute_all(derived, &pooled, self.hidden, rows.len());
-        Ok(vectors(values, derived.width()))
+        Ok(Buffer::from_vec(compute_all(derived, &pooled, self.hidden, rows.len())))
     }
 
-    /// Collects the values of a state in the written type.
-    fn states(&mut self, state: StateId, placed: &PlacedRows) -> Result<ArrayRef> {
-        let out = self.values(state, placed, self.dtype)?;
-        let values: ArrayRef = match self.dtype {
-            Dtype::F16 => Arc::new(Float16Array::new(out.into(), None)),
-            Dtype::F32 => Arc::new(Float32Array::new(out.into(), None)),
+    /// Takes the values of the given documents into the ranges by which they are quantised.
+    ///
+    /// # Errors
+    /// Returns an error if the cache lacks a state or is damaged.
+    pub(super) fn widen_ranges(&mut self, states: &[StateId], rows: &[DocumentRow]) -> Result<()> {
+        for state in states {
+            let placed = self.place(rows, *state)?;
+            let values = self.values(*state, &placed, Dtype::F32)?;
+            self.widen(&state.to_string(), &values);
+        }
+        if let Some(derived) = self.derived.clone() {
+            let values = self.derived(&*derived, rows)?;
+            self.widen(derived.name(), &values);
+        }
+        Ok(())
+    }
+
+    fn widen(&mut self, name: &str, values: &Buffer) {
+        if let Some(quantizer) = &mut self.quantizer {
+            quantizer.widen(name, values.typed_data());
+        }
+    }
+
+    /// Returns the values of a vector of this name and width as they are written, one vector for each row.
+    fn written(&self, name: &str, width: usize, values: Buffer, dtype: Dtype) -> ArrayRef {
+        let (values, width): (ArrayRef, usize) = match (&self.quantizer, dtype) {
+            (Some(quantizer), _) => {
+                (quantizer.apply(name, values.typed_data()), quantizer.kind.width(width))
+            }
+            (None, Dtype::F16) => (Arc::new(Float16Array::new(values.into(), None)), width),
+            (None, Dtype::F32) => (Arc::new(Float32Array::new(values.into(), None)), width),
         };
-        Ok(vectors(values, self.hidden))
+        let element = Arc::new(Field::new("element", values.data_type().clone(), false));
+        Arc::new(FixedSizeListArray::new(element, width as i32, values, None))
     }
 
     /// Collects the values of a state, in this type if it is not the stored one, which only f32 can be.
@@ -401,12 +435,6 @@ impl Gatherer<'_> {
         }
         Ok(Buffer::from(out))
     }
-}
-
-/// Rows of vectors of `width` values.
-fn vectors(values: ArrayRef, width: usize) -> ArrayRef {
-    let element = Arc::new(Field::new("element", values.data_type().clone(), false));
-    Arc::new(FixedSizeListArray::new(element, width as i32, values, None))
 }
 
 fn keys(keys: impl Iterator<Item = Key>) -> ArrayRef {

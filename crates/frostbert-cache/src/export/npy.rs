@@ -94,6 +94,7 @@ fn descr(data_type: &DataType, n_chars: usize) -> String {
         DataType::FixedSizeList(element, _) => return descr(element.data_type(), n_chars),
         DataType::Utf8 => return format!("<U{n_chars}"),
         DataType::FixedSizeBinary(width) => return format!("|S{}", 2 * width),
+        DataType::Int8 => "|i1",
         DataType::UInt8 => "|u1",
         DataType::UInt16 => "<u2",
         DataType::UInt32 => "<u4",

@@ -150,6 +150,7 @@ fn tensors_of(table: &ExportTable, number: usize, column: &Field) -> Vec<Planned
 
 fn tensor_type(data_type: &DataType) -> TensorType {
     match data_type {
+        DataType::Int8 => TensorType::I8,
         DataType::UInt8 => TensorType::U8,
         DataType::UInt16 => TensorType::U16,
         DataType::UInt32 => TensorType::U32,
