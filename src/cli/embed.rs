@@ -18,7 +18,7 @@ use frostbert::{
     },
 };
 
-use super::{Context, format_named, key_and_value, output, screen};
+use super::{Context, export::QuantizeArgument, format_named, key_and_value, output, screen};
 
 #[derive(Debug, Args)]
 pub(super) struct EmbedArguments {
@@ -46,6 +46,10 @@ pub(super) struct EmbedArguments {
     /// The type of the values in the cache and the file
     #[arg(long, value_enum, default_value = "f32")]
     dtype: DtypeArgument,
+    /// Write small integers, as quantize_embeddings of sentence-transformers does; the ranges of int8 and uint8, the
+    /// least and the greatest value of each dimension, go to FILE.ranges.npy
+    #[arg(long, value_name = "KIND", value_enum)]
+    quantize: Option<QuantizeArgument>,
     /// The column of texts, by name, or by number counted from 0
     #[arg(long, value_name = "COLUMN", default_value = "text")]
     text_column: ColumnName,
@@ -139,6 +143,7 @@ pub(super) fn run(arguments: &EmbedArguments, context: &Context) -> Result<ExitC
             DtypeArgument::F32 => Dtype::F32,
             DtypeArgument::F16 => Dtype::F16,
         },
+        quantize: arguments.quantize.map(QuantizeArgument::quantization),
         cache_dir: arguments.cache.clone(),
         prompt: arguments.prompt.clone(),
         overrides: arguments.set.clone(),
@@ -177,7 +182,7 @@ fn describe(report: &EmbedReport) -> String {
                 "{} x {} {}, {}",
                 counted(report.rows, "row"),
                 report.dimensions,
-                report.dtype.name(),
+                report.dtype,
                 state
             ),
         ),

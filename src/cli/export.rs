@@ -94,7 +94,7 @@ enum ValueTypeArgument {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum QuantizeArgument {
+pub(super) enum QuantizeArgument {
     /// Steps from -128 to 127
     Int8,
     /// Steps from 0 to 255
@@ -103,6 +103,17 @@ enum QuantizeArgument {
     Binary,
     /// The same as unsigned bytes
     Ubinary,
+}
+
+impl QuantizeArgument {
+    pub(super) fn quantization(self) -> Quantization {
+        match self {
+            QuantizeArgument::Int8 => Quantization::Int8,
+            QuantizeArgument::Uint8 => Quantization::Uint8,
+            QuantizeArgument::Binary => Quantization::Binary,
+            QuantizeArgument::Ubinary => Quantization::Ubinary,
+        }
+    }
 }
 
 pub(super) const ABOUT: &str = "\
@@ -157,12 +168,7 @@ pub(super) fn run(arguments: &ExportArguments, context: &Context) -> Result<Exit
         StateArgument::Stored(state) => Some(*state),
         StateArgument::Sentence => None,
     });
-    let quantize = arguments.quantize.map(|kind| match kind {
-        QuantizeArgument::Int8 => Quantization::Int8,
-        QuantizeArgument::Uint8 => Quantization::Uint8,
-        QuantizeArgument::Binary => Quantization::Binary,
-        QuantizeArgument::Ubinary => Quantization::Ubinary,
-    });
+    let quantize = arguments.quantize.map(QuantizeArgument::quantization);
     let options = ExportOptions {
         format,
         states: stored.collect(),

@@ -8,12 +8,15 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, FixedSizeListArray, Float16Array, Float32Array, RecordBatch, StringArray},
+    array::{
+        ArrayRef, FixedSizeListArray, Float16Array, Float32Array, Int8Array, RecordBatch,
+        StringArray, UInt8Array,
+    },
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use bytes::Bytes;
 use frostbert_cache::{
-    export::{DerivedState, ExportFormat, ExportOptions, safetensors_header},
+    export::{DerivedState, ExportFormat, ExportOptions, Quantization, safetensors_header},
     mmap::map,
     progress::Progress,
     reader::CacheReader,
@@ -63,6 +66,8 @@ pub struct EmbedRequest {
     pub layer: i64,
     /// The type of the values in the cache and in the file.
     pub dtype: Dtype,
+    /// How to write the values as small integers instead, if that is wanted.
+    pub quantize: Option<Quantization>,
     /// The folder that holds the caches.
     pub cache_dir: PathBuf,
     /// What is put before every text: a text, or the name of one of the model's prompts; its default prompt if `None`.
@@ -91,8 +96,8 @@ pub struct EmbedReport {
     pub rows: u64,
     /// Number of values in a row.
     pub dimensions: usize,
-    /// The type of the values.
-    pub dtype: Dtype,
+    /// The name of the type of the values or, if they are quantised, of how.
+    pub dtype: &'static str,
     /// The cache that holds the states.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub cache: PathBuf,
@@ -189,16 +194,22 @@ pub fn embed(
         states: if sentence.is_some() { Vec::new() } else { states },
         derived: sentence.clone().map(|sentence| Arc::new(sentence) as Arc<dyn DerivedState>),
         as_f32: false,
-        quantize: None,
+        quantize: request.quantize,
         folder: staging.path().join("rows"),
     };
     let exported = export_records(&pipeline, &cache, &options, progress)?;
     let array = options.folder.join(format!("{state}.npy"));
+    let width = exported.derived.as_ref().map_or(exported.hidden, |derived| derived.width);
+    // What is computed from the stored states is not rounded to their type.
+    let dtype = if sentence.is_some() { Dtype::F32 } else { exported.dtype };
     let rows = EmbeddingRows {
         bytes: map(&array)?,
-        dimensions: exported.derived.as_ref().map_or(exported.hidden, |derived| derived.width),
-        // What is computed from the stored states is not rounded to their type.
-        dtype: if sentence.is_some() { Dtype::F32 } else { exported.dtype },
+        dimensions: request.quantize.map_or(width, |kind| kind.width(width)),
+        data_type: match (request.quantize, dtype) {
+            (Some(kind), _) => kind.data_type(),
+            (None, Dtype::F16) => DataType::Float16,
+            (None, Dtype::F32) => DataType::Float32,
+        },
         n_rows: exported.rows as usize,
     };
     let columns = RecordTable { request, n_rows: rows.n_rows, embeddings: None };
@@ -215,6 +226,15 @@ pub fn embed(
             frostbert_cache::durable::remove_file(beside)?;
         }
     }
+    let mut ranges = request.out.clone().into_os_string();
+    ranges.push(".ranges.npy");
+    let measured = options.folder.join(format!("{state}.ranges.npy"));
+    if measured.exists() {
+        std::fs::rename(&measured, &ranges).map_err(Error::io("write", &ranges))?;
+    } else {
+        // Those of an earlier call would be of other values.
+        frostbert_cache::durable::remove_file(Path::new(&ranges))?;
+    }
     match format {
         OutFormat::Npy => {
             std::fs::rename(&array, &request.out).map_err(Error::io("write", &request.out))?;
@@ -230,7 +250,7 @@ pub fn embed(
         sentence: sentence.map(|sentence| sentence.describe()),
         rows: exported.rows,
         dimensions: rows.dimensions,
-        dtype: rows.dtype,
+        dtype: request.quantize.map_or(dtype.name(), Quantization::name),
         cache: extracted.cache,
         computed: extracted.computed,
         reused: extracted.reused,
@@ -326,7 +346,8 @@ fn pipeline_of(request: &EmbedRequest) -> Result<Pipeline> {
     file.model.prompt.clone_from(&request.prompt);
     let messages = prompts::choose(&mut file, &refuse_with)?;
     let mut pipeline = Pipeline::check(place, file)?;
-    (pipeline.notes, pipeline.warnings) = (messages.notes, messages.warnings);
+    pipeline.notes.extend(messages.notes);
+    pipeline.warnings.extend(messages.warnings);
     // Every record has a row, so no error may suggest the key that leaves some out.
     for source in &mut pipeline.extraction.sources {
         source.skip_bad = None;
@@ -339,46 +360,48 @@ struct EmbeddingRows {
     /// The whole file: a header, then the rows.
     bytes: Bytes,
     dimensions: usize,
-    dtype: Dtype,
+    data_type: DataType,
     n_rows: usize,
 }
 
 impl EmbeddingRows {
     /// Returns the bytes of all rows, which end the file.
     fn values(&self) -> &[u8] {
-        let n_bytes = self.n_rows * self.dimensions * self.dtype.size_bytes();
-        &self.bytes[self.bytes.len() - n_bytes..]
+        &self.bytes[self.bytes.len() - self.n_rows * self.row_bytes()..]
     }
 
-    fn type_of_values(&self) -> DataType {
-        match self.dtype {
-            Dtype::F16 => DataType::Float16,
-            Dtype::F32 => DataType::Float32,
-        }
+    fn row_bytes(&self) -> usize {
+        self.dimensions * self.data_type.primitive_width().expect("values are numbers")
     }
 
     /// Returns the rows `first..end` as lists.
     fn lists(&self, first: usize, end: usize) -> ArrayRef {
-        let width = self.dimensions * self.dtype.size_bytes();
+        let width = self.row_bytes();
         let bytes = &self.values()[first * width..end * width];
-        let values: ArrayRef = match self.dtype {
-            Dtype::F32 => Arc::new(Float32Array::from_iter_values(
+        let values: ArrayRef = match self.data_type {
+            DataType::Int8 => Arc::new(Int8Array::from_iter_values(
+                bytes.iter().map(|byte| i8::from_le_bytes([*byte])),
+            )),
+            DataType::UInt8 => Arc::new(UInt8Array::from_iter_values(bytes.iter().copied())),
+            DataType::Float32 => Arc::new(Float32Array::from_iter_values(
                 bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
             )),
-            Dtype::F16 => Arc::new(Float16Array::from_iter_values(
+            _ => Arc::new(Float16Array::from_iter_values(
                 bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]])),
             )),
         };
-        let item = Arc::new(Field::new("item", self.type_of_values(), false));
+        let item = Arc::new(Field::new("item", self.data_type.clone(), false));
         Arc::new(FixedSizeListArray::new(item, self.dimensions as i32, values, None))
     }
 
     /// Writes one tensor, `embeddings`.
     fn write_safetensors(&self, out: &Path) -> Result<()> {
         let tensor = TensorInfo {
-            dtype: match self.dtype {
-                Dtype::F16 => safetensors::Dtype::F16,
-                Dtype::F32 => safetensors::Dtype::F32,
+            dtype: match self.data_type {
+                DataType::Int8 => safetensors::Dtype::I8,
+                DataType::UInt8 => safetensors::Dtype::U8,
+                DataType::Float32 => safetensors::Dtype::F32,
+                _ => safetensors::Dtype::F16,
             },
             shape: vec![self.n_rows, self.dimensions],
             data_offsets: (0, self.values().len()),
@@ -429,7 +452,7 @@ impl RecordTable<'_> {
             fields.push(text("label"));
         }
         if let Some(rows) = self.embeddings {
-            let item = Arc::new(Field::new("item", rows.type_of_values(), false));
+            let item = Arc::new(Field::new("item", rows.data_type.clone(), false));
             let lists = DataType::FixedSizeList(item, rows.dimensions as i32);
             fields.push(Field::new("embedding", lists, false));
         }

@@ -3,20 +3,25 @@
 
 use std::fs;
 
-use safetensors::tensor::Dtype as TensorType;
+use arrow::{
+    array::AsArray,
+    datatypes::{Int8Type, UInt8Type},
+};
+use safetensors::{SafeTensors, tensor::Dtype as TensorType};
+use serde_json::json;
 
 use super::{
     FORMATS, export,
     read::{Column, Columns, HIDDEN, read, read_npy},
     workshop,
 };
-use crate::support::{TINY_PIPELINE, Workshop, read_json};
+use crate::support::{TINY_PIPELINE, Workshop, fixture, read_json, texts};
 
 const KINDS: [&str; 4] = ["int8", "uint8", "binary", "ubinary"];
 
 /// Returns the least and the greatest value of each dimension.
 fn ranges(vectors: &[Vec<f32>]) -> Vec<Vec<f32>> {
-    let of = |choose: fn(f32, f32) -> f32| {
+    let of = |choose: fn(f32, f32) -> f32| -> Vec<f32> {
         let column = |dimension: usize| vectors.iter().map(move |vector| vector[dimension]);
         (0..HIDDEN).map(|dimension| column(dimension).reduce(choose).unwrap()).collect()
     };
@@ -77,6 +82,63 @@ fn every_format_holds_the_integers_of_every_state() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn embed_writes_the_same_integers_to_every_kind_of_file() {
+    let workshop = Workshop::empty();
+    let model = fixture("tiny_bert").display().to_string();
+    workshop.write("texts.txt", texts(30).join("\n") + "\n");
+    let embed = |out: &str, more: &[&str]| {
+        let call = ["embed", "texts.txt", "--model", &model, "--set", "cache.max_length=32"];
+        workshop.json(&[&call[..], &["--out", out], more].concat())
+    };
+    let npy = |name: &str| read_npy(&fs::read(workshop.path(name)).unwrap());
+    embed("rows.npy", &[]);
+    let Column::States(_, floats) = npy("rows.npy") else { panic!("embeddings are vectors") };
+    for kind in KINDS {
+        let report = embed("small.npy", &["--quantize", kind]);
+        let expected = integers(kind, &floats);
+        assert!(npy("small.npy") == expected, "{kind}");
+        let width = if kind.ends_with("int8") { HIDDEN } else { HIDDEN / 8 };
+        assert_eq!((&report["dtype"], &report["dimensions"]), (&json!(kind), &json!(width)));
+        let has_ranges = kind.ends_with("int8");
+        assert_eq!(workshop.path("small.npy.ranges.npy").exists(), has_ranges, "{kind}");
+        if has_ranges {
+            let written = npy("small.npy.ranges.npy");
+            assert!(written == Column::States(TensorType::F32, ranges(&floats)), "{kind}");
+        }
+        let Column::States(dtype, vectors) = expected else { panic!("integers are vectors") };
+        let values: Vec<i64> = vectors.concat().into_iter().map(|value| value as i64).collect();
+
+        embed("small.safetensors", &["--quantize", kind]);
+        let bytes = fs::read(workshop.path("small.safetensors")).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let tensor = tensors.tensor("embeddings").unwrap();
+        assert_eq!((tensor.dtype(), tensor.shape()), (dtype, &[30, width][..]));
+        let got = tensor.data().iter().map(|byte| match dtype {
+            TensorType::I8 => i64::from(i8::from_le_bytes([*byte])),
+            _ => i64::from(*byte),
+        });
+        assert!(got.eq(values.iter().copied()), "{kind}");
+
+        embed("small.arrow", &["--quantize", kind]);
+        let file = fs::File::open(workshop.path("small.arrow")).unwrap();
+        let mut batches = arrow::ipc::reader::FileReader::try_new(file, None).unwrap();
+        let batch = batches.next().unwrap().unwrap();
+        let lists = batch.column(0).as_fixed_size_list();
+        let got: Vec<i64> = match dtype {
+            TensorType::I8 => {
+                let numbers = lists.values().as_primitive::<Int8Type>().values().iter();
+                numbers.map(|number| i64::from(*number)).collect()
+            }
+            _ => {
+                let numbers = lists.values().as_primitive::<UInt8Type>().values().iter();
+                numbers.map(|number| i64::from(*number)).collect()
+            }
+        };
+        assert!(got == values, "{kind}");
     }
 }
 

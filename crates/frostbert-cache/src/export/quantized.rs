@@ -43,7 +43,7 @@ impl Quantization {
     }
 
     /// Returns the number of integers that a vector of this many values becomes.
-    pub(super) fn width(self, hidden: usize) -> usize {
+    pub fn width(self, hidden: usize) -> usize {
         if self.has_ranges() { hidden } else { hidden.div_ceil(8) }
     }
 
@@ -52,7 +52,7 @@ impl Quantization {
     }
 
     /// Returns the type of the integers.
-    pub(super) fn data_type(self) -> DataType {
+    pub fn data_type(self) -> DataType {
         if self.is_signed() { DataType::Int8 } else { DataType::UInt8 }
     }
 
