@@ -38,6 +38,10 @@ MOST_IN_ONE_FILE = 1_000_000_000
 OF_SENTENCE_TRANSFORMERS = ["modules.json", "config_sentence_transformers.json", "sentence_*_config.json"]
 
 
+# Encoders of these are saved alone too, and do not say then that they are half of a pair.
+PAIRS = ["longt5", "mt5", "t5", "umt5"]
+
+
 class Refused(Exception):
     """What the user can do something about."""
 
@@ -89,15 +93,20 @@ def export(name: str, folder: pathlib.Path, trusts: bool) -> None:
     with torch.no_grad():
         outputs = [f"hidden_states.{layer}" for layer in range(len(module(*texts(config, names, [7, 5]))))]
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
-    program = torch.onnx.export(
-        module,
-        texts(config, names, [13, 11, 12]),
-        input_names=names,
-        output_names=outputs,
-        dynamic_shapes=(tuple(axes for _ in names),),
-        dynamo=True,
-        verbose=False,
-    )
+    try:
+        program = torch.onnx.export(
+            module,
+            texts(config, names, [13, 11, 12]),
+            input_names=names,
+            output_names=outputs,
+            dynamic_shapes=(tuple(axes for _ in names),),
+            dynamo=True,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as problem:
+        # What torch cannot trace, such as a window that depends on the length of the text.
+        why = str(problem.__cause__ or problem).strip().splitlines()[0]
+        raise Refused(f"torch cannot export {type(model).__name__}: {why}") from problem
     graph = without_traces(program.model_proto)
     n_bytes = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     apart = {"save_as_external_data": True, "location": "model.onnx_data"} if n_bytes > MOST_IN_ONE_FILE else {}
@@ -112,7 +121,7 @@ def load(name: str, trusts: bool):
     try:
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=trusts)
         # Of a model that also writes text, such as T5, only the encoder.
-        is_pair = getattr(config, "is_encoder_decoder", False)
+        is_pair = getattr(config, "is_encoder_decoder", False) or config.model_type in PAIRS
         kind = transformers.AutoModelForTextEncoding if is_pair else transformers.AutoModel
         model, loaded = kind.from_pretrained(
             name, trust_remote_code=trusts, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
