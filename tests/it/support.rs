@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::Write,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -210,6 +211,20 @@ impl Workshop {
         Workshop { folder: tempfile::tempdir().unwrap() }
     }
 
+    /// Creates a workshop like a checkout, with links to the data, the pipelines and the default model.
+    pub(crate) fn checkout() -> Workshop {
+        let workshop = Workshop::empty();
+        fs::create_dir(workshop.path("data")).unwrap();
+        for entry in fs::read_dir(repository().join("data")).unwrap() {
+            let entry = entry.unwrap();
+            symlink(entry.path(), workshop.path("data").join(entry.file_name())).unwrap();
+        }
+        symlink(repository().join("pipelines"), workshop.path("pipelines")).unwrap();
+        fs::create_dir(workshop.path("models")).unwrap();
+        symlink(minilm(), workshop.path("models/minilm")).unwrap();
+        workshop
+    }
+
     /// Creates a workshop with `pipeline.toml` (tiny BERT) and `train.csv`.
     pub(crate) fn tiny() -> Workshop {
         let workshop = Workshop::empty();
@@ -267,6 +282,18 @@ impl Workshop {
     /// Runs the program until it exits.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         finish(self.command(arguments))
+    }
+
+    /// Runs a line in a shell, in which `frostbert` is the program.
+    pub(crate) fn shell(&self, line: &str) -> Ran {
+        let folder = Path::new(PROGRAM).parent().unwrap().display();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut command = Command::new("sh");
+        command.args(["-c", line]).current_dir(self.folder.path()).env_clear();
+        command.env("PATH", format!("{folder}:{path}")).env("HOME", self.folder.path());
+        // No hub listens at this address.
+        command.env("HF_ENDPOINT", "http://127.0.0.1:9").stdin(Stdio::null());
+        finish(command)
     }
 
     /// Runs the program with `--json`, which must succeed, and parses the one object it prints.
