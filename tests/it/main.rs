@@ -86,4 +86,5 @@ mod task_errors;
 mod tasks;
 mod terminal;
 mod tidy;
+mod tutorials;
 mod windows;
