@@ -220,6 +220,18 @@ fn of_sentence(summary: &SentenceSummary) -> String {
     if let Some(refused) = &summary.refused {
         facts.push(("not run", refused.clone()));
     }
+    let prompts = summary.prompts.iter().filter(|(_, text)| !text.is_empty());
+    let prompts = prompts.map(|(name, text)| {
+        let is_default = summary.default_prompt.as_ref() == Some(name);
+        format!("{name} {text:?}{}", if is_default { " (the default)" } else { "" })
+    });
+    let mut prompts = prompts.collect::<Vec<_>>().join(", ");
+    if !prompts.is_empty() {
+        if !summary.include_prompt {
+            prompts.push_str("; left out of the pooling");
+        }
+        facts.push(("prompts", prompts));
+    }
     facts.push(("ignored", words(&summary.ignored, "nothing")));
     screen::facts(&facts)
 }

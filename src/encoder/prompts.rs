@@ -17,7 +17,7 @@ const POOLING_FILE: &str = "1_Pooling/config.json";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FolderPrompts {
     /// Their texts by name. An empty one is no prompt, but may be chosen.
-    texts: BTreeMap<String, String>,
+    pub(super) texts: BTreeMap<String, String>,
     /// The name of the one that is put before texts if none is chosen.
     default: Option<String>,
 }

@@ -345,9 +345,22 @@ fn model_info_tells_what_the_folder_says() {
             "sentence": "cls + mean, Dense 32 -> 10, identity",
             "dimensions": 10,
             "refused": null,
+            "prompts": {},
+            "default_prompt": null,
+            "include_prompt": true,
             "ignored": [],
         })
     );
+    let model = workshop.path("prompted");
+    copy_folder(&folder("cls"), &model);
+    fs::write(
+        model.join("config_sentence_transformers.json"),
+        r#"{"prompts": {"query": "query: ", "passage": "passage: "}, "default_prompt_name": "query"}"#,
+    )
+    .unwrap();
+    let ran = workshop.succeed(&["model", "info", "prompted"]);
+    let prompts = r#"passage "passage: ", query "query: " (the default)"#;
+    assert!(ran.stdout.contains(prompts), "{}", ran.stdout);
     let ran = workshop.succeed(&["model", "info", &path_of("truncated")]);
     assert!(
         ran.stdout.contains("mean, Normalize, first 6 of 16 values: 6 values"),

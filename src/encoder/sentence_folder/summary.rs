@@ -1,9 +1,14 @@
 //! What a sentence-transformers folder says, in words.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::SentenceFolder;
-use crate::error::Result;
+use crate::{
+    encoder::prompts::{FolderPrompts, include_prompt},
+    error::Result,
+};
 
 /// What a sentence-transformers folder says and what is made of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -20,6 +25,12 @@ pub struct SentenceSummary {
     pub dimensions: Option<usize>,
     /// Why no sentence vector is computed.
     pub refused: Option<String>,
+    /// The texts of its prompts by name.
+    pub prompts: BTreeMap<String, String>,
+    /// The name of the prompt that is put before texts if none is chosen.
+    pub default_prompt: Option<String>,
+    /// Whether pooled states count the tokens of prompts.
+    pub include_prompt: bool,
     /// What has no effect.
     pub ignored: Vec<String>,
 }
@@ -32,6 +43,7 @@ impl SentenceFolder {
     pub fn summary(&self, hidden: usize) -> Result<SentenceSummary> {
         let vector = self.vector(hidden);
         let poolings = self.poolings().unwrap_or_default();
+        let prompts = FolderPrompts::read(&self.folder)?;
         Ok(SentenceSummary {
             parts: self.parts().into_iter().map(String::from).collect(),
             pooling: poolings.iter().map(|pooling| pooling.name().to_string()).collect(),
@@ -39,6 +51,9 @@ impl SentenceFolder {
             sentence: vector.as_ref().ok().map(|vector| vector.describe()),
             dimensions: vector.as_ref().ok().map(|vector| vector.n_values()),
             refused: vector.as_ref().err().map(ToString::to_string),
+            default_prompt: prompts.default_prompt().map(|(name, _)| name.to_string()),
+            prompts: prompts.texts,
+            include_prompt: include_prompt(&self.folder)?,
             ignored: self.ignored()?,
         })
     }
