@@ -164,9 +164,10 @@ pub fn sentence_of_cache(
         folders.extend(models.map(|own| own.extraction.model));
         folders.extend(About::read(cache.folder()).folder.map(PathBuf::from));
     }
+    let lowercase = pipeline.and_then(|pipeline| pipeline.extraction.lowercase);
     let mut problem = None;
     for folder in &folders {
-        match Checkpoint::open(folder) {
+        match Checkpoint::open_in_case(folder, lowercase) {
             Ok(checkpoint) if made(&checkpoint, &cache.manifest().inputs) => {
                 return Ok(Arc::new(SentenceState::required(&checkpoint)?));
             }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 pub(super) const MODULES: &str = "modules.json";
 
 #[derive(Deserialize)]
-struct ListedModule {
+struct RemoteModule {
     /// The module's folder in the repository; empty for the encoder in the root.
     path: String,
 }
@@ -27,7 +27,7 @@ pub(super) fn folders(path: &Path) -> Result<Vec<String>> {
         hint: "fetch the model again".into(),
     };
     let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let modules: Vec<ListedModule> = serde_json::from_str(&text)
+    let modules: Vec<RemoteModule> = serde_json::from_str(&text)
         .map_err(|error| refuse(format!("a file that cannot be parsed: {error}")))?;
     let mut folders = Vec::new();
     for module in modules {
