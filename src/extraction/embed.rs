@@ -1,30 +1,26 @@
 //! Embeds data files into one file: runs stage 1 for them, and writes a row for each record, in order.
 
+mod rows;
+
 use std::{
-    io::Write,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
 };
 
 use arrow::{
-    array::{
-        ArrayRef, FixedSizeListArray, Float16Array, Float32Array, Int8Array, RecordBatch,
-        StringArray, UInt8Array,
-    },
+    array::{ArrayRef, RecordBatch, StringArray},
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
-use bytes::Bytes;
 use frostbert_cache::{
-    export::{DerivedState, ExportFormat, ExportOptions, Quantization, safetensors_header},
+    export::{DerivedState, ExportFormat, ExportOptions, Quantization},
     mmap::map,
     progress::Progress,
     reader::CacheReader,
     states::Dtype,
     wording::counted,
 };
-use half::f16;
-use safetensors::tensor::TensorInfo;
+use rows::EmbeddingRows;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -353,66 +349,6 @@ fn pipeline_of(request: &EmbedRequest) -> Result<Pipeline> {
         source.skip_bad = None;
     }
     Ok(pipeline)
-}
-
-/// The embeddings, as an array in a file.
-struct EmbeddingRows {
-    /// The whole file: a header, then the rows.
-    bytes: Bytes,
-    dimensions: usize,
-    data_type: DataType,
-    n_rows: usize,
-}
-
-impl EmbeddingRows {
-    /// Returns the bytes of all rows, which end the file.
-    fn values(&self) -> &[u8] {
-        &self.bytes[self.bytes.len() - self.n_rows * self.row_bytes()..]
-    }
-
-    fn row_bytes(&self) -> usize {
-        self.dimensions * self.data_type.primitive_width().expect("values are numbers")
-    }
-
-    /// Returns the rows `first..end` as lists.
-    fn lists(&self, first: usize, end: usize) -> ArrayRef {
-        let width = self.row_bytes();
-        let bytes = &self.values()[first * width..end * width];
-        let values: ArrayRef = match self.data_type {
-            DataType::Int8 => Arc::new(Int8Array::from_iter_values(
-                bytes.iter().map(|byte| i8::from_le_bytes([*byte])),
-            )),
-            DataType::UInt8 => Arc::new(UInt8Array::from_iter_values(bytes.iter().copied())),
-            DataType::Float32 => Arc::new(Float32Array::from_iter_values(
-                bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-            )),
-            _ => Arc::new(Float16Array::from_iter_values(
-                bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]])),
-            )),
-        };
-        let item = Arc::new(Field::new("item", self.data_type.clone(), false));
-        Arc::new(FixedSizeListArray::new(item, self.dimensions as i32, values, None))
-    }
-
-    /// Writes one tensor, `embeddings`.
-    fn write_safetensors(&self, out: &Path) -> Result<()> {
-        let tensor = TensorInfo {
-            dtype: match self.data_type {
-                DataType::Int8 => safetensors::Dtype::I8,
-                DataType::UInt8 => safetensors::Dtype::U8,
-                DataType::Float32 => safetensors::Dtype::F32,
-                _ => safetensors::Dtype::F16,
-            },
-            shape: vec![self.n_rows, self.dimensions],
-            data_offsets: (0, self.values().len()),
-        };
-        let header = safetensors_header([], &[("embeddings".into(), tensor)]);
-        // The rows are in a mapped file, and are not copied into memory.
-        write_output(out, |file| {
-            let written = file.write_all(&header).and_then(|()| file.write_all(self.values()));
-            written.map_err(Error::io("write", out))
-        })
-    }
 }
 
 /// The columns of the file, read again from the data files.

@@ -1,6 +1,7 @@
 //! Stage 1: texts -> token ids -> states -> shards of a cache. States that the cache holds are not computed again.
 
 mod report;
+mod warnings;
 
 use std::{
     collections::BTreeMap,
@@ -22,21 +23,17 @@ use frostbert_cache::{
 };
 
 pub use report::ExtractReport;
+pub(crate) use warnings::warn_of_swallowed;
+use warnings::{warn_of_bad_rows, warn_of_truncation, warn_of_versions};
 
 use crate::{
     config::settings::Pipeline,
-    data::{
-        Source, SwallowedLines,
-        bad_rows::{self, BadRows},
-        dataset::read_all_logged,
-        require_texts,
-    },
+    data::{SwallowedLines, bad_rows::BadRows, dataset::read_all_logged, require_texts},
     encoder::{
         checkpoint::Checkpoint,
         device::{self, Devices, has_vnni},
         fingerprint_inputs,
         source::ModelSource,
-        windows::Overflow,
     },
     error::Result,
     extraction::{
@@ -335,26 +332,6 @@ fn count_if_cached(
     Ok(Some(counts))
 }
 
-/// Warns about files in which a quote swallowed lines.
-pub(crate) fn warn_of_swallowed(
-    sources: &[Source],
-    swallowed: &[SwallowedLines],
-    progress: &dyn Progress,
-) {
-    for (source, swallowed) in sources.iter().zip(swallowed) {
-        if let Some(words) = swallowed.in_words() {
-            progress.warn(&format!("{}: {words}", source.path.display()));
-        }
-    }
-}
-
-/// Warns about files in which lines were left out because they cannot be read.
-fn warn_of_bad_rows(bad_rows: &BadRows, progress: &dyn Progress) {
-    for warning in bad_rows::warnings(&bad_rows.rows()) {
-        progress.warn(&warning);
-    }
-}
-
 /// Reads the texts and tokenises those that a cache lacks; `index` lists the documents that it has. `aside` is a folder
 /// for a temporary file without a name.
 pub(super) fn read_texts(
@@ -398,27 +375,6 @@ pub(super) fn read_texts(
     require_texts(&settings.sources, &rows, counts.unique as usize, counts.empty)?;
     warn_of_truncation(pipeline, counts, progress);
     Ok((spool, counts))
-}
-
-fn warn_of_truncation(pipeline: &Pipeline, counts: ReadCounts, progress: &dyn Progress) {
-    if counts.truncated == 0 {
-        return;
-    }
-    let ReadCounts { truncated, unique, .. } = counts;
-    let most = pipeline.extraction.max_length;
-    progress.warn(&match pipeline.extraction.overflow {
-        Overflow::Truncate => format!(
-            "{} {} longer than {most} tokens and truncated (raise cache.max_length)",
-            part_of(truncated, unique, "text"),
-            if truncated == 1 { "is" } else { "are" },
-        ),
-        Overflow::Windows { stride } => format!(
-            "{} {} whose first text leaves the second too few of {most} tokens for a stride of {stride}: its end is cut \
-             off (raise cache.max_length, or lower cache.stride)",
-            part_of(truncated, unique, "text"),
-            if truncated == 1 { "is a pair" } else { "are pairs" },
-        ),
-    });
 }
 
 pub(super) fn make_plan(
@@ -473,18 +429,6 @@ fn settle_unfinished(
         ));
     }
     Ok(())
-}
-
-fn warn_of_versions(manifest: &Manifest, version: &str, progress: &dyn Progress) {
-    let others: Vec<&str> =
-        manifest.onnxruntime_versions().into_iter().filter(|other| *other != version).collect();
-    if !others.is_empty() {
-        progress.warn(&format!(
-            "this cache has states computed by ONNX Runtime {}, and {version} adds to it: states of equal texts may \
-             differ in their last bits",
-            others.join(", ")
-        ));
-    }
 }
 
 /// Explains why there is no cache of these inputs although there are others, by the differences from the nearest one.
