@@ -171,7 +171,7 @@ fn init_notices_a_file_without_a_header_and_reads_it_as_it_is_told() {
     workshop.write("said.data", latin);
     let refused = workshop.run(&["init", "said.data"]);
     assert!(refused.has_failed(), "{}", refused.stdout);
-    let told = ["--format", "csv", "--delimiter", "|", "--encoding", "latin1", "--json"];
+    let told = ["--format", "csv", "--delimiter", "|", "--encoding", "latin1"];
     let said = workshop.json(&[&["init", "said.data", "--out", "other.toml"][..], &told].concat());
     assert_eq!((&said["records"], &said["header"]), (&json!(60), &json!(true)));
     let pipeline = fs::read_to_string(workshop.path("other.toml")).unwrap();
