@@ -83,7 +83,8 @@ pub fn list_runs(runs: &RunsOf, metric: Option<Metric>) -> Result<RunList> {
             }
             for run in finished {
                 let lock = Lock::read(&run.join(LOCK_FILE))?;
-                let place = run.strip_prefix(&runs.runs).unwrap_or(&run).to_string_lossy().into_owned();
+                let place =
+                    run.strip_prefix(&runs.runs).unwrap_or(&run).to_string_lossy().into_owned();
                 let tags = tags.of(&place).map(String::from).collect();
                 let listed =
                     ListedRun { number, tags, ..ListedRun::of(&lock, run, &name, metric)? };

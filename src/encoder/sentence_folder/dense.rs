@@ -176,9 +176,9 @@ fn read_tensors(folder: &Path, wanted: &[(&str, Vec<usize>)]) -> Result<Vec<Vec<
     let file = WeightFile::open(path.clone(), mmap::map(&path)?)?;
     let read = wanted.iter().map(|(name, shape)| {
         let expected = || format!("`{name}` of shape {shape:?}, as f32, f16 or bf16");
-        let tensor = file
-            .tensor(name)?
-            .ok_or_else(|| refuse(&path, expected(), "no tensor of that name".into(), FETCH_AGAIN))?;
+        let tensor = file.tensor(name)?.ok_or_else(|| {
+            refuse(&path, expected(), "no tensor of that name".into(), FETCH_AGAIN)
+        })?;
         let decoded = if tensor.shape() == *shape { weights::decode(&tensor) } else { None };
         decoded.ok_or_else(|| {
             let got = format!("{:?} of shape {:?}", tensor.dtype(), tensor.shape());
@@ -217,7 +217,11 @@ mod tests {
         assert!(
             refused(4).ends_with("expected in_features = 4, the width of what comes before, got 2")
         );
-        assert!(refused(2).ends_with("or in pytorch_model.bin, got no such file"), "{}", refused(2));
+        assert!(
+            refused(2).ends_with("or in pytorch_model.bin, got no such file"),
+            "{}",
+            refused(2)
+        );
         std::fs::write(folder.path().join("pytorch_model.bin"), "PK").unwrap();
         assert!(refused(2).contains("pytorch_model.bin"), "{}", refused(2));
     }
