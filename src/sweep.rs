@@ -54,7 +54,7 @@ use crate::{
     selection::{
         SweepFindings,
         bias_corrected::CorrectedScore,
-        leaderboard::{drawn_scores, rank},
+        leaderboard::{Leaderboard, drawn_scores, rank},
     },
     sweep::{
         candidates::SweepCandidates,
@@ -271,31 +271,7 @@ pub(crate) fn sweep_on(
         }
         done.write_timings(run)
     };
-    let mut trained = None;
-    for chosen in judged.ranked(&sweep, &findings.leaderboard) {
-        let row = &rows[chosen.row];
-        if rows.iter().all(|row| row.score.is_none()) {
-            progress.warn(&format!(
-                "no head has a value of {metric} on the rows that it did not see, so the first setting is used: set \
-                 sweep.select to another metric, or use other rows"
-            ));
-        }
-        let settings = if row.settings.is_empty() {
-            "the only one".to_string()
-        } else {
-            described(&row.settings)
-        };
-        progress.note(&format!("the best of {}: {settings}", counted(trials.len(), "setting")));
-        match sweep.train_winner(chosen.trial, row.best_epoch, extras, progress) {
-            Err(Error::Diverged { problem, .. }) => progress.warn(&format!(
-                "trained as a run of its own, it diverged ({problem}), so the next setting is used"
-            )),
-            other => {
-                trained = Some((chosen.row, other?));
-                break;
-            }
-        }
-    }
+    let trained = sweep.train_best(&judged, &findings.leaderboard, (metric, extras), progress)?;
     let Some((place, winner)) = trained else {
         write(None, None)?;
         return Err(Error::Diverged {
@@ -378,6 +354,40 @@ struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
+    /// Trains the best setting of a leaderboard as a run of its own or, if it diverges there, the next. Returns it with
+    /// its row; `None` if none can be trained to the end.
+    fn train_best(
+        &self,
+        judged: &SweepCandidates,
+        board: &Leaderboard,
+        (metric, extras): (Metric, &RunExtras),
+        progress: &dyn Progress,
+    ) -> Result<Option<(usize, TrainedRun)>> {
+        if board.rows.iter().all(|row| row.score.is_none()) {
+            progress.warn(&format!(
+                "no head has a value of {metric} on the rows that it did not see, so the first setting is used: set \
+                 sweep.select to another metric, or use other rows"
+            ));
+        }
+        for chosen in judged.ranked(self, board) {
+            let row = &board.rows[chosen.row];
+            let settings = if row.settings.is_empty() {
+                "the only one".to_string()
+            } else {
+                described(&row.settings)
+            };
+            let n_trials = counted(self.trials.len(), "setting");
+            progress.note(&format!("the best of {n_trials}: {settings}"));
+            match self.train_winner(chosen.trial, row.best_epoch, extras, progress) {
+                Err(Error::Diverged { problem, .. }) => progress.warn(&format!(
+                    "trained as a run of its own, it diverged ({problem}), so the next setting is used"
+                )),
+                other => return Ok(Some((chosen.row, other?))),
+            }
+        }
+        Ok(None)
+    }
+
     /// Trains the chosen trial as a run of its own. With `refit`, it is trained on train and validation together, for
     /// the number of epochs after which its heads were best, and calibrated on the rows that they were not trained on.
     fn train_winner(
