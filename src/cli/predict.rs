@@ -67,7 +67,8 @@ pub(super) struct PredictArguments {
     /// The column of second texts
     #[arg(long, value_name = "COLUMN", requires = "file")]
     text_pair_column: Option<ColumnName>,
-    /// A column of identifiers, to be copied to the output [default: that of the train source, if FILE has it]
+    /// A column of identifiers, to be copied to the output [default: that of the train source, if FILE has it and is
+    /// neither stdin nor a pipe]
     #[arg(long, value_name = "COLUMN", requires = "file")]
     id_column: Option<ColumnName>,
     /// Override a setting for reading the file, as in delimiter=; or encoding=latin1
@@ -111,7 +112,8 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
     let runs: Vec<SavedRun> = runs.collect::<Result<_>>()?;
     let summaries: Vec<String> = runs.iter().map(SavedRun::summary).collect();
     let read = arguments.file.as_deref().map(|file| read(&runs[0], file, arguments)).transpose()?;
-    let (records, id) = read.map_or((None, None), |(records, id)| (Some(records), id));
+    let (records, source) = read.unzip();
+    let source = source.unwrap_or_else(|| Source::new(""));
     let n_pairs = arguments.text_pair.len();
     if n_pairs > 0 && n_pairs != arguments.text.len() {
         return Err(super::wrong_usage(format!(
@@ -156,8 +158,8 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
         }
     });
     let n_skipped = match &arguments.out {
-        Some(out) => write_file(&mut predictors, records, id, out, arguments, context)?,
-        None => print_all(&mut predictors, records, id.is_some(), arguments, context)?,
+        Some(out) => write_file(&mut predictors, records, source, out, arguments, context)?,
+        None => print_all(&mut predictors, records, source.id.is_some(), arguments, context)?,
     };
     for NamedPredictor { predictor, .. } in &predictors {
         if predictor.reused() > 0 {
@@ -196,16 +198,17 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
 fn write_file(
     predictors: &mut [NamedPredictor],
     records: impl Iterator<Item = frostbert::Result<Record>>,
-    id: Option<ColumnName>,
+    source: Source,
     out: &Path,
     arguments: &PredictArguments,
     context: &Context,
 ) -> Result<u64> {
     let columns = PredictionColumns {
-        id: id.map(|column| match column {
+        id: source.id.map(|column| match column {
             ColumnName::Name(name) => name,
             ColumnName::Number(_) => "id".into(),
         }),
+        may_lack_id: source.may_lack_id,
         texts: arguments.with_text,
         probabilities: arguments.probabilities,
         min_confidence: arguments.min_confidence,
@@ -321,12 +324,8 @@ fn side_by_side(
 /// The keys of a prediction that belong to its record.
 const OF_RECORDS: [&str; 4] = ["id", "text", "text_pair", "question"];
 
-/// Reads the records of a file, and returns the column of their ids, which are to be copied.
-fn read(
-    saved: &SavedRun,
-    file: &Path,
-    arguments: &PredictArguments,
-) -> Result<(Records, Option<ColumnName>)> {
+/// Reads the records of a file, and returns as what it is read: the ids that it names are to be copied.
+fn read(saved: &SavedRun, file: &Path, arguments: &PredictArguments) -> Result<(Records, Source)> {
     let want = WantedFields { label: false, text_pair: saved.pipeline.reads_pairs() };
     let format = arguments.format.format;
     let with_columns = |source: Source| Source {
@@ -347,13 +346,21 @@ fn read(
             }
         };
         let source = with_columns(source);
-        return Ok((data::read_from(std::io::stdin(), &source, want)?, source.id));
+        return Ok((data::read_from(std::io::stdin(), &source, want)?, source));
     }
-    let mut source = with_columns(saved.source_with(file, format, &arguments.set)?);
-    source.id = source.id.take().or_else(|| saved.id_column(&source));
+    let source = with_columns(saved.source_with(file, format, &arguments.set)?);
+    if source.id.is_none()
+        && let Some(id) = saved.id_column(&source)
+    {
+        let with_ids = Source { id: Some(id), may_lack_id: true, ..source.clone() };
+        // Nobody asked for these ids: if they cannot be read, the file is read without them.
+        if let Ok(records) = data::read_once(&with_ids, want) {
+            return Ok((records, with_ids));
+        }
+    }
     let records = data::read_once(&source, want);
     let records = records.map_err(|error| saved.explain_format(file, format, error))?;
-    Ok((records, source.id))
+    Ok((records, source))
 }
 
 /// Formats a prediction: one line of JSON, with the id of its record if it is given, or one or more lines for people.

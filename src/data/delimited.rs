@@ -96,8 +96,9 @@ impl DelimitedRecords {
     /// Converts the last record read, which starts on `line`.
     fn example(&self, columns: &ColumnIndices, line: u64) -> Result<Record> {
         columns.check(&self.record, line, self.delimiter, &self.source)?;
+        let has_field = |index: &usize| *index < self.record.len();
         Ok(Record {
-            id: columns.id.map(|index| self.field(index).to_owned()),
+            id: columns.id.filter(has_field).map(|index| self.field(index).to_owned()),
             text: self.field(columns.text).to_owned(),
             text_pair: columns.text_pair.map(|index| self.field(index).to_owned()),
             label: columns.label.map(|index| self.source.label_of(self.field(index))),
@@ -265,7 +266,8 @@ impl ColumnIndices {
             )),
             Some(_) => Ok(()),
             None => {
-                let n_needed = 1 + [Some(self.text), self.text_pair, self.label, self.id]
+                let id = self.id.filter(|_| !source.may_lack_id);
+                let n_needed = 1 + [Some(self.text), self.text_pair, self.label, id]
                     .into_iter()
                     .flatten()
                     .chain(self.label_columns.iter().copied())

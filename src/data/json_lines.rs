@@ -182,7 +182,8 @@ impl RecordPosition<'_> {
             let got = format!("a list of {}", counted(n_items, "item"));
             self.error("a text and its label", got, hint)
         })?;
-        if keys.text_pair.is_some() || keys.id.is_some() || !keys.label_columns.is_empty() {
+        let needs_id = keys.id.is_some() && !self.source.may_lack_id;
+        if keys.text_pair.is_some() || needs_id || !keys.label_columns.is_empty() {
             return Err(self.error(
                 "an object, because columns other than text and label are named",
                 "a text and its label",
@@ -271,6 +272,7 @@ impl RecordPosition<'_> {
             Some(Value::String(id)) => Ok(Some(id.clone())),
             Some(Value::Number(_) | Value::Bool(_)) => Ok(Some(spelled(object, key, json))),
             Some(Value::Null) => Ok(None),
+            _ if self.source.may_lack_id => Ok(None),
             Some(other) => Err(self.error(
                 format!("a string or a number under `{key}`"),
                 kind(other),

@@ -92,6 +92,9 @@ pub struct Source {
     /// Whether records without a label are left out, so that a JSON object may lack its key: `data.clean.drop_unlabelled`.
     #[serde(skip)]
     pub drops_unlabelled: bool,
+    /// Whether a record may lack its id, or have one that is no name: `predict` copies ids that nobody asked for.
+    #[serde(skip)]
+    pub may_lack_id: bool,
     /// Whether its records are questions in a table: see [`Source::as_questions`].
     #[serde(skip)]
     pub holds_questions: bool,
@@ -177,6 +180,7 @@ impl Source {
             label_columns: Vec::new(),
             skip_bad: None,
             drops_unlabelled: false,
+            may_lack_id: false,
             holds_questions: false,
             moves_answers: false,
         }

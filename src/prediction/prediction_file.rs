@@ -26,6 +26,8 @@ use crate::{
 pub struct PredictionColumns {
     /// The name of the column of ids, if they are copied to the output.
     pub id: Option<String>,
+    /// Whether the ids are left out, rather than refused, if a column of predictions has the name of theirs.
+    pub may_lack_id: bool,
     /// Whether the texts are written.
     pub texts: bool,
     /// Whether the probability of each label is written, as `p_<label>`.
@@ -71,9 +73,14 @@ pub fn predict_to_file(
     let start = Instant::now();
     let is_folder = out.as_os_str().as_encoded_bytes().ends_with(b"/");
     let format = if is_folder { RowFormat::Parquet } else { format_of(out)? };
-    let tables = RunTables::new(predictors, columns);
+    let mut tables = RunTables::new(predictors, columns);
+    let own_id = require_own_id_column(columns, &tables.schema());
+    if columns.may_lack_id && own_id.is_err() {
+        tables = RunTables::new(predictors, &PredictionColumns { id: None, ..columns.clone() });
+    } else {
+        own_id?;
+    }
     let schema = tables.schema();
-    require_own_id_column(columns, &schema)?;
     if is_folder {
         make_folder(out)?;
     }

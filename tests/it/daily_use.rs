@@ -241,6 +241,35 @@ fn ids_are_carried_where_the_train_source_has_a_column_of_them() {
     assert_eq!(header("bare.jsonl").0, "label,confidence");
     let ran = workshop.succeed(&["predict", "tiny", "bare.csv", "--set", "id=other", "--json"]);
     assert!(ran.stdout.starts_with("{\"id\":\"a\","), "{}", ran.stdout);
+    // An id that nobody asked for may be missing, or be no name.
+    let lines = "{\"text\": \"the cold snow\", \"name\": \"a\"}\n";
+    let others = "{\"text\": \"warm\"}\n{\"text\": \"good\", \"name\": [1]}\n";
+    workshop.write("some.jsonl", format!("{lines}{lines}{others}"));
+    let ran = workshop.succeed(&["predict", "tiny", "some.jsonl", "--json"]);
+    let rows = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap());
+    let ids: Vec<Value> = rows.map(|row: Value| row["id"].clone()).collect();
+    assert_eq!(ids, [json!("a"), json!("a"), Value::Null, Value::Null]);
+    let said = workshop.fail(&["predict", "tiny", "some.jsonl", "--id-column", "name"]);
+    assert!(said.contains("some.jsonl:3: expected the key `name` for `id`"), "{said}");
+    workshop.write("twice.csv", "text,name,name\nthe cold snow,a,b\n");
+    assert_eq!(header("twice.csv").0, "label,confidence");
+}
+
+#[test]
+fn an_id_that_nobody_asked_for_gives_way_to_a_column_of_predictions() {
+    let workshop = Workshop::tiny();
+    let rows = csv(&texts(60), 0);
+    let rows: String =
+        rows.lines().skip(1).enumerate().map(|(n, row)| format!("t{n},{row}\n")).collect();
+    workshop.write("train.csv", format!("confidence,text,label\n{rows}"));
+    workshop.succeed(&["run", "pipeline.toml", "--set", "data.train.id=confidence"]);
+    workshop.write("new.csv", "text,confidence\nthe cold snow,a\n");
+    let predict = ["predict", "tiny", "new.csv", "--out", "out.csv"];
+    workshop.succeed(&predict);
+    let written = fs::read_to_string(workshop.path("out.csv")).unwrap();
+    assert!(written.starts_with("label,confidence\n"), "{written}");
+    let ran = workshop.run(&[&predict[..], &["--id-column", "confidence"]].concat());
+    assert!(ran.stderr.contains("rename the column in the file"), "{}", ran.stderr);
 }
 
 #[test]

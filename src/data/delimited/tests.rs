@@ -229,6 +229,24 @@ fn a_name_that_two_columns_share_is_refused() {
 }
 
 #[test]
+fn a_record_that_ends_before_an_id_that_it_may_lack_has_none() {
+    let source = Source {
+        header: false,
+        text: Some(0.into()),
+        id: Some(2.into()),
+        may_lack_id: true,
+        ..Source::new("a.csv")
+    };
+    let want = WantedFields { label: false, text_pair: false };
+    let records = read_str("one,a,7\ntwo,b\n", source.clone(), want).unwrap();
+    let ids: Vec<Option<&str>> = records.iter().map(|record| record.id.as_deref()).collect();
+    assert_eq!(ids, [Some("7"), None]);
+    let asked = Source { may_lack_id: false, ..source };
+    let message = message("one,a,7\ntwo,b\n", asked, want);
+    assert!(message.starts_with("a.csv:2: expected at least 3 fields"), "{message}");
+}
+
+#[test]
 fn names_without_a_header_are_refused() {
     let message = message("one,a\n", Source { header: false, ..Source::new("a.csv") }, LABELLED);
     assert!(
