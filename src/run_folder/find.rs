@@ -7,7 +7,7 @@ use crate::{
     run_folder::{
         default_dir, finished_in,
         lock::{LOCK_FILE, Lock, is_finished},
-        names::meant,
+        names::{Known, meant},
         newest_first, passed_over, resolve,
         tags::{TAGS_FILE, Tags, folder_and_tag},
     },
@@ -112,9 +112,9 @@ fn folder_of(path: &Path) -> PathBuf {
 
 /// Adds the run that may have been meant by `path` to the error that there is none.
 fn with_meant(error: Error, path: &Path) -> Error {
-    match (error, meant(path)) {
+    match (error, meant(path, Known::NamesAndTags)) {
         (Error::Run { path: folder, expected, got, .. }, Some(meant)) if !folder.exists() => {
-            let hint = format!("did you mean {meant}? `frostbert runs ls` lists the runs");
+            let hint = format!("{meant} `frostbert runs ls` lists the runs");
             Error::Run { path: folder, expected, got, hint }
         }
         (error, _) => error,

@@ -12,6 +12,9 @@ use crate::{
     },
 };
 
+/// Number of runs of a name that a hint lists.
+const SHOWN_RUNS: usize = 3;
+
 /// The runs in a folder of runs, or those of one name in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -43,9 +46,13 @@ impl RunsOf {
             return Ok(RunsOf { runs: path, name: None });
         }
         let others = "`frostbert runs ls` lists those in runs";
-        let hint = match meant(&path) {
-            Some(meant) => format!("did you mean {meant}? {others}"),
-            None => format!("name the folder that run.dir names, or a name in it: {others}"),
+        let has_any = by_name(&default_dir()).is_ok_and(|names| !names.is_empty());
+        let hint = match meant(&path, Known::Names) {
+            Some(meant) => format!("{meant} {others}"),
+            None if has_any => {
+                format!("name the folder that run.dir names, or a name in it: {others}")
+            }
+            None => "no runs yet: `frostbert run PIPELINE` makes one; if it sets run.dir, name that folder".into(),
         };
         Err(Error::Run {
             path,
@@ -78,19 +85,46 @@ impl RunsOf {
     }
 }
 
-/// The name of runs, or the tag, that may have been meant by one that does not exist; of a numbered run too.
-pub(crate) fn meant(path: &Path) -> Option<String> {
-    let is_number = path.file_name().and_then(number_of).is_some();
-    let number = path.file_name().filter(|_| is_number);
-    let typed = if is_number { path.parent()? } else { path };
+/// What can be named where a run is looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Names of runs.
+    Names,
+    /// Names of runs and tags.
+    NamesAndTags,
+}
+
+/// Says which runs, or which tag, may have been meant by a path that leads to none, as the start of a hint. Of a numbered
+/// run whose name exists but whose number does not, these are the newest runs of that name.
+pub(crate) fn meant(path: &Path, known: Known) -> Option<String> {
+    let number = path.file_name().filter(|name| number_of(name).is_some());
+    let typed = if number.is_some() { path.parent()? } else { path };
     let (runs, typed_name) = folder_and_tag(typed)?;
     let names = by_name(&runs).unwrap_or_default();
     let tags = Tags::read(&runs).unwrap_or_default();
-    let tags = tags.names().filter(|_| !is_number);
-    let known = names.iter().map(|(name, _)| name.as_str()).chain(tags);
-    let meant = typed.with_file_name(nearest(typed_name, known)?);
-    let meant = number.map_or(meant.clone(), |number| meant.join(number));
-    Some(meant.display().to_string())
+    let tags = tags.names().filter(|_| number.is_none() && known == Known::NamesAndTags);
+    let all = names.iter().map(|(name, _)| name.as_str()).chain(tags);
+    let name = nearest(typed_name, all)?;
+    let folder = typed.with_file_name(name);
+    let Some(number) = number else {
+        return did_you_mean(&folder, path);
+    };
+    let (_, numbered) = names.iter().find(|(own, _)| own == name)?;
+    if numbered.iter().any(|run| run.file_name() == Some(number)) {
+        return did_you_mean(&folder.join(number), path);
+    }
+    let newest = numbered.iter().filter_map(|run| run.file_name()).take(SHOWN_RUNS);
+    let newest: Vec<String> =
+        newest.map(|number| folder.join(number).display().to_string()).collect();
+    Some(match &newest[..] {
+        [only] => format!("the newest run of {name} is {only};"),
+        newest => format!("the newest runs of {name} are {};", newest.join(", ")),
+    })
+}
+
+/// Asks whether a path was meant, unless it is the one that was typed.
+fn did_you_mean(meant: &Path, typed: &Path) -> Option<String> {
+    (meant != typed).then(|| format!("did you mean {}?", meant.display()))
 }
 
 #[cfg(test)]
@@ -98,6 +132,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::run_folder::tags::TAGS_FILE;
 
     #[test]
     fn runs_are_those_of_a_folder_or_of_a_name_in_it() {
@@ -123,5 +158,30 @@ mod tests {
         let hint = error.hint().unwrap().to_string();
         let meant = format!("did you mean {}?", runs.join("tiny").display());
         assert!(hint.contains(&meant), "{hint}");
+    }
+
+    #[test]
+    fn a_hint_never_suggests_what_was_typed() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs = folder.path().join("runs");
+        for run in ["tiny/001", "tiny/002", "tiny/004", "tiny/005", "other/001"] {
+            fs::create_dir_all(runs.join(run)).unwrap();
+        }
+        fs::write(runs.join(TAGS_FILE), r#"{"production": "tiny/002"}"#).unwrap();
+        let hint = |typed: &str, known| {
+            let said = meant(&runs.join(typed), known);
+            said.map(|said| said.replace(&format!("{}/", runs.display()), ""))
+        };
+        let both = Known::NamesAndTags;
+        assert_eq!(hint("tinny/004", both).unwrap(), "did you mean tiny/004?");
+        let newest = "the newest runs of tiny are tiny/005, tiny/004, tiny/002;";
+        assert_eq!(hint("tiny/009", both).unwrap(), newest);
+        assert_eq!(hint("tinny/009", both).unwrap(), newest);
+        assert_eq!(hint("other/009", both).unwrap(), "the newest run of other is other/001;");
+        assert_eq!(hint("tiny/004", both), None);
+        assert_eq!(hint("prodution", both).unwrap(), "did you mean production?");
+        assert_eq!(hint("production", both), None);
+        assert_eq!(hint("prodution", Known::Names), None);
+        assert_eq!(hint("production", Known::Names), None);
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     run_folder::{
         UNFINISHED, default_dir, finished_in, is_being_written,
         lock::{LOCK_FILE, Lock},
-        names::meant,
+        names::{Known, meant},
         newest_first, number_of,
         prune::{bytes_in, remove},
         tags::{Changing, Tags, drop_tags, folder_and_tag, place_of},
@@ -143,8 +143,8 @@ fn no_run(folder: PathBuf) -> Error {
         }
         () => ("no such folder", "see `frostbert runs ls` for the runs that there are"),
     };
-    let meant = if folder.exists() { None } else { meant(&folder) };
-    let hint = meant.map_or(hint.into(), |meant| format!("did you mean {meant}? {hint}"));
+    let meant = if folder.exists() { None } else { meant(&folder, Known::NamesAndTags) };
+    let hint = meant.map_or(hint.into(), |meant| format!("{meant} {hint}"));
     Error::Run {
         path: folder,
         expected: "a run folder with lock.json".into(),

@@ -364,6 +364,24 @@ fn runs_of_one_name_are_listed_and_removed_alone() {
     let ran = workshop.run(&["runs", "prune", "othr", "--keep", "1", "--yes"]);
     assert_eq!(ran.code, Some(4), "{}", ran.stderr);
     assert!(ran.stderr.contains("did you mean other?"), "{}", ran.stderr);
+    // A tag is no folder of runs, so that it is not suggested for itself.
+    workshop.succeed(&["runs", "tag", "tiny", "production"]);
+    let ran = workshop.run(&["runs", "ls", "production"]);
+    assert_eq!(ran.code, Some(4), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("did you mean"), "{}", ran.stderr);
+    let ran = workshop.run(&["predict", "tiny/009", "--text", "a"]);
+    assert!(
+        ran.stderr.contains("the newest runs of tiny are tiny/002, tiny/001;"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn where_there_are_no_runs_a_list_says_how_to_make_one() {
+    let said = Workshop::tiny().fail(&["runs", "ls"]);
+    assert!(said.contains("hint: no runs yet: `frostbert run PIPELINE` makes one"), "{said}");
+    assert!(!said.contains("runs ls"), "{said}");
 }
 
 #[test]
