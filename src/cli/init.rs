@@ -74,6 +74,7 @@ pub(super) fn run(arguments: &InitArguments, context: &Context) -> Result<ExitCo
     if let Some(encoding) = &arguments.encoding {
         source.encoding = encoding.clone();
     }
+    require_table(arguments, source.resolve_format()?)?;
     let shape = FileShape::of(&source)?;
     if shape.may_lack_header {
         context.progress.warn(&format!(
@@ -135,6 +136,23 @@ pub(super) fn run(arguments: &InitArguments, context: &Context) -> Result<ExitCo
         output::print(&format!("wrote       {out}\nnext        frostbert {command} {out}\n"))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses arguments that would become keys of a csv file in a source that is none.
+fn require_table(arguments: &InitArguments, format: Format) -> Result<()> {
+    if matches!(format, Format::Csv | Format::Tsv) {
+        return Ok(());
+    }
+    let named =
+        [arguments.no_header.then_some("--no-header"), arguments.delimiter.map(|_| "--delimiter")];
+    match named.into_iter().flatten().next() {
+        None => Ok(()),
+        Some(name) => Err(wrong_usage(format!(
+            "{name} is for csv and tsv files, but `{}` is read as {format}: leave {name} out, or add --format csv if it \
+             is one",
+            arguments.file.display()
+        ))),
+    }
 }
 
 /// Returns whether the file has labels to train a head on.

@@ -182,6 +182,21 @@ fn init_notices_a_file_without_a_header_and_reads_it_as_it_is_told() {
 }
 
 #[test]
+fn init_refuses_settings_of_a_csv_file_for_other_files() {
+    let workshop = Workshop::empty();
+    workshop.write("said.jsonl", "{\"text\": \"the cold snow\", \"label\": \"cold\"}\n");
+    for told in [&["--no-header"][..], &["--delimiter", ";"]] {
+        let refused = workshop.run(&[&["init", "said.jsonl"], told].concat());
+        assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+        let said =
+            format!("{} is for csv and tsv files, but `said.jsonl` is read as jsonl", told[0]);
+        assert!(refused.stderr.contains(&said), "{}", refused.stderr);
+        assert!(!workshop.path("said.toml").exists());
+    }
+    workshop.succeed(&["init", "said.jsonl"]);
+}
+
+#[test]
 fn a_missing_label_is_counted_and_may_be_left_out() {
     let workshop = Workshop::tiny();
     let rows = csv(&texts(40), 0);
