@@ -180,7 +180,7 @@ fn check(
             "name fewer values, seeds, folds or resamples".into(),
         ));
     }
-    prediction_memory::check(pipeline, section, dataset, metric, trials.len(), &splits)?;
+    prediction_memory::check(pipeline, section, dataset, metric, &trials, &splits)?;
     let without_epochs = trials.iter().find(|trial| trial.pipeline.head.kind.steps().is_none());
     if let Some(trial) = without_epochs.filter(|_| section.bootstrap.is_some_and(|n| n > 0)) {
         return Err(pipeline.refuse(

@@ -27,6 +27,7 @@ use crate::{
         journal::{Journal, Rung},
         outcome::{SearchOutcome, score_of, whole_splits},
         test_scores,
+        trials::Trial,
         units::{TrialGroup, plans, unit},
     },
     tasks::predictions::PredictionEvaluator,
@@ -147,12 +148,10 @@ impl<'a> Halving<'a> {
     fn new(sweep: &'a Sweep<'a>, groups: &[&TrialGroup], metric: Metric) -> Halving<'a> {
         let trials = groups.iter().flat_map(|group| group.trials.iter().copied());
         let left: Vec<usize> = trials.collect();
-        let steps = left.iter().filter_map(|trial| sweep.trials[*trial].pipeline.head.kind.steps());
-        let epochs = steps.map(|steps| steps.epochs);
         Halving {
             sweep,
             metric,
-            stages: rungs(left.len(), epochs.max().unwrap_or(0)),
+            stages: stages(left.iter().map(|trial| &sweep.trials[*trial])),
             left,
             given_up: HashMap::new(),
             seconds: 0.0,
@@ -216,6 +215,21 @@ impl<'a> Halving<'a> {
             self.given_up.insert(key_of(&plan), result);
         }
     }
+}
+
+/// The rungs of those trials that are trained epoch by epoch.
+fn stages<'a>(trials: impl Iterator<Item = &'a Trial>) -> Vec<(usize, usize)> {
+    let steps = trials.filter_map(|trial| trial.pipeline.head.kind.steps());
+    let epochs: Vec<usize> = steps.map(|steps| steps.epochs).collect();
+    rungs(epochs.len(), epochs.iter().copied().max().unwrap_or(0))
+}
+
+/// Number of trials that halving trains to the end: those that the last rung leaves, and those without epochs.
+pub(super) fn n_trained_to_the_end(trials: &[Trial]) -> usize {
+    let n_with_epochs =
+        trials.iter().filter(|trial| trial.pipeline.head.kind.steps().is_some()).count();
+    let n_left = stages(trials.iter()).last().map_or(n_with_epochs, |(_, go_on)| *go_on);
+    trials.len() - n_with_epochs + n_left
 }
 
 fn set_of(trials: &[usize]) -> HashSet<usize> {

@@ -4,7 +4,7 @@ use frostbert_cache::wording::counted;
 
 use crate::{
     config::{
-        file::sweep::{SweepSection, TestedHeads},
+        file::sweep::{Search, SweepSection, TestedHeads},
         names::Task,
         settings::Pipeline,
     },
@@ -12,7 +12,7 @@ use crate::{
     error::Result,
     extraction::forecast::megabytes,
     metrics::metric::Metric,
-    sweep::splits::Split,
+    sweep::{halving::n_trained_to_the_end, splits::Split, trials::Trial},
     training::class_memory::BESIDE_BYTES,
 };
 
@@ -23,7 +23,7 @@ const BYTES_OF_LABELS: u64 = 96;
 const BYTES_OF_ANSWER: u64 = 64;
 
 /// Checks that the predictions of all heads fit into memory, where they are probabilities, or those for test rows too: each
-/// of `n_trials` settings has a head for every seed and split.
+/// trial has a head for every seed and split, and those that halving drops predict no test rows.
 ///
 /// # Errors
 /// When they take more than `train.memory_mb` and what stage 2 may use beside it.
@@ -32,7 +32,7 @@ pub(super) fn check(
     section: &SweepSection,
     dataset: &Dataset,
     metric: Metric,
-    n_trials: usize,
+    trials: &[Trial],
     splits: &[Split],
 ) -> Result<()> {
     let tests_all = section.test == TestedHeads::All;
@@ -46,8 +46,14 @@ pub(super) fn check(
     let n_tests =
         if tests_all { splits.iter().filter(|split| split.is_ranked()).count() } else { 0 };
     let tested = bytes(&dataset.part(Part::Test)).saturating_mul(n_tests as u64);
-    let n_each = n_trials.saturating_mul(section.seeds);
-    let needed = judged.saturating_add(tested).saturating_mul(n_each as u64);
+    let n_ended = match section.search {
+        Search::Halving => n_trained_to_the_end(trials),
+        Search::Grid | Search::Random => trials.len(),
+    };
+    let n_each = trials.len().saturating_mul(section.seeds);
+    let n_each_ended = n_ended.saturating_mul(section.seeds);
+    let judged = judged.saturating_mul(n_each as u64);
+    let needed = judged.saturating_add(tested.saturating_mul(n_each_ended as u64));
     let most = pipeline.memory_bytes.saturating_add(BESIDE_BYTES);
     if needed <= most {
         return Ok(());

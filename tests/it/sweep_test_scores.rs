@@ -185,6 +185,13 @@ fn predictions_of_all_heads_that_do_not_fit_into_memory_are_refused_before_anyth
         assert!(error.contains(words), "no {words:?} in {error}");
     }
     assert!(!workshop.path("cache").exists());
+    // As many heads, of which halving trains a tenth to the end: only these predict test rows.
+    let lr: Vec<f64> = (1..=100).map(|n| f64::from(n) / 1e4).collect();
+    let halving = format!("[sweep]\nlr = {lr:?}\nseeds = 2_000\ntest = \"all\"\n");
+    workshop.write("halving.toml", format!("{text}\n{halving}"));
+    let dry = ["run", "halving.toml", "--dry-run", "--set"];
+    assert!(workshop.run(&[&dry[..], &["sweep.search=grid"]].concat()).has_failed());
+    workshop.succeed(&[&dry[..], &["sweep.search=halving"]].concat());
     // Only the winner is tested: these fit. Probabilities of a few more rows do not.
     let check = |select: &str| {
         let set = format!("sweep.select={select}");
