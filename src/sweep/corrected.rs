@@ -90,7 +90,7 @@ pub(super) fn correct(
     let winner = board.rows[winner].trial;
     let kept: BTreeSet<usize> = chosen.iter().flatten().copied().chain([winner]).collect();
     let trials: BTreeSet<usize> = kept.iter().map(|candidate| judged.trial(*candidate)).collect();
-    let anew = train_for_other_folds(sweep, done, metric, &splits, &trials, progress)?;
+    let anew = train_for_other_folds(sweep, done, &splits, &trials, progress)?;
     let statistics = |trial: usize, seed: u64| {
         let predictions = splits.iter().map(|split| {
             let own = anew.get(&(trial, seed, *split)).filter(|result| !result.diverged);
@@ -142,7 +142,6 @@ fn clusters(dataset: &Dataset, rows: &[u32]) -> RowClusters {
 fn train_for_other_folds(
     sweep: &Sweep<'_>,
     done: &SearchOutcome,
-    metric: Metric,
     splits: &[usize],
     trials: &BTreeSet<usize>,
     progress: &dyn Progress,
@@ -152,8 +151,7 @@ fn train_for_other_folds(
         return Ok(anew);
     }
     let groups = groups(sweep)?;
-    let n_heads = sweep.section.seeds * sweep.splits.len() * sweep.trials.len();
-    let at_a_time = at_a_time(sweep, metric, &groups, n_heads)?;
+    let at_a_time = at_a_time(sweep, &groups)?;
     let units = groups.iter().zip(at_a_time).filter(|(group, _)| group.has_epochs);
     let units = units.map(|(group, at_a_time)| {
         let own = group.trials.iter().filter(|trial| trials.contains(*trial));

@@ -2,13 +2,12 @@
 
 use frostbert_cache::{
     progress::{Progress, WithinStage},
-    wording::{counted, part_of},
+    wording::part_of,
 };
 
 use crate::{
     config::{file::sweep::Search, settings::described},
     error::Result,
-    extraction::forecast::megabytes,
     metrics::metric::Metric,
     sweep::{
         Sweep,
@@ -17,7 +16,6 @@ use crate::{
         heads::SharedFeatures,
         journal::{Journal, UnitRecord, unit_name},
         outcome::{SearchOutcome, score},
-        test_scores::n_tested,
         units::{TrialGroup, groups, plans, train_unit},
     },
     training::class_memory::ClassMemory,
@@ -41,7 +39,7 @@ pub(super) fn search(
     let groups = groups(sweep)?;
     let halves = sweep.section.search == Search::Halving;
     let n_heads = heads_of_trial * sweep.trials.len();
-    let unit_heads = at_a_time(sweep, metric, &groups, n_heads)?;
+    let unit_heads = at_a_time(sweep, &groups)?;
     progress.start("training heads", Some(n_heads as u64), "heads");
     let mut best: Option<(f64, usize)> = None;
     let (mut number, mut n_kept) = (0, 0);
@@ -103,17 +101,10 @@ pub(super) fn search(
 /// Returns how many heads of each group are trained together: as many as fit in memory if there are many classes.
 ///
 /// # Errors
-/// When the heads of one trial do not fit, or the predictions for the rows do not.
-pub(super) fn at_a_time(
-    sweep: &Sweep<'_>,
-    metric: Metric,
-    groups: &[TrialGroup],
-    n_heads: usize,
-) -> Result<Vec<usize>> {
+/// When the heads of one trial do not fit.
+pub(super) fn at_a_time(sweep: &Sweep<'_>, groups: &[TrialGroup]) -> Result<Vec<usize>> {
     let halves = sweep.section.search == Search::Halving;
     let heads_of_trial = sweep.section.seeds * sweep.splits.len();
-    let n_judged: usize = sweep.splits.iter().map(|split| split.validation.len()).sum();
-    let n_judged = n_judged + n_tested(sweep);
     let mut all = Vec::with_capacity(groups.len());
     for group in groups {
         let mut fewest = UNIT_HEADS;
@@ -133,17 +124,6 @@ pub(super) fn at_a_time(
             };
             let own = memory.heads_at_a_time(pipeline, together, UNIT_HEADS, cure)?;
             fewest = fewest.min(own);
-            let predictions = memory.prediction_bytes(n_heads / sweep.splits.len(), n_judged);
-            if metric.needs_probabilities() && predictions > memory.left_bytes() {
-                return Err(sweep.pipeline.refuse(
-                    format!(
-                        "{metric} needs the probability of every class on every row that is evaluated, {} for {}",
-                        megabytes(predictions),
-                        counted(n_heads, "head"),
-                    ),
-                    "set sweep.select to \"accuracy\" or another metric of right and wrong answers".into(),
-                ));
-            }
         }
         all.push(fewest);
     }

@@ -48,17 +48,6 @@ pub(super) fn check(pipeline: &Pipeline, section: &SweepSection, dataset: &Datas
     ))
 }
 
-/// Test rows that heads of one trial and seed predict, counted once for each of them.
-pub(super) fn n_tested(sweep: &Sweep<'_>) -> usize {
-    match sweep.section.test {
-        TestedHeads::Winner => 0,
-        TestedHeads::All => {
-            let heads = sweep.splits.iter().filter(|split| split.is_ranked());
-            heads.count() * sweep.dataset.part(Part::Test).len()
-        }
-    }
-}
-
 /// Adds what heads predict for the test rows to their results, where all are tested: those that diverged, and those that
 /// no row of the leaderboard is of, predict nothing.
 ///

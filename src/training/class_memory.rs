@@ -176,17 +176,6 @@ impl ClassMemory {
         Ok(usize::try_from(left / self.head_bytes.max(1)).map_or(most, |heads| heads.min(most)))
     }
 
-    /// Returns the size in bytes of some heads' predictions: the probability of every class for each of `n_rows` rows.
-    pub(crate) fn prediction_bytes(&self, n_heads: usize, n_rows: usize) -> u64 {
-        let of_row = 4 * self.n_outputs as u64;
-        of_row.saturating_mul(n_rows as u64).saturating_mul(n_heads as u64)
-    }
-
-    /// Returns the number of bytes left for predictions, beside one head.
-    pub(crate) fn left_bytes(&self) -> u64 {
-        self.most_bytes.saturating_sub(self.bytes_of(1))
-    }
-
     fn bytes_of(&self, n_heads: usize) -> u64 {
         let heads = self.head_bytes.saturating_mul(n_heads as u64);
         heads.saturating_add(self.shared_bytes)
