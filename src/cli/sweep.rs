@@ -117,11 +117,11 @@ fn rung_sentence(sweep: &SweepPairs) -> Option<String> {
     let last = sweep.last_rung?;
     let heads = sweep.heads.iter();
     let n_whole = heads.filter(|head| head.rung == Some(last)).count();
-    Some(match sweep.heads.len() - n_whole {
-        0 => format!("all were trained to the end, rung {last}"),
-        n => format!(
-            "{n_whole} of {} were trained to the end, rung {last}: the other {n} would score better after as many epochs",
-            sweep.heads.len()
+    Some(match sweep.heads.len() {
+        all if all == n_whole => format!("all were trained to the end, rung {last}"),
+        all => format!(
+            "{n_whole} of {all} were trained to the end, rung {last}: the scores of the others are after fewer epochs \
+             and cannot be compared with theirs"
         ),
     })
 }

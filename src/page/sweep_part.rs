@@ -107,8 +107,8 @@ fn halving_sentence(board: &Board) -> Option<String> {
     let last = rungs.iter().flatten().copied().reduce(f64::max)?;
     let n_whole = rungs.iter().filter(|rung| **rung == Some(last)).count();
     Some(format!(
-        " Halving trained {} of them to the end, to rung {last}; the others stopped earlier, and would score better after as \
-         many epochs.",
+        " Halving trained {} of them to the end, to rung {last}; the scores of the others are after fewer epochs and \
+         cannot be compared with theirs.",
         grouped(n_whole as u64)
     ))
 }
@@ -356,7 +356,9 @@ mod tests {
         assert_eq!(table.rows[0].cells[2..], ["0.750 [0.700, 0.800]", "0.500 [0.400, 0.600]", "2"]);
         assert_eq!(table.rows[1].cells[2..], ["0.800", NONE, "1"]);
         assert_eq!(table.note.unwrap(), UNUSED_TEST_NOTE);
-        assert!(sentence(&board).contains("Halving trained 1 of them to the end, to rung 2;"));
+        let said = sentence(&board);
+        assert!(said.contains("Halving trained 1 of them to the end, to rung 2;"), "{said}");
+        assert!(said.ends_with("after fewer epochs and cannot be compared with theirs."), "{said}");
     }
 
     #[test]
