@@ -74,8 +74,9 @@ fn corrected(board: &Board, winner: usize, has_folds: bool) -> Vec<String> {
              {corrected:.3}{interval} is what to expect of it on many new rows."
         ),
         n => format!(
-            "On the rows that chose it its {metric} is {raw:.3}. As the best of {} it owes a part of that to luck: \
-             corrected for the choice, {corrected:.3}{interval} is what to expect of it on many new rows.",
+            "On the rows that chose it its {metric} is {raw:.3}. The best of many heads looks better than it is on the \
+             rows that chose it, and this one is the best of {}. Corrected for that choice, {corrected:.3}{interval} \
+             is what to expect of it on many new rows.",
             match board.table.place(RUNG) {
                 Some(_) => format!("{} that were trained to the end", grouped(n as u64)),
                 None => grouped(n as u64),
@@ -181,7 +182,11 @@ mod tests {
         assert_eq!(rank(&board, 0), "The head of this run has rank 1: lr 0.1.");
         let told = corrected(&board, 0, false);
         let [score, epoch] = &told[..] else { panic!("{told:?}") };
-        assert!(score.contains("is 0.750. As the best of 3 it owes"), "{score}");
+        assert!(score.contains("is 0.750. The best of many heads looks better"), "{score}");
+        assert!(
+            score.contains("this one is the best of 3. Corrected for that choice, 0.700"),
+            "{score}"
+        );
         assert!(
             score.contains("0.700 (95 % interval 0.650 to 0.720) is what to expect"),
             "{score}"
