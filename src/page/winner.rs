@@ -125,7 +125,8 @@ fn new_test(board: &Board, winner: usize, rows: usize, task: Task) -> Option<Str
     ))
 }
 
-/// The next heads by their ranks, as the sweep compared them with the winner.
+/// The next heads by their ranks, as the sweep compared them with the winner: of those that it was chosen from, as the
+/// scores of others cannot be compared with its own.
 fn next(pairs: &CsvTable, board: &Board, winner: usize) -> Option<TableView> {
     let column = |name: &str| pairs.numbers(name);
     let (a, b, differences) = (column("a")?, column("b")?, column("difference")?);
@@ -133,8 +134,16 @@ fn next(pairs: &CsvTable, board: &Board, winner: usize) -> Option<TableView> {
     let test = *pairs.column("test")?.first()?;
     let ranks = board.table.numbers("rank")?;
     let own = ranks[winner]?;
-    let compared: Vec<usize> =
-        (0..a.len()).filter(|place| a[*place] == Some(own)).take(COMPARED).collect();
+    let rivals: Vec<f64> = board
+        .rivals(winner)
+        .into_iter()
+        .filter_map(|row| ranks[row])
+        .filter(|rank| *rank != own)
+        .collect();
+    let is_of_rival = |place: &usize| {
+        a[*place] == Some(own) && b[*place].is_some_and(|rank| rivals.contains(&rank))
+    };
+    let compared: Vec<usize> = (0..a.len()).filter(is_of_rival).take(COMPARED).collect();
     let known: Vec<f64> = compared.iter().filter_map(|place| p_values[*place]).collect();
     let mut adjusted = holm(&known).into_iter();
     let names = board.settings.iter().map(|column| board.table.names[*column].as_str());
@@ -154,9 +163,9 @@ fn next(pairs: &CsvTable, board: &Board, winner: usize) -> Option<TableView> {
         table.push_row(cells, false);
     }
     table.note = Some(format!(
-        "In brackets: 95 % intervals. p ({test}) is the probability of a difference at least as large if the two were equally \
-         good; the last column allows for {} comparisons. Above 0.05 these rows cannot tell a head from the winner. \
-         `frostbert sweep pairs` compares any two.",
+        "In brackets: 95 % intervals. p ({test}) is the probability of a difference at least as large, in either direction, if \
+         the two were equally good; the last column allows for {} comparisons. Where it is above 0.05, these rows do not show \
+         which of the two is better. `frostbert sweep pairs` compares any two.",
         table.rows.len()
     ));
     table.if_any()
@@ -220,5 +229,25 @@ mod tests {
         assert_eq!(table.rows[1].cells, ["3", "0.3", "-0.150", "0.010", "0.020"]);
         assert_eq!(table.rows.len(), 2);
         assert!(next(&pairs, &board(), 2).is_none(), "none is behind the last");
+    }
+
+    #[test]
+    fn heads_that_halving_gave_up_are_not_compared_with_the_winner() {
+        let names = "rank,trial,lr,rung,validation_macro_f1,not_worse_than_best\n";
+        let pairs = "a,b,difference,low,high,p_value,test\n\
+                     1,2,-0.05,,,0.5,McNemar\n1,3,0.05,,,0.5,McNemar\n";
+        let pairs = CsvTable::parse(pairs.as_bytes()).unwrap();
+        let ranks_beside_winner = |rungs: [usize; 3]| {
+            let [first, second, third] = rungs;
+            let rows = format!(
+                "1,0,0.1,{first},0.7,true\n2,1,0.2,{second},0.65,true\n3,2,0.3,{third},0.75,true\n"
+            );
+            let csv = format!("{names}{rows}");
+            let board = Board::of(CsvTable::parse(csv.as_bytes()).unwrap()).unwrap();
+            let table = next(&pairs, &board, 0)?;
+            Some(table.rows.iter().map(|row| row.cells[0].clone()).collect::<Vec<_>>())
+        };
+        assert_eq!(ranks_beside_winner([2, 2, 1]).unwrap(), ["2"]);
+        assert_eq!(ranks_beside_winner([2, 1, 1]), None, "it was trained to the end alone");
     }
 }
