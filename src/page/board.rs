@@ -9,6 +9,9 @@ use crate::{metrics::metric::Metric, selection::curves::FRACTION};
 /// The column of the last rung that a setting reached.
 pub(super) const RUNG: &str = "rung";
 
+/// The title of adjusted p-values.
+pub(super) const ADJUSTED_P: &str = "p (Holm)";
+
 /// The leaderboard of a run, with what its columns are.
 pub(super) struct Board {
     pub(super) table: CsvTable,

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    board::{Board, RUNG, setting},
+    board::{ADJUSTED_P, Board, RUNG, setting},
     csv_table::CsvTable,
     numbers::{NONE, decimal, evenly, grouped, short, with_interval},
     parallel::{ParallelView, parallel},
@@ -135,7 +135,7 @@ fn board_table(board: &Board) -> TableView {
     let extra = [
         ("test", column(&format!("test_{metric}"), decimal)),
         (UNUSED_TEST, unused),
-        ("p", column("p_adjusted", decimal)),
+        (ADJUSTED_P, column("p_adjusted", decimal)),
         ("seed std", column("seed_std", decimal)),
         ("fold std", column("fold_std", decimal)),
         (RUNG, column(RUNG, short)),
@@ -337,7 +337,7 @@ mod tests {
     fn the_leaderboard_shows_what_varies_with_intervals_and_marks_the_best() {
         let table = board_table(&board(CSV));
         let names: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
-        assert_eq!(names, ["rank", "lr", "kind", "macro f1", "p"]);
+        assert_eq!(names, ["rank", "lr", "kind", "macro f1", "p (Holm)"]);
         assert_eq!(table.rows[0].cells, ["1", "0.001", "linear", "0.750 [0.700, 0.800]", NONE]);
         assert_eq!(table.rows[2].cells, ["3", NONE, "linear", NONE, NONE]);
         let marked: Vec<bool> = table.rows.iter().map(|row| row.is_marked).collect();

@@ -5,16 +5,13 @@ use frostbert_cache::wording::counted;
 use serde::Serialize;
 
 use super::{
-    board::{Board, RUNG, setting},
+    board::{ADJUSTED_P, Board, RUNG, setting},
     csv_table::CsvTable,
     numbers::{NONE, decimal, grouped},
     run_files::RunFiles,
     table::TableView,
 };
-use crate::{
-    config::names::Task, metrics::comparison::holm, report::leaderboard::PAIRS_FILE,
-    run_folder::lock::LockedSplit,
-};
+use crate::{config::names::Task, report::leaderboard::PAIRS_FILE, run_folder::lock::LockedSplit};
 
 /// Heads after the winner that are compared with it.
 const COMPARED: usize = 5;
@@ -144,29 +141,35 @@ fn next(pairs: &CsvTable, board: &Board, winner: usize) -> Option<TableView> {
         a[*place] == Some(own) && b[*place].is_some_and(|rank| rivals.contains(&rank))
     };
     let compared: Vec<usize> = (0..a.len()).filter(is_of_rival).take(COMPARED).collect();
-    let known: Vec<f64> = compared.iter().filter_map(|place| p_values[*place]).collect();
-    let mut adjusted = holm(&known).into_iter();
+    // The leaderboard compares all heads with the first, which is not always the winner.
+    let adjusted = board.table.numbers("p_adjusted").filter(|_| winner == 0);
     let names = board.settings.iter().map(|column| board.table.names[*column].as_str());
     let words: Vec<&str> = std::iter::once("rank").chain(names).collect();
-    let mut table = TableView::new(&words, &["difference to the winner", "p", "p (Holm)"]);
+    let mut numbers = vec!["difference to the winner", "p"];
+    numbers.extend(adjusted.as_ref().map(|_| ADJUSTED_P));
+    let mut table = TableView::new(&words, &numbers);
     for place in compared {
         let rank = b[place]?;
-        let row = &board.table.rows[ranks.iter().position(|own| *own == Some(rank))?];
+        let row_at = ranks.iter().position(|own| *own == Some(rank))?;
+        let row = &board.table.rows[row_at];
         let interval = low[place].zip(high[place]);
         let interval = interval.map(|(low, high)| format!(" [{low:+.3}, {high:+.3}]"));
         let difference = format!("{:+.3}{}", differences[place]?, interval.unwrap_or_default());
         let p = |value: Option<f64>| value.map_or(NONE.into(), decimal);
         let mut cells = vec![row[0].clone()];
         cells.extend(board.settings.iter().map(|column| setting(&row[*column])));
-        let adjusted = p_values[place].and_then(|_| adjusted.next());
-        cells.extend([difference, p(p_values[place]), p(adjusted)]);
+        cells.extend([difference, p(p_values[place])]);
+        cells.extend(adjusted.as_ref().map(|adjusted| p(adjusted[row_at])));
         table.push_row(cells, false);
     }
+    let allows = match adjusted {
+        Some(_) => format!(" {ADJUSTED_P}, as in the leaderboard, allows for the number of heads."),
+        None => String::new(),
+    };
     table.note = Some(format!(
-        "In brackets: 95 % intervals. p ({test}) is the probability of a difference at least as large, in either direction, if \
-         the two were equally good; the last column allows for {} comparisons. Where it is above 0.05, these rows do not show \
-         which of the two is better. `frostbert sweep pairs` compares any two.",
-        table.rows.len()
+        "In brackets: 95 % intervals. p ({test}) is the probability of a difference at least as large, in either \
+         direction, if the two were equally good.{allows} Where it is above 0.05, these rows do not show which of \
+         the two is better. `frostbert sweep pairs` compares any two."
     ));
     table.if_any()
 }
@@ -176,10 +179,10 @@ mod tests {
     use super::*;
 
     const BOARD: &str = "rank,trial,lr,validation_macro_f1,test_macro_f1,not_worse_than_best,mean_best_epoch,mean_epochs,\
-        corrected_macro_f1,corrected_low,corrected_high,new_test_low,new_test_high\n\
-        1,1,0.1,0.75,0.5,true,3,5,0.7,0.65,0.72,0.55,0.8\n\
-        2,0,0.2,0.7,,true,5,5,,,,,\n\
-        3,2,0.3,0.6,,false,5,5,,,,,\n";
+        corrected_macro_f1,corrected_low,corrected_high,new_test_low,new_test_high,p_adjusted\n\
+        1,1,0.1,0.75,0.5,true,3,5,0.7,0.65,0.72,0.55,0.8,\n\
+        2,0,0.2,0.7,,true,5,5,,,,,,0.06\n\
+        3,2,0.3,0.6,,false,5,5,,,,,,0.03\n";
 
     fn board() -> Board {
         Board::of(CsvTable::parse(BOARD.as_bytes()).unwrap()).unwrap()
@@ -225,9 +228,16 @@ mod tests {
                      1,2,-0.05,-0.1,0.02,0.04,McNemar\n1,3,-0.15,,,0.01,McNemar\n2,3,-0.1,,,0.5,McNemar\n";
         let pairs = CsvTable::parse(pairs.as_bytes()).unwrap();
         let table = next(&pairs, &board(), 0).unwrap();
-        assert_eq!(table.rows[0].cells, ["2", "0.2", "-0.050 [-0.100, +0.020]", "0.040", "0.040"]);
-        assert_eq!(table.rows[1].cells, ["3", "0.3", "-0.150", "0.010", "0.020"]);
+        assert_eq!(table.rows[0].cells, ["2", "0.2", "-0.050 [-0.100, +0.020]", "0.040", "0.060"]);
+        assert_eq!(table.rows[1].cells, ["3", "0.3", "-0.150", "0.010", "0.030"]);
         assert_eq!(table.rows.len(), 2);
+        let second = next(&pairs, &board(), 1).unwrap();
+        let cells = &second.rows[0].cells;
+        assert_eq!(
+            cells,
+            &["3", "0.3", "-0.100", "0.500"],
+            "the leaderboard compares with the first"
+        );
         assert!(next(&pairs, &board(), 2).is_none(), "none is behind the last");
     }
 
