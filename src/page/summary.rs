@@ -306,7 +306,7 @@ fn wide_interval(run: &RunFiles) -> Option<Advice> {
             metric.in_words(),
             high - low
         ),
-        "Four times the rows halve it. Two heads whose intervals overlap much cannot be told apart here.",
+        "Four times the rows halve it. Compare two heads with `frostbert runs diff A B`: their intervals alone do not tell.",
     )
 }
 
