@@ -4,7 +4,7 @@ use frostbert::internals::{
     metrics::metric::Metric,
     tasks::{
         TaskMetrics,
-        measure::{Baseline, ChosenNumber, RunMetrics, measured_parts},
+        measure::{ChosenNumber, RunMetrics, measured_parts},
     },
     training::train::TrainReport,
 };
@@ -170,8 +170,7 @@ fn describe_baseline(metrics: &RunMetrics) -> String {
         .take(4)
         .collect();
     let mut text = format!("baseline    {}: {} on test\n", baseline.description, scores.join(", "));
-    let silent = baseline.metrics.get("always_no_answer");
-    if let Some(f1) = silent.and_then(|scores| scores.get("f1")?.as_f64()) {
+    if let Some(f1) = baseline.never_answering(Metric::F1) {
         text.push_str(&format!(
             "            always no answer: exact_match and f1 {f1:.3} on test\n"
         ));
@@ -191,28 +190,8 @@ fn describe_baseline(metrics: &RunMetrics) -> String {
             text.push_str("            the head is no better than that\n");
         }
     }
-    if is_no_better(metrics, baseline) {
+    if metrics.is_no_better_than_trivial() {
         text.push_str("            the head is no better than that\n");
     }
     text
-}
-
-/// Returns whether no metric of a head on the test set is better than that of a trivial baseline.
-fn is_no_better(metrics: &RunMetrics, baseline: &Baseline) -> bool {
-    use Metric::{Accuracy, EntityF1Strict, F1, MacroF1, MicroF1, Mse, TokenAccuracy};
-    let Some(test) = &metrics.test else { return false };
-    let trivial = |metric: Metric| {
-        let silent = baseline.metrics.get("always_no_answer");
-        let all = [baseline.metrics.get(metric.name()), silent.and_then(|s| s.get(metric.name()))];
-        all.into_iter().flatten().filter_map(serde_json::Value::as_f64).reduce(f64::max)
-    };
-    let both = |metric: Metric| Some((metric, test.scores().value(metric)?, trivial(metric)?));
-    let known = [F1, EntityF1Strict, MicroF1, MacroF1, Accuracy, TokenAccuracy, Mse];
-    let mut known = known.into_iter().filter_map(both).peekable();
-    known.peek().is_some()
-        && known.all(
-            |(metric, head, trivial)| {
-                if metric.higher_is_better() { head <= trivial } else { head >= trivial }
-            },
-        )
 }

@@ -11,7 +11,11 @@ use crate::{
     config::names::Task,
     data::{Part, example::part_name},
     metrics::{metric::Metric, scores::Scores},
-    tasks::{TaskMetrics, measure::Baseline, own_metric},
+    tasks::{
+        TaskMetrics,
+        measure::{Baseline, NEVER_ANSWERING},
+        own_metric,
+    },
     training::checks::{Check, NearDuplicatesOfPart},
 };
 
@@ -144,13 +148,12 @@ fn numbers_sentence(
 
 /// What a trivial answer would get; nothing where it is not known.
 fn answering(baseline: Option<&Baseline>, metric: Metric, show: fn(f64) -> String) -> String {
-    let value = |baseline: &Baseline| baseline.metrics.get(metric.name())?.as_f64();
-    let Some((baseline, value)) = baseline.and_then(|own| Some((own, value(own)?))) else {
+    let Some((description, value)) = baseline.and_then(|baseline| baseline.best(metric)) else {
         return String::new();
     };
-    let description = &baseline.description;
     let subject = match description.strip_prefix("always ") {
         Some(answer) => format!("always answering {answer}"),
+        None if description == NEVER_ANSWERING => description.to_string(),
         None if description.starts_with("every word ") => format!("tagging {description}"),
         None => format!("answering {description},"),
     };
@@ -216,21 +219,14 @@ fn own_score(run: &RunFiles, part: Part) -> Option<f64> {
 }
 
 fn no_better(run: &RunFiles) -> Option<Advice> {
-    let (_, metrics) = run.judged()?;
-    let baseline = run.metrics.baseline.as_ref()?;
-    let known = [Metric::F1, Metric::MicroF1, Metric::Accuracy, Metric::TokenAccuracy, Metric::Mse];
-    let no_better = |metric: Metric| {
-        let own = metrics.scores().value(metric)?;
-        let trivial = baseline.metrics.get(metric.name())?.as_f64()?;
-        Some(!metric.is_better(own, trivial))
-    };
-    let mut judged = known.into_iter().filter_map(no_better).peekable();
-    judged.peek()?;
-    if !judged.all(|is_no_better| is_no_better) {
+    if !run.metrics.is_no_better_than_trivial() {
         return None;
     }
+    let baseline = run.metrics.baseline.as_ref()?;
+    let best = baseline.best(own_metric(run.task(), run.labels()));
+    let trivial = best.map_or(baseline.description.as_str(), |(description, _)| description);
     some(
-        format!("The head is no better than a trivial answer ({}).", baseline.description),
+        format!("The head is no better than a trivial answer ({trivial})."),
         "Look at the labels first; then try another pooling, more layers, a higher learning rate or more epochs.",
     )
 }

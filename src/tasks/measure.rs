@@ -22,6 +22,12 @@ use crate::{
 /// The name of the file with a run's metrics.
 pub(crate) const METRICS_FILE: &str = "metrics.json";
 
+/// The key of the scores of never answering, in a baseline of questions that may have no answer.
+pub(crate) const ALWAYS_NO_ANSWER: &str = "always_no_answer";
+
+/// What such a baseline does.
+pub(crate) const NEVER_ANSWERING: &str = "never answering";
+
 /// The metrics of a run, as written to metrics.json.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
@@ -66,6 +72,21 @@ impl RunMetrics {
         baseline: Option<Baseline>,
     ) -> RunMetrics {
         RunMetrics { train, validation, test, baseline, ..RunMetrics::default() }
+    }
+
+    /// Returns whether the head is no better on test than a trivial answer, by any metric that both have.
+    pub fn is_no_better_than_trivial(&self) -> bool {
+        use Metric::{Accuracy, EntityF1Strict, F1, MacroF1, MicroF1, Mse, TokenAccuracy};
+        let (Some(test), Some(baseline)) = (&self.test, &self.baseline) else {
+            return false;
+        };
+        let is_better = |metric: Metric| {
+            let (_, trivial) = baseline.best(metric)?;
+            Some(metric.is_better(test.scores().value(metric)?, trivial))
+        };
+        let known = [F1, EntityF1Strict, MicroF1, MacroF1, Accuracy, TokenAccuracy, Mse];
+        let mut known = known.into_iter().filter_map(is_better).peekable();
+        known.peek().is_some() && !known.any(|is_better| is_better)
     }
 }
 
@@ -199,6 +220,24 @@ impl Baseline {
             _ => Map::new(),
         };
         Baseline { description, metrics }
+    }
+
+    /// What a trivial answer is, and its value of a metric. Where questions may have no answer, it is the better of a
+    /// random span and never answering.
+    pub fn best(&self, metric: Metric) -> Option<(&str, f64)> {
+        let own = self.metrics.get(metric.name()).and_then(Value::as_f64);
+        match (own, self.never_answering(metric)) {
+            (Some(own), Some(never)) if metric.is_better(never, own) => {
+                Some((NEVER_ANSWERING, never))
+            }
+            (Some(own), _) => Some((self.description.as_str(), own)),
+            (None, never) => Some((NEVER_ANSWERING, never?)),
+        }
+    }
+
+    /// The value of a metric if no question is answered, where questions may have no answer.
+    pub fn never_answering(&self, metric: Metric) -> Option<f64> {
+        self.metrics.get(ALWAYS_NO_ANSWER)?.get(metric.name())?.as_f64()
     }
 }
 
@@ -348,6 +387,35 @@ mod tests {
         let read = read_metrics(Task::Classification, metrics.as_bytes()).unwrap();
         assert_eq!(serde_json::to_value(read.chosen).unwrap(), expected);
         assert_eq!(ChosenNumber::read(&Map::new()), None);
+    }
+
+    #[test]
+    fn the_better_of_two_trivial_answers_to_questions_is_what_a_head_is_held_against() {
+        let metrics = |f1: f64, never: f64| {
+            let json = json!({
+                "test": { "exact_match": f1, "f1": f1, "n": 10 },
+                "baseline": {
+                    "description": "a random span", "exact_match": 0.0, "f1": 0.25,
+                    "always_no_answer": { "exact_match": never, "f1": never },
+                },
+                "best_epoch": 1,
+                "epochs": 1,
+            });
+            read_metrics(Task::Qa, json.to_string().as_bytes()).unwrap()
+        };
+        let best = |never: f64| {
+            let baseline = metrics(0.5, never).baseline.unwrap();
+            let (what, f1) = baseline.best(Metric::F1).unwrap();
+            (what.to_string(), f1)
+        };
+        assert_eq!(best(0.5), (NEVER_ANSWERING.to_string(), 0.5));
+        assert_eq!(best(0.125), ("a random span".to_string(), 0.25));
+        assert!(metrics(0.5, 0.5).is_no_better_than_trivial());
+        assert!(!metrics(0.5, 0.375).is_no_better_than_trivial());
+        assert!(metrics(0.25, 0.125).is_no_better_than_trivial());
+        let none = RunMetrics { baseline: None, ..metrics(0.25, 0.5) };
+        assert!(!none.is_no_better_than_trivial());
+        assert_eq!(metrics(0.5, 0.5).baseline.unwrap().best(Metric::Accuracy), None);
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::{
         MeasuredRows, PredictionTask, RowSource, SamplePurpose, TaskMetrics, TaskResult, TaskRows,
         characters::characters,
         encoded::EncodedRecords,
-        measure::{Baseline, RunMetrics},
+        measure::{ALWAYS_NO_ANSWER, Baseline, RunMetrics},
         prediction::Prediction,
         predictions::{Calibration, PredictionEvaluator, answered},
         questions::evaluator::QuestionEvaluator,
@@ -308,7 +308,7 @@ impl QuestionTask {
                 let test = dataset.part(Part::Test).into_iter();
                 let silent: Vec<AnsweredQuestion> =
                     test.map(|row| answered(&dataset.rows[row as usize], None)).collect();
-                metrics["always_no_answer"] = scores(&silent);
+                metrics[ALWAYS_NO_ANSWER] = scores(&silent);
             }
             let description = format!(
                 "a random span of at most {} tokens, the mean of {RANDOM_SPANS} draws",
