@@ -22,7 +22,7 @@ pub(super) fn describe_train(report: &TrainReport, screen: &mut Screen) {
     screen.text(&describe_head(report));
     let parts: Vec<_> = measured_parts(metrics).collect();
     screen.table("metrics", &output::metrics_table(&parts));
-    screen.text(&describe_baseline(metrics));
+    screen.text(&describe_baseline(metrics, report.is_cosine));
     if let Some(test) = &metrics.test {
         let names = report.classes.classes.iter();
         let labels: Vec<String> = names.map(|class| class.label.clone()).collect();
@@ -157,7 +157,7 @@ fn choice(chosen: &ChosenNumber) -> String {
     }
 }
 
-fn describe_baseline(metrics: &RunMetrics) -> String {
+fn describe_baseline(metrics: &RunMetrics, is_cosine: bool) -> String {
     let Some(baseline) = &metrics.baseline else {
         return String::new();
     };
@@ -190,7 +190,7 @@ fn describe_baseline(metrics: &RunMetrics) -> String {
             text.push_str("            the head is no better than that\n");
         }
     }
-    if metrics.is_no_better_than_trivial() {
+    if metrics.is_no_better_than_trivial(is_cosine) {
         text.push_str("            the head is no better than that\n");
     }
     text

@@ -8,7 +8,7 @@ use super::{
     run_files::RunFiles,
 };
 use crate::{
-    config::names::Task,
+    config::names::{HeadKind, Task},
     data::{Part, example::part_name},
     metrics::{metric::Metric, scores::Scores},
     tasks::{
@@ -219,7 +219,8 @@ fn own_score(run: &RunFiles, part: Part) -> Option<f64> {
 }
 
 fn no_better(run: &RunFiles) -> Option<Advice> {
-    if !run.metrics.is_no_better_than_trivial() {
+    let is_cosine = run.head.kind == HeadKind::Cosine.to_string();
+    if !run.metrics.is_no_better_than_trivial(is_cosine) {
         return None;
     }
     let baseline = run.metrics.baseline.as_ref()?;

@@ -74,8 +74,9 @@ impl RunMetrics {
         RunMetrics { train, validation, test, baseline, ..RunMetrics::default() }
     }
 
-    /// Returns whether the head is no better on test than a trivial answer, by any metric that both have.
-    pub fn is_no_better_than_trivial(&self) -> bool {
+    /// Returns whether the head is no better on test than a trivial answer, by any metric that both have. A head that
+    /// is the cosine itself is not on the scale of the labels, so that its errors say nothing.
+    pub fn is_no_better_than_trivial(&self, is_cosine: bool) -> bool {
         use Metric::{Accuracy, EntityF1Strict, F1, MacroF1, MicroF1, Mse, TokenAccuracy};
         let (Some(test), Some(baseline)) = (&self.test, &self.baseline) else {
             return false;
@@ -85,7 +86,8 @@ impl RunMetrics {
             Some(metric.is_better(test.scores().value(metric)?, trivial))
         };
         let known = [F1, EntityF1Strict, MicroF1, MacroF1, Accuracy, TokenAccuracy, Mse];
-        let mut known = known.into_iter().filter_map(is_better).peekable();
+        let known = known.into_iter().filter(|metric| !is_cosine || *metric != Mse);
+        let mut known = known.filter_map(is_better).peekable();
         known.peek().is_some() && !known.any(|is_better| is_better)
     }
 }
@@ -410,12 +412,21 @@ mod tests {
         };
         assert_eq!(best(0.5), (NEVER_ANSWERING.to_string(), 0.5));
         assert_eq!(best(0.125), ("a random span".to_string(), 0.25));
-        assert!(metrics(0.5, 0.5).is_no_better_than_trivial());
-        assert!(!metrics(0.5, 0.375).is_no_better_than_trivial());
-        assert!(metrics(0.25, 0.125).is_no_better_than_trivial());
+        assert!(metrics(0.5, 0.5).is_no_better_than_trivial(false));
+        assert!(!metrics(0.5, 0.375).is_no_better_than_trivial(false));
+        assert!(metrics(0.25, 0.125).is_no_better_than_trivial(false));
         let none = RunMetrics { baseline: None, ..metrics(0.25, 0.5) };
-        assert!(!none.is_no_better_than_trivial());
+        assert!(!none.is_no_better_than_trivial(false));
         assert_eq!(metrics(0.5, 0.5).baseline.unwrap().best(Metric::Accuracy), None);
+    }
+
+    #[test]
+    fn a_cosine_is_not_judged_by_errors_on_the_scale_of_the_labels() {
+        let json = r#"{"test":{"spearman":0.9,"mse":5.0,"n":12},
+            "baseline":{"description":"always 2.000, train's mean","mse":1.5},"best_epoch":0,"epochs":0}"#;
+        let metrics = read_metrics(Task::Similarity, json.as_bytes()).unwrap();
+        assert!(!metrics.is_no_better_than_trivial(true));
+        assert!(metrics.is_no_better_than_trivial(false));
     }
 
     #[test]

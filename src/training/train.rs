@@ -86,6 +86,9 @@ pub struct TrainReport {
     /// Whether the head reads two texts: pairs, or questions and their contexts.
     #[serde(skip)]
     pub reads_pairs: bool,
+    /// Whether the head is the cosine of two texts, which has nothing to learn.
+    #[serde(skip)]
+    pub is_cosine: bool,
 }
 
 /// Wall time of the parts of a training, in seconds. The rest of the stage goes to the checks of the data, the digest
@@ -194,6 +197,7 @@ pub(crate) struct TrainedRun {
     questions: Vec<QuestionSummary>,
     cache: PathBuf,
     reads_pairs: bool,
+    is_cosine: bool,
 }
 
 /// Trains the pipeline's head on cached states and measures it. Nothing is written.
@@ -290,6 +294,7 @@ pub(crate) fn train_on(
         questions: dataset.questions.clone(),
         cache: cache.folder().to_path_buf(),
         reads_pairs: pipeline.reads_pairs(),
+        is_cosine: pipeline.head.kind.is_cosine(),
         texts: TextLengths::of(pipeline, dataset, cache),
         extras: extras.clone(),
         outcome,
@@ -372,6 +377,7 @@ impl TrainedRun {
             checks: self.checks.summary(),
             cache: self.cache,
             reads_pairs: self.reads_pairs,
+            is_cosine: self.is_cosine,
         })
     }
 }
