@@ -4,10 +4,7 @@ use super::{
     csv_table::CsvTable,
     numbers::{NONE, short},
 };
-use crate::{metrics::metric::Metric, selection::curves::FRACTION};
-
-/// The column of the last rung that a setting reached.
-pub(super) const RUNG: &str = "rung";
+use crate::{metrics::metric::Metric, report::leaderboard::RUNG, selection::curves::FRACTION};
 
 /// The title of adjusted p-values.
 pub(super) const ADJUSTED_P: &str = "p (Holm)";

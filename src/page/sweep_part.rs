@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    board::{ADJUSTED_P, Board, RUNG, setting},
+    board::{ADJUSTED_P, Board, setting},
     csv_table::CsvTable,
     numbers::{NONE, decimal, evenly, grouped, short, with_interval},
     parallel::{ParallelView, parallel},
@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     metrics::metric::Metric,
-    report::{leaderboard, plots},
+    report::{
+        leaderboard::{self, RUNG},
+        plots,
+    },
     selection::{
         curves::{FRACTION, LayerScore, LearningPoint},
         leaderboard::Spread,

@@ -5,13 +5,17 @@ use frostbert_cache::wording::counted;
 use serde::Serialize;
 
 use super::{
-    board::{ADJUSTED_P, Board, RUNG, setting},
+    board::{ADJUSTED_P, Board, setting},
     csv_table::CsvTable,
     numbers::{NONE, decimal, grouped},
     run_files::RunFiles,
     table::TableView,
 };
-use crate::{config::names::Task, report::leaderboard::PAIRS_FILE, run_folder::lock::LockedSplit};
+use crate::{
+    config::names::Task,
+    report::leaderboard::{PAIRS_FILE, RUNG},
+    run_folder::lock::LockedSplit,
+};
 
 /// Heads after the winner that are compared with it.
 const COMPARED: usize = 5;

@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Result},
     metrics::comparison::holm,
     prediction::run_record::RunRecord,
-    report::leaderboard::{LEADERBOARD_CSV, PAIRS_FILE},
+    report::leaderboard::{LEADERBOARD_CSV, PAIRS_FILE, RUNG},
     selection::leaderboard::pairs::MOST_PAIRED,
 };
 
@@ -172,7 +172,7 @@ fn heads_in(path: &Path, bytes: &[u8]) -> Result<RankedHeads> {
     let place = |wanted: &dyn Fn(&str) -> bool| names.iter().position(wanted);
     let score_at = place(&|name| name.starts_with(SCORE));
     let score_at = score_at.ok_or_else(|| damaged(path, "no column of scores".into()))?;
-    let rung_at = place(&|name| name == "rung");
+    let rung_at = place(&|name| name == RUNG);
     let settings_end = rung_at.unwrap_or(score_at);
     let mut last_rung: Option<usize> = None;
     let mut heads = Vec::new();

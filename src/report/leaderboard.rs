@@ -58,6 +58,9 @@ pub(crate) const HEAT_MAP_FILE: &str = "heat_map.csv";
 /// The plot of the best score by layer and pooling.
 pub(crate) const HEAT_MAP_PLOT: &str = "heat_map.svg";
 
+/// With halving, the column of the last rung that a setting reached.
+pub(crate) const RUNG: &str = "rung";
+
 /// Writes the leaderboard and what was found in it to a run folder: the tables, and a picture of each curve. What was
 /// not varied has no file. `test` is the row of the head that was chosen, and its metric on the test rows; `corrected`
 /// the same row, and its score corrected for the choice.
@@ -125,7 +128,7 @@ pub(crate) fn leaderboard_sheet(
         sheet.push(key, setting_column(board, key));
     }
     if rows().any(|row| row.rung.is_some()) {
-        sheet.integers("rung", rows().map(|row| row.rung));
+        sheet.integers(RUNG, rows().map(|row| row.rung));
     }
     sheet.numbers(&format!("validation_{}", board.metric), rows().map(|row| row.score));
     let end = |end: usize| rows().map(move |row| row.interval.map(|interval| interval[end]));
