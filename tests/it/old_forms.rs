@@ -256,20 +256,30 @@ fn the_tokenizer_of_a_folder_is_the_one_of_its_class_and_a_missing_or_strange_on
 #[test]
 fn a_sentencepiece_model_that_is_cut_off_is_refused() {
     let workshop = Workshop::empty();
-    for (name, file) in [("deberta_v2", "spm.model"), ("xlm_roberta", "sentencepiece.bpe.model")] {
+    // The ends of the last piece, and of the part about training after it.
+    for (name, file, pieces_end, training_end) in [
+        ("deberta_v2", "spm.model", 4108, 4180),
+        ("xlm_roberta", "sentencepiece.bpe.model", 4104, 4132),
+    ] {
         let folder = workshop.path(name);
         fs::create_dir(&folder).unwrap();
         fs::copy(tokenizer(name).join("config.json"), folder.join("config.json")).unwrap();
         let whole = fs::read(tokenizer(name).join(file)).unwrap();
-        for end in [0, 1, 100, whole.len() / 2, whole.len() - 1] {
+        let opened = |end: usize| {
             fs::write(folder.join(file), &whole[..end]).unwrap();
-            let opened = in_case(&folder, None);
-            // A cut between two pieces leaves a smaller vocabulary.
-            if let Err(message) = opened {
-                assert!(message.contains(file), "{message}");
-            } else {
-                assert!(end > 1, "{name} is read of {end} bytes");
-            }
+            in_case(&folder, None)
+        };
+        assert!(opened(whole.len()).is_ok(), "{name}");
+        for (end, what) in [
+            (0, "0 bytes that are none, or not all of one"),
+            (1, "1 bytes that are none, or not all of one"),
+            (pieces_end - 1, "not all of one"),
+            (pieces_end, "do not say how it was trained"),
+            (training_end, "do not say how texts are normalised"),
+            (whole.len() - 1, "not all of one"),
+        ] {
+            let message = opened(end).unwrap_err();
+            assert!(message.contains(file) && message.contains(what), "{name}, {end}: {message}");
         }
     }
 }

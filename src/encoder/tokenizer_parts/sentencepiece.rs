@@ -42,10 +42,12 @@ const UNIGRAM: u64 = 1;
 pub(super) fn read(bytes: &[u8]) -> Result<SentencePieceModel, String> {
     let mut model = SentencePieceModel { pieces: Vec::new(), charsmap: Vec::new() };
     let mut algorithm = UNIGRAM;
+    let (mut has_training, mut has_normalizer) = (false, false);
     let whole = fields(bytes, |number, content| {
         match (number, content) {
             (1, Content::Bytes(piece)) => model.pieces.push(read_piece(piece)?),
             (2, Content::Bytes(training)) => {
+                has_training = true;
                 fields(training, |number, content| {
                     if let (3, Content::Number(kind)) = (number, content) {
                         algorithm = kind;
@@ -54,6 +56,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<SentencePieceModel, String> {
                 })?;
             }
             (3, Content::Bytes(normalizer)) => {
+                has_normalizer = true;
                 fields(normalizer, |number, content| {
                     if let (2, Content::Bytes(charsmap)) = (number, content) {
                         model.charsmap = charsmap.to_vec();
@@ -67,6 +70,14 @@ pub(super) fn read(bytes: &[u8]) -> Result<SentencePieceModel, String> {
     });
     if whole.is_none() || model.pieces.is_empty() {
         return Err(format!("{} bytes that are none, or not all of one", bytes.len()));
+    }
+    // Both follow the pieces, so a file that is cut off between two fields lacks one of them.
+    for (there, what) in
+        [(has_training, "how it was trained"), (has_normalizer, "how texts are normalised")]
+    {
+        if !there {
+            return Err(format!("{} bytes that do not say {what}: they are cut off", bytes.len()));
+        }
     }
     if algorithm != UNIGRAM {
         return Err(format!("one of algorithm {algorithm} (2 is BPE), where unigram is 1"));
@@ -117,8 +128,10 @@ mod tests {
     #[test]
     fn pieces_and_the_table_are_read_and_the_rest_is_passed_over() {
         let unknown = piece("<unk>", 0.0, 2);
+        let training = bytes(2, &[3 << 3, 1]);
         let normalizer = bytes(3, &[bytes(1, b"nmt_nfkc"), bytes(2, b"table")].concat());
-        let file = [unknown.clone(), piece("\u{2581}a", -1.5, 1), normalizer].concat();
+        let end = [training, normalizer.clone()].concat();
+        let file = [unknown.clone(), piece("\u{2581}a", -1.5, 1), end.clone()].concat();
         let model = read(&file).ok().unwrap();
         assert_eq!(model.charsmap, b"table");
         assert_eq!((&model.pieces[1].text[..], model.pieces[1].score), ("\u{2581}a", -1.5));
@@ -128,10 +141,13 @@ mod tests {
         for (file, what) in [
             (vec![], "0 bytes"),
             (file[..file.len() - 1].to_vec(), "not all of one"),
+            (file[..file.len() - end.len()].to_vec(), "do not say how it was trained"),
+            (file[..file.len() - normalizer.len()].to_vec(), "how texts are normalised"),
+            ([unknown.clone(), normalizer.clone()].concat(), "do not say how it was trained"),
             (b"version https://git-lfs".to_vec(), "none, or not all"),
-            ([unknown.clone(), bpe].concat(), "algorithm 2"),
-            ([unknown.clone(), unknown.clone()].concat(), "2 pieces for the unknown"),
-            (piece("a", 0.0, 1), "0 pieces for the unknown"),
+            ([unknown.clone(), bpe, normalizer].concat(), "algorithm 2"),
+            ([unknown.clone(), unknown.clone(), end.clone()].concat(), "2 pieces for the unknown"),
+            ([piece("a", 0.0, 1), end].concat(), "0 pieces for the unknown"),
             ([unknown, piece("a", f32::NAN, 1)].concat(), "not all of one"),
         ] {
             let problem = read(&file).err().unwrap();
