@@ -7,7 +7,7 @@
 
 mod machine;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use frostbert_cache::wording::shorten;
 use machine::PickleMachine;
@@ -27,7 +27,7 @@ enum PickleValue {
     /// The first number of an old file has 77 bits.
     Int(i128),
     Float,
-    Text(String),
+    Text(Arc<str>),
     Tuple(Vec<ValuePlace>),
     List(Vec<ValuePlace>),
     Dict(Vec<(ValuePlace, ValuePlace)>),
@@ -48,8 +48,8 @@ enum Callable {
 /// A run of numbers of one type that tensors are views of.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct TorchStorage {
-    /// The name of its bytes in the file.
-    pub(super) key: String,
+    /// The name of its bytes in the file. It is shared, because a pickle of a few bytes may name it again.
+    pub(super) key: Arc<str>,
     pub(super) dtype: StoredType,
     /// The number of its values.
     pub(super) length: usize,
@@ -101,7 +101,7 @@ impl Unpickled {
                 let kind = self.kind(*value);
                 return Err(format!("{kind} as `{}`, in place of a tensor", shorten(name, 80)));
             };
-            tensors.insert(name.clone(), tensor.clone());
+            tensors.insert(name.to_string(), tensor.clone());
         }
         Ok(tensors)
     }
@@ -128,7 +128,7 @@ impl Unpickled {
             return None;
         };
         let text = |item: &ValuePlace| match &self.values[*item] {
-            PickleValue::Text(text) => Some(text.as_str()),
+            PickleValue::Text(text) => Some(&**text),
             _ => None,
         };
         items.iter().map(text).collect()
@@ -139,7 +139,7 @@ impl Unpickled {
         let PickleValue::Dict(items) = &self.values[self.root] else {
             return None;
         };
-        let is_key = |place: ValuePlace| matches!(&self.values[place], PickleValue::Text(text) if text == key);
+        let is_key = |place: ValuePlace| matches!(&self.values[place], PickleValue::Text(text) if **text == *key);
         let (_, value) = items.iter().find(|(name, _)| is_key(*name))?;
         match &self.values[*value] {
             PickleValue::Bool(flag) => Some(*flag),

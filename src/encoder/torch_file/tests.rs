@@ -172,8 +172,25 @@ fn values_inside_themselves_and_deep_nesting_cost_nothing() {
     refused(file(&dictionary(&deep)), "a list as `w`");
     let marks = dictionary(&vec![b'('; 300_000]);
     refused(file(&marks), "takes more values than it has made");
-    let many = dictionary(&vec![b'N'; 5 << 20]);
-    refused(file(&many), "a pickle of more than");
+}
+
+#[test]
+fn a_pickle_of_too_many_bytes_or_values_is_refused() {
+    refused(file(&dictionary(&text(&"a".repeat(5 << 20)))), "a pickle of more than 4194304 bytes");
+    let many = (1 << 20) + 1;
+    let storage = storage(6);
+    let of_storage = [&storage[..storage.len() - 1], b"q\0Q"].concat();
+    for (start, repeated) in [
+        (&b""[..], &b"N"[..]),
+        (b"", b"("),
+        // The same value again, under a new number in the memo, and as one storage after the other.
+        (b"Nq\0", b"h\0"),
+        (b"N", b"\x94"),
+        (&of_storage[..], b"h\0Q"),
+    ] {
+        let pickle = dictionary(&[start, &repeated.repeat(many)].concat());
+        refused(file(&pickle), "a pickle of more than 1048576 values");
+    }
 }
 
 #[test]

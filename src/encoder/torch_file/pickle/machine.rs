@@ -1,6 +1,6 @@
 //! The stack machine that a pickle is a program for.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Callable, PickleValue, TorchStorage, TorchTensor, ValuePlace, kind_of, known, require_short,
@@ -8,6 +8,10 @@ use super::{
 
 /// The largest pickle that is read, in bytes; those of real checkpoints have a few hundred bytes per tensor.
 const MOST_BYTES: usize = 4 << 20;
+
+/// The largest number of values that are put on the stack, of marks, and of places in the memo. Each takes about 100
+/// bytes of memory. A tensor of a checkpoint takes 21 values in at least 100 bytes, so `MOST_BYTES` have fewer than this.
+const MOST_VALUES: usize = 1 << 20;
 
 /// The largest number of dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 8;
@@ -21,6 +25,8 @@ pub(super) struct PickleMachine<'p> {
     at: usize,
     values: Vec<PickleValue>,
     stack: Vec<ValuePlace>,
+    /// The number of values that were put on the stack so far, new ones and others again.
+    n_put: usize,
     /// The heights of the stack at its marks.
     marks: Vec<usize>,
     memo: HashMap<u32, ValuePlace>,
@@ -35,6 +41,7 @@ impl<'p> PickleMachine<'p> {
             at: 0,
             values: Vec::new(),
             stack: Vec::new(),
+            n_put: 0,
             marks: Vec::new(),
             memo: HashMap::new(),
         }
@@ -90,7 +97,7 @@ impl<'p> PickleMachine<'p> {
             b'}' => self.push(PickleValue::Dict(Vec::new())),
             b'(' => {
                 self.marks.push(self.stack.len());
-                Ok(())
+                require_few(self.marks.len())
             }
             b't' => {
                 let items = self.since_mark()?;
@@ -173,13 +180,13 @@ impl<'p> PickleMachine<'p> {
         Ok(i128::from(unsigned))
     }
 
-    fn text(&mut self, opcode: u8) -> Result<String, String> {
+    fn text(&mut self, opcode: u8) -> Result<Arc<str>, String> {
         let n_bytes = match opcode {
             b'X' | b'T' => self.unsigned(4)?,
             _ => self.unsigned(1)?,
         };
         let bytes = self.take(n_bytes as usize)?;
-        utf8(bytes).map(str::to_owned)
+        utf8(bytes).map(Arc::from)
     }
 
     fn line(&mut self) -> Result<&'p str, String> {
@@ -190,8 +197,16 @@ impl<'p> PickleMachine<'p> {
     }
 
     fn push(&mut self, value: PickleValue) -> Result<(), String> {
-        self.stack.push(self.values.len());
+        self.put(self.values.len())?;
         self.values.push(value);
+        Ok(())
+    }
+
+    /// Puts a value on the stack. Items of containers come from there, so this limits their number too.
+    fn put(&mut self, place: ValuePlace) -> Result<(), String> {
+        self.n_put += 1;
+        require_few(self.n_put)?;
+        self.stack.push(place);
         Ok(())
     }
 
@@ -252,14 +267,13 @@ impl<'p> PickleMachine<'p> {
         };
         let top = self.top()?;
         self.memo.insert(number, top);
-        Ok(())
+        require_few(self.memo.len())
     }
 
     fn recall(&mut self, opcode: u8) -> Result<(), String> {
         let number = self.unsigned(if opcode == b'h' { 1 } else { 4 })?;
-        let place = self.memo.get(&number).ok_or("a pickle that recalls what it has not kept")?;
-        self.stack.push(*place);
-        Ok(())
+        let place = self.memo.get(&number).copied();
+        self.put(place.ok_or("a pickle that recalls what it has not kept")?)
     }
 
     /// Looks up the name of a function or type.
@@ -270,7 +284,7 @@ impl<'p> PickleMachine<'p> {
         } else {
             let names = self.pop_several(2)?;
             let text = |place: ValuePlace| match &self.values[place] {
-                PickleValue::Text(text) => Ok(text.as_str()),
+                PickleValue::Text(text) => Ok(&**text),
                 other => Err(format!("{} as the name of a function", kind_of(other))),
             };
             known(text(names[0])?, text(names[1])?)?
@@ -304,7 +318,7 @@ impl<'p> PickleMachine<'p> {
             [_, _, _, _, _, _] => return Err("a storage that is a view of another".into()),
             _ => return Err("a storage that is not described as torch.save describes it".into()),
         };
-        if !matches!(tag, PickleValue::Text(tag) if tag == "storage") {
+        if !matches!(tag, PickleValue::Text(tag) if **tag == *"storage") {
             return Err("something outside the pickle that is not a storage".into());
         }
         require_short(key, "name of a storage")?;
@@ -333,8 +347,7 @@ impl<'p> PickleMachine<'p> {
             }
             Callable::RebuildParameter => match given.first().copied() {
                 Some(tensor) if matches!(self.values[tensor], PickleValue::Tensor(_)) => {
-                    self.stack.push(tensor);
-                    Ok(())
+                    self.put(tensor)
                 }
                 _ => Err("a parameter that is not made of a tensor".into()),
             },
@@ -386,6 +399,13 @@ impl<'p> PickleMachine<'p> {
             other => Err(format!("{} with attributes", kind_of(other))),
         }
     }
+}
+
+fn require_few(count: usize) -> Result<(), String> {
+    if count > MOST_VALUES {
+        return Err(format!("a pickle of more than {MOST_VALUES} values"));
+    }
+    Ok(())
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, String> {
