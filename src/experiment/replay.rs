@@ -6,9 +6,11 @@ use frostbert_cache::progress::Progress;
 
 use crate::{
     config::settings::Pipeline,
+    encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     experiment::{Experiment, RunReport},
-    extraction::machine::Machine,
+    extraction::{machine::Machine, sentence::SentenceState},
+    head::saved::{DESCRIPTION_FILE, read_description},
     run_folder::{
         find::find,
         lock::{LOCK_FILE, Lock, NO_FILE},
@@ -51,7 +53,10 @@ pub fn replay(
     for note in lock.relocate(folder, relocation)? {
         progress.note(&note);
     }
-    let changed = lock.changed_inputs()?;
+    let mut changed = lock.changed_inputs()?;
+    if changed.is_empty() {
+        changed.extend(changed_modules(&lock, folder)?);
+    }
     if !changed.is_empty() {
         let mut hint =
             "restore these inputs, or run the pipeline itself for a new result".to_string();
@@ -86,6 +91,31 @@ pub fn replay(
         return Err(differs(differences, hint));
     }
     Ok(Replayed { run: report, same: lock.outputs.into_keys().collect(), lock: lock_path })
+}
+
+/// Returns a line if the head in a run folder reads sentence vectors that other modules after the encoder make now. Only
+/// its description has their hash, and a lock file may have been copied without it.
+fn changed_modules(lock: &Lock, folder: &Path) -> Result<Option<String>> {
+    let bytes = lock.read_output(folder, DESCRIPTION_FILE);
+    let description =
+        bytes.and_then(|bytes| read_description(&folder.join(DESCRIPTION_FILE), &bytes));
+    // A description that cannot be read is no input of the replay, which writes its own.
+    let Some(expected) = description.ok().and_then(|description| description.sentence) else {
+        return Ok(None);
+    };
+    let of_head = &lock.head_pipeline().model.path;
+    let compared = lock.models.iter().find(|model| model.path == *of_head);
+    let model = compared.map_or(&*lock.pipeline.model.path, |model| model.folder());
+    let checkpoint = Checkpoint::open_in_case(model, lock.pipeline.model.lowercase)?;
+    let got = SentenceState::required(&checkpoint)?.digest();
+    Ok((got != expected).then(|| {
+        format!(
+            "the modules after the encoder in {}: expected {}, got {}",
+            model.display(),
+            expected.short(),
+            got.short()
+        )
+    }))
 }
 
 /// Returns the path of the lock file: `path` itself, or the lock file of the run that it names.

@@ -290,6 +290,8 @@ fn a_head_reads_sentence_vectors_and_predicts_the_same_from_the_cache_and_withou
     assert!(reused.as_u64() > Some(0), "{reused}");
     fs::rename(workshop.path("cache"), workshop.path("away")).unwrap();
     assert_eq!(predict("b.csv"), (json!(0), from_cache));
+    workshop.json(&["run", "--locked", "runs/s/001/lock.json"]);
+    assert!(workshop.path("runs/s/002").exists());
 
     // Another Dense module makes other vectors of the same states.
     let dense = model.join("2_Dense/model.safetensors");
@@ -299,6 +301,10 @@ fn a_head_reads_sentence_vectors_and_predicts_the_same_from_the_cache_and_withou
     fs::write(&dense, bytes).unwrap();
     let error = workshop.fail(&["predict", "runs/s", "--text", "the cold snow"]);
     assert!(error.contains("the modules"), "{error}");
+    let error = workshop.fail(&["run", "--locked", "runs/s/001/lock.json"]);
+    assert!(error.contains("the modules after the encoder in "), "{error}");
+    assert!(error.contains("restore these inputs"), "{error}");
+    assert!(!workshop.path("runs/s/003").exists(), "nothing runs on other modules");
 }
 
 #[test]
