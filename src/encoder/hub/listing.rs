@@ -111,6 +111,17 @@ impl Listing {
     /// Returns config.json, after checking that the repository has what every checkpoint has.
     pub(super) fn config(&self, model: &HubModel) -> Result<RemoteFile> {
         if !self.files.contains_key("config.json") {
+            if let Some(folder) = self.old_encoder_folder() {
+                return Err(model.refuse(
+                    "a repository with config.json".into(),
+                    format!(
+                        "one of sentence-transformers in its old layout, whose encoder is in `{}`",
+                        shorten(folder, 80)
+                    ),
+                    "clone the repository with git and git-lfs, or download its files by hand, and name that folder \
+                     as model.path: a folder in this layout is read as it is",
+                ));
+            }
             return Err(model.refuse(
                 "a repository with config.json".into(),
                 "one without".into(),
@@ -125,6 +136,14 @@ impl Listing {
             ));
         }
         self.file(model, "config.json")
+    }
+
+    /// Returns the folder of the encoder, such as `0_Transformer`, in a sentence-transformers repository of the layout
+    /// that has all modules in folders of their own.
+    fn old_encoder_folder(&self) -> Option<&str> {
+        let mut folders = self.files.keys().filter_map(|path| path.strip_suffix("/config.json"));
+        let first = folders.find(|folder| folder.starts_with("0_") && !folder.contains('/'));
+        first.filter(|_| self.files.contains_key(MODULES))
     }
 
     /// Returns the files of a checkpoint with this config.json, which comes last; of sharded weights, only the index.
@@ -302,6 +321,24 @@ mod tests {
         let twice = json!([{ "rfilename": "a" }, { "rfilename": "a" }]);
         let error = listing(&"a".repeat(40), twice).err().unwrap().to_string();
         assert!(error.contains("`a` twice"), "{error}");
+    }
+
+    #[test]
+    fn a_repository_of_the_old_layout_of_sentence_transformers_is_refused_as_what_it_is() {
+        let refusal = |names: &[&str]| {
+            let files: Vec<Value> = names.iter().map(|name| json!({ "rfilename": name })).collect();
+            let error =
+                listing(&"a".repeat(40), json!(files)).unwrap().config(&model()).unwrap_err();
+            format!("{error}; {}", error.hint().unwrap())
+        };
+        let modules = ["0_Transformer/config.json", "1_Pooling/config.json"];
+        let old = refusal(&[&modules[..], &["modules.json"]].concat());
+        assert!(old.contains("in its old layout, whose encoder is in `0_Transformer`"), "{old}");
+        assert!(old.contains("clone the repository with git"), "{old}");
+        for other in [&modules[..], &["modules.json", "1_Pooling/config.json"], &["README.md"]] {
+            let other = refusal(other);
+            assert!(other.contains("not a model of the transformers library"), "{other}");
+        }
     }
 
     #[test]
