@@ -99,6 +99,28 @@ fn embed_writes_what_sentence_transformers_returns() {
 }
 
 #[test]
+fn a_dense_module_in_pytorch_model_bin_gives_the_vectors_of_its_safetensors_to_the_bit() {
+    let workshop = workshop("mean_max_dense", "");
+    let embed = |model: &str| {
+        workshop.json(&["embed", "texts.txt", "--model", model, "--out", "rows.npy"]);
+        fs::read(workshop.path("rows.npy")).unwrap()
+    };
+    let model = workshop.path("model");
+    copy_folder(&folder("mean_max_dense"), &model);
+    fs::remove_file(model.join("2_Dense/model.safetensors")).unwrap();
+    let weights = model.join("2_Dense/pytorch_model.bin");
+    fs::copy(folder("mean_max_dense.bin"), &weights).unwrap();
+    let of_torch = embed("model");
+    assert_close(&npy(&of_torch), "mean_max_dense");
+    assert_eq!(of_torch, embed(&path_of("mean_max_dense")));
+
+    let whole = fs::read(&weights).unwrap();
+    fs::write(&weights, &whole[..whole.len() - 1]).unwrap();
+    let error = workshop.fail(&["embed", "texts.txt", "--model", "model", "--out", "rows.npy"]);
+    assert!(error.contains("2_Dense/pytorch_model.bin"), "{error}");
+}
+
+#[test]
 fn a_pooling_that_is_named_is_written_as_before() {
     let workshop = workshop("truncated", "");
     let report = workshop.json(&[
