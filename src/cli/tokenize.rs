@@ -21,11 +21,7 @@ pub(super) struct TokenizeArguments {
 
 pub(super) fn run(arguments: &TokenizeArguments, context: &Context) -> Result<ExitCode> {
     // The text is never truncated here, however long it is.
-    let tokenizer = TextTokenizer::open(
-        &arguments.model.join("tokenizer.json"),
-        usize::MAX,
-        Overflow::Truncate,
-    )?;
+    let tokenizer = TextTokenizer::of_model(&arguments.model, usize::MAX, Overflow::Truncate)?;
     let table = tokenizer.table(&arguments.text)?;
     if context.json {
         output::print_json(&json!({

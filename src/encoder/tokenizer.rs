@@ -15,6 +15,7 @@ use tokenizers::{InputSequence, Tokenizer};
 use self::prompted::PromptLengths;
 use super::{
     prefix::{Prefixes, beginning},
+    sentence_folder::encoder_folder,
     tokenizer_file::TokenizerFile,
     windows::{Encoding, Overflow, Piece, Sequence, Template, cut, least_length, room},
 };
@@ -58,6 +59,16 @@ impl TextTokenizer {
     /// Returns an error in the same cases as [`TokenizerFile::open`] and [`TextTokenizer::new`].
     pub fn open(path: &Path, max_length: usize, overflow: Overflow) -> Result<TextTokenizer> {
         TextTokenizer::new(&TokenizerFile::open(path)?, max_length, overflow)
+    }
+
+    /// Opens the tokenizer of a model folder; in a sentence-transformers folder, that of the first module.
+    ///
+    /// # Errors
+    /// Returns an error in the same cases as [`TextTokenizer::open`], and if the list of modules cannot be read or does
+    /// not begin with an encoder.
+    pub fn of_model(folder: &Path, max_length: usize, overflow: Overflow) -> Result<TextTokenizer> {
+        let path = encoder_folder(folder)?.join("tokenizer.json");
+        TextTokenizer::open(&path, max_length, overflow)
     }
 
     /// Builds the tokenizer of a file. Documents longer than `max_length` tokens (including special tokens) are

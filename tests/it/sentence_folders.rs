@@ -121,6 +121,17 @@ fn a_dense_module_in_pytorch_model_bin_gives_the_vectors_of_its_safetensors_to_t
 }
 
 #[test]
+fn a_text_is_tokenized_wherever_the_encoder_lies_in_the_folder() {
+    let workshop = Workshop::empty();
+    let tokens = |model: &str| {
+        workshop.json(&["tokenize", "--model", model, "--text", "The film is not very good."])
+    };
+    let of_encoder = tokens(&path_of("old_layout/0_Transformer"));
+    assert!(of_encoder["ids"].as_array().unwrap().len() > 2, "{of_encoder}");
+    assert_eq!(tokens(&path_of("old_layout")), of_encoder);
+}
+
+#[test]
 fn a_pooling_that_is_named_is_written_as_before() {
     let workshop = workshop("truncated", "");
     let report = workshop.json(&[
