@@ -74,7 +74,7 @@ impl Checkpoint {
     /// Returns an error if a file is missing or damaged, or if the folder holds neither a checkpoint of a supported
     /// family nor a model.onnx.
     pub fn open(folder: &Path) -> Result<Checkpoint> {
-        Checkpoint::open_in_case(folder, None)
+        Checkpoint::open_with_lowercase(folder, None)
     }
 
     /// Like [`Checkpoint::open`]; `lowercase` decides whether texts are converted to lower case, whatever the files of
@@ -82,7 +82,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Returns an error in the same cases, and if `lowercase` is given for a tokenizer without such a choice.
-    pub fn open_in_case(folder: &Path, lowercase: Option<bool>) -> Result<Checkpoint> {
+    pub fn open_with_lowercase(folder: &Path, lowercase: Option<bool>) -> Result<Checkpoint> {
         refuse_name_on_hub(folder)?;
         let model_folder = folder;
         let folder = &encoder_folder(folder)?;
@@ -96,7 +96,7 @@ impl Checkpoint {
         }
         let config =
             if config_path.is_file() { Some(ConfigFile::read(&config_path)?) } else { None };
-        let tokenizer = TokenizerFile::open_in_case(&tokenizer_path, lowercase)?;
+        let tokenizer = TokenizerFile::open_with_lowercase(&tokenizer_path, lowercase)?;
         let (model, weights) = match choose_weights(folder, config.as_ref()) {
             Some(WeightsFile::Fused(path)) => {
                 // Without a model.onnx, config.json is required; with one, these weights are chosen only if config.json
@@ -242,7 +242,7 @@ pub(crate) fn hash_files(
     };
     let tokenizer_path = folder.join("tokenizer.json");
     let tokenizer = if tokenizer_file::exists(&tokenizer_path) {
-        let file = TokenizerFile::open_in_case(&tokenizer_path, lowercase)?;
+        let file = TokenizerFile::open_with_lowercase(&tokenizer_path, lowercase)?;
         (file.path, Some(file.blake3))
     } else {
         (tokenizer_path, None)

@@ -96,7 +96,7 @@ impl TokenizerFile {
     /// Returns an error if a file cannot be read or is not JSON, there is no vocabulary, or the config of a tokenizer
     /// of another kind asks for a different case than tokenizer.json has.
     pub fn open(path: &Path) -> Result<TokenizerFile> {
-        TokenizerFile::open_in_case(path, None)
+        TokenizerFile::open_with_lowercase(path, None)
     }
 
     /// Like [`TokenizerFile::open`]; `lowercase` decides whether texts are converted to lower case, whatever the files
@@ -104,7 +104,7 @@ impl TokenizerFile {
     ///
     /// # Errors
     /// Returns an error in the same cases, and if `lowercase` is given for a tokenizer without such a choice.
-    pub fn open_in_case(path: &Path, lowercase: Option<bool>) -> Result<TokenizerFile> {
+    pub fn open_with_lowercase(path: &Path, lowercase: Option<bool>) -> Result<TokenizerFile> {
         if exists(path) && !path.is_file() {
             let folder = path.parent().unwrap_or(Path::new(""));
             let BuiltTokenizer { path, json, warning } = tokenizer_parts::build(folder, lowercase)?;

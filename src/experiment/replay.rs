@@ -106,7 +106,7 @@ fn changed_modules(lock: &Lock, folder: &Path) -> Result<Option<String>> {
     let of_head = &lock.head_pipeline().model.path;
     let compared = lock.models.iter().find(|model| model.path == *of_head);
     let model = compared.map_or(&*lock.pipeline.model.path, |model| model.folder());
-    let checkpoint = Checkpoint::open_in_case(model, lock.pipeline.model.lowercase)?;
+    let checkpoint = Checkpoint::open_with_lowercase(model, lock.pipeline.model.lowercase)?;
     let got = SentenceState::required(&checkpoint)?.digest();
     Ok((got != expected).then(|| {
         format!(

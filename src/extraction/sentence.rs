@@ -167,7 +167,7 @@ pub fn sentence_of_cache(
     let lowercase = pipeline.and_then(|pipeline| pipeline.extraction.lowercase);
     let mut problem = None;
     for folder in &folders {
-        match Checkpoint::open_in_case(folder, lowercase) {
+        match Checkpoint::open_with_lowercase(folder, lowercase) {
             Ok(checkpoint) if made(&checkpoint, &cache.manifest().inputs) => {
                 return Ok(Arc::new(SentenceState::required(&checkpoint)?));
             }

@@ -241,7 +241,7 @@ fn encoder_parameters(run: &RunFiles) -> Option<u64> {
     let places = run.places().of_model(&run.file().model.path);
     let folder = places.into_iter().find(|place| place.is_dir())?;
     let lowercase = run.lock.pipeline.model.lowercase;
-    let checkpoint = Checkpoint::open_in_case(&folder, lowercase).ok()?;
+    let checkpoint = Checkpoint::open_with_lowercase(&folder, lowercase).ok()?;
     if checkpoint.hashes != run.lock.model {
         return None;
     }

@@ -184,7 +184,7 @@ fn every_tokenizer_that_is_built_gives_the_tokens_of_transformers() {
 
 /// Opens the tokenizer of a folder with `model.lowercase`.
 fn in_case(folder: &Path, lowercase: Option<bool>) -> Result<TokenizerFile, String> {
-    let file = TokenizerFile::open_in_case(&folder.join("tokenizer.json"), lowercase);
+    let file = TokenizerFile::open_with_lowercase(&folder.join("tokenizer.json"), lowercase);
     file.map_err(|error| error.to_string())
 }
 

@@ -62,9 +62,9 @@ impl ExtractionSettings {
     /// Opens the checkpoint.
     ///
     /// # Errors
-    /// Returns the errors of [`Checkpoint::open_in_case`].
+    /// Returns the errors of [`Checkpoint::open_with_lowercase`].
     pub(crate) fn checkpoint(&self) -> Result<Checkpoint> {
-        Checkpoint::open_in_case(&self.model, self.lowercase)
+        Checkpoint::open_with_lowercase(&self.model, self.lowercase)
     }
 
     /// Returns the checkpoint's tokenizer, which limits inputs to the length of these settings.
