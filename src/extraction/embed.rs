@@ -28,16 +28,16 @@ use crate::{
     config::{
         file::PipelineFile,
         parse::apply_override,
-        settings::{Pipeline, prompts},
+        settings::{Pipeline, layer_from_bottom, prompts},
     },
     data::{Format, Record, Source, WantedFields, dataset::numbered, read},
-    encoder::sentence_folder::SentenceFolder,
+    encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     extraction::{
         export::export_records,
         extract::extract_with,
         machine::Machine,
-        sentence::{SENTENCE, SentenceState, poolings},
+        sentence::{SENTENCE, SentenceState},
     },
     report::row_writer::{RowFormat, RowWriter, folder_of, require_other_file, write_output},
 };
@@ -156,7 +156,11 @@ pub fn embed(
         return Err(Error::io("write into", folder)(missing));
     }
     require_other_file(&request.out, request.sources.iter().map(|source| source.path.as_path()))?;
-    let pipeline = pipeline_of(request)?;
+    let stored = match request.pooling.as_str() {
+        "auto" | SENTENCE => "mean",
+        named => named,
+    };
+    let mut pipeline = pipeline_of(request, &[stored])?;
     pipeline.notes.iter().for_each(|note| progress.note(note));
     pipeline.warnings.iter().for_each(|warning| progress.warn(warning));
     // Report a missing column now rather than after everything was encoded.
@@ -172,8 +176,12 @@ pub fn embed(
         read(source, wanted(source))?.next().transpose()?;
     }
     let checkpoint = pipeline.extraction.checkpoint()?;
-    let sentence =
-        if wants_sentence(request)? { Some(SentenceState::required(&checkpoint)?) } else { None };
+    let sentence = sentence_of(request, &checkpoint)?;
+    if let Some(sentence) = &sentence {
+        // Which states it is made of, and whether the layer is the last, is known only now.
+        let stored = sentence.states().iter().map(|state| state.kind.name());
+        pipeline = pipeline_of(request, &stored.collect::<Vec<&str>>())?;
+    }
     let states = pipeline.stored_states(checkpoint.config.layers)?;
     let state = match (&sentence, &states[..]) {
         (Some(_), _) => SENTENCE.to_string(),
@@ -273,33 +281,25 @@ const SET_BY_OPTIONS: [&str; 9] = [
     "cache.dir",
 ];
 
-/// Whether the vector of a sentence-transformers folder is to be written.
-fn wants_sentence(request: &EmbedRequest) -> Result<bool> {
+/// The vector of a sentence-transformers folder, if that is to be written.
+fn sentence_of(request: &EmbedRequest, checkpoint: &Checkpoint) -> Result<Option<SentenceState>> {
+    let n_layers = checkpoint.config.layers;
+    let is_last = layer_from_bottom(request.layer, n_layers) == Some(n_layers);
     match request.pooling.as_str() {
-        "auto" => Ok(request.layer == -1 && SentenceFolder::read(&request.model)?.is_some()),
-        SENTENCE if request.layer == -1 => Ok(true),
+        "auto" if is_last => SentenceState::of(checkpoint),
+        SENTENCE if is_last => SentenceState::required(checkpoint).map(Some),
         SENTENCE => Err(Error::Argument {
             action: "embed the files",
             expected: "the last layer, of which sentence vectors are made".into(),
             got: format!("layer {}", request.layer),
             hint: "leave --layer out, or name a pooling: cls, mean or max".into(),
         }),
-        _ => Ok(false),
+        _ => Ok(None),
     }
 }
 
-/// The states to store.
-fn store(request: &EmbedRequest) -> Result<Vec<String>> {
-    if wants_sentence(request)? {
-        let poolings = poolings(&request.model)?;
-        return Ok(poolings.iter().map(|pooling| pooling.name().to_string()).collect());
-    }
-    let pooling = if request.pooling == "auto" { "mean" } else { &request.pooling };
-    Ok(vec![pooling.to_string()])
-}
-
-/// Returns a pipeline of stage 1 alone, in which every record has a row.
-fn pipeline_of(request: &EmbedRequest) -> Result<Pipeline> {
+/// Returns a pipeline of stage 1 alone, in which every record has a row, that stores these kinds of states.
+fn pipeline_of(request: &EmbedRequest, stored: &[&str]) -> Result<Pipeline> {
     let place = Path::new("embed");
     let refuse_with = |problem: String, hint: String| Error::Pipeline {
         file: place.to_path_buf(),
@@ -321,7 +321,7 @@ fn pipeline_of(request: &EmbedRequest) -> Result<Pipeline> {
         },
         "cache": {
             "dir": to_json(&|| serde_json::to_value(&request.cache_dir))?,
-            "store": store(request)?,
+            "store": stored,
             "layers": [request.layer],
             "dtype": request.dtype,
         },

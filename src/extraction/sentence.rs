@@ -11,7 +11,7 @@ use frostbert_cache::{
     export::DerivedState,
     fingerprint::{Digest, FingerprintInputs},
     reader::CacheReader,
-    states::{Pooling, StateId},
+    states::StateId,
 };
 use ndarray::{ArrayView2, ArrayViewMut2};
 
@@ -94,14 +94,6 @@ impl SentenceState {
     pub(crate) fn describe(&self) -> String {
         self.vector.describe()
     }
-}
-
-/// The poolings that the sentence vector of a model folder is made of, in their order.
-///
-/// # Errors
-/// Returns an error if the folder is not one of sentence-transformers, or names a pooling that is not computed.
-pub(crate) fn poolings(folder: &Path) -> Result<Vec<Pooling>> {
-    SentenceFolder::read(folder)?.ok_or_else(|| no_modules(folder))?.poolings()
 }
 
 fn no_modules(folder: &Path) -> Error {

@@ -132,6 +132,18 @@ fn a_text_is_tokenized_wherever_the_encoder_lies_in_the_folder() {
 }
 
 #[test]
+fn the_last_layer_may_be_named_by_its_number() {
+    let name = "mean_max_dense";
+    let workshop = workshop(name, "");
+    let model = path_of(name);
+    let arguments = ["embed", "texts.txt", "--model", &model, "--out", "rows.npy", "--layer", "2"];
+    assert_eq!(workshop.json(&arguments)["state"], json!("sentence"));
+    assert_close(&npy(&fs::read(workshop.path("rows.npy")).unwrap()), name);
+    let earlier = ["embed", "texts.txt", "--model", &model, "--out", "rows.npy", "--layer", "1"];
+    assert_eq!(workshop.json(&earlier)["state"], json!("mean-L01"));
+}
+
+#[test]
 fn a_pooling_that_is_named_is_written_as_before() {
     let workshop = workshop("truncated", "");
     let report = workshop.json(&[
