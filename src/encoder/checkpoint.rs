@@ -33,6 +33,8 @@ pub struct Checkpoint {
     pub hashes: CheckpointHashes,
     /// The tokenizer as it was read, or built, and hashed.
     pub tokenizer: TokenizerFile,
+    /// Whether texts are converted to lower case, if that was given when it was opened.
+    pub lowercase: Option<bool>,
     /// Whether pooled states count the tokens of prompts: `include_prompt` of a sentence-transformers folder.
     pub include_prompt: bool,
     pub(super) model: Model,
@@ -135,6 +137,7 @@ impl Checkpoint {
                 tokenizer: tokenizer.blake3,
             },
             tokenizer,
+            lowercase,
             include_prompt: include_prompt(model_folder)?,
             model,
         })

@@ -171,11 +171,12 @@ impl SentenceFolder {
     }
 
     /// The poolings of the encoder's last layer that make the vector of a text, in the order in which they are
-    /// concatenated.
+    /// concatenated. `lowercase` is the `model.lowercase` of the pipeline.
     ///
     /// # Errors
-    /// Returns an error that names the class or the pooling that this program does not compute.
-    pub fn poolings(&self) -> Result<Vec<Pooling>> {
+    /// Returns an error that names the class or the pooling that this program does not compute, or the tokenizer if it
+    /// does not lower-case although the folder asks for it.
+    pub fn poolings(&self, lowercase: Option<bool>) -> Result<Vec<Pooling>> {
         self.check_modules()?;
         let path = self.modules[1].folder.join("config.json");
         let settings: Map<String, Value> = json(&path, "the settings of a pooling")?;
@@ -194,7 +195,10 @@ impl SentenceFolder {
         let twice =
             (1..poolings.len()).find(|place| poolings[..*place].contains(&poolings[*place]));
         match twice {
-            None => Ok(poolings),
+            None => {
+                self.check_case(lowercase)?;
+                Ok(poolings)
+            }
             Some(place) => {
                 let got = format!("`{}` twice", poolings[place].name());
                 Err(refuse(&path, "every pooling once".into(), got, NAME_A_POOLING))
@@ -203,12 +207,12 @@ impl SentenceFolder {
     }
 
     /// The way from the pooled states of the encoder's last layer, each of `hidden` values, to the vector of a text.
+    /// `lowercase` is the `model.lowercase` of the pipeline.
     ///
     /// # Errors
     /// Returns an error that names what this program does not compute, or the file that does not fit.
-    pub(crate) fn vector(&self, hidden: usize) -> Result<SentenceVector> {
-        let poolings = self.poolings()?;
-        self.check_case()?;
+    pub(crate) fn vector(&self, hidden: usize, lowercase: Option<bool>) -> Result<SentenceVector> {
+        let poolings = self.poolings(lowercase)?;
         self.check_width(hidden)?;
         let n_inputs = poolings.len() * hidden;
         let mut width = n_inputs;
@@ -310,13 +314,13 @@ impl SentenceFolder {
     }
 
     /// Checks that a text is lower-cased where the folder asks for it: here only the tokenizer does so.
-    fn check_case(&self) -> Result<()> {
+    fn check_case(&self, lowercase: Option<bool>) -> Result<()> {
         if !self.encoder_settings()?.do_lower_case {
             return Ok(());
         }
         let path = self.modules[0].folder.join("tokenizer.json");
-        let tokenizer: Value =
-            serde_json::from_slice(&TokenizerFile::open(&path)?.json).unwrap_or_default();
+        let file = TokenizerFile::open_with_lowercase(&path, lowercase)?;
+        let tokenizer: Value = serde_json::from_slice(&file.json).unwrap_or_default();
         if lowers_case(&tokenizer["normalizer"]) {
             return Ok(());
         }

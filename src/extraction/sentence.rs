@@ -44,22 +44,23 @@ impl SentenceState {
         let Some(folder) = SentenceFolder::read(&checkpoint.folder)? else {
             return Ok(None);
         };
-        let vector = folder.vector(checkpoint.config.hidden)?;
+        let vector = folder.vector(checkpoint.config.hidden, checkpoint.lowercase)?;
         Ok(Some(SentenceState { states: vector.states(checkpoint.config.layers), vector }))
     }
 
     /// Reads how the vectors are made of these states, each of `hidden` values, in the folder of the model that made
-    /// them.
+    /// them. `lowercase` is the `model.lowercase` of the pipeline.
     ///
     /// # Errors
     /// Returns the errors of [`SentenceState::required`], and one if the states are not those that the folder asks for.
     pub(crate) fn of_folder(
         folder: &Path,
         hidden: usize,
+        lowercase: Option<bool>,
         states: &[StateId],
     ) -> Result<SentenceState> {
         let modules = SentenceFolder::read(folder)?.ok_or_else(|| no_modules(folder))?;
-        let vector = modules.vector(hidden)?;
+        let vector = modules.vector(hidden, lowercase)?;
         let last = states.first().map_or(0, |state| state.layer);
         if vector.states(last) != states {
             return Err(Error::Checkpoint {

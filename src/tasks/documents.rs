@@ -78,7 +78,8 @@ fn as_read<'c>(
     if !pipeline.reads_sentence() {
         return Ok(view);
     }
-    let sentence = SentenceState::of_folder(&pipeline.extraction.model, hidden, states)?;
+    let (model, lowercase) = (&pipeline.extraction.model, pipeline.extraction.lowercase);
+    let sentence = SentenceState::of_folder(model, hidden, lowercase, states)?;
     Ok(view.mapped_to_one(Box::new(sentence)))
 }
 

@@ -70,7 +70,7 @@ pub(super) fn fill_in(
     if read.contains(&HeadPooling::Auto)
         && let Some(folder) = &folder
     {
-        says.pooling = match folder.poolings()?[..] {
+        says.pooling = match folder.poolings(file.model.lowercase)?[..] {
             [Pooling::Cls] => HeadPooling::Cls,
             [Pooling::Mean] => HeadPooling::Mean,
             [Pooling::Max] => HeadPooling::Max,
@@ -87,7 +87,10 @@ pub(super) fn fill_in(
     }
     if read.contains(&HeadPooling::Sentence) {
         says.sentence = match &folder {
-            Some(folder) => folder.poolings()?.into_iter().map(Store::of_pooling).collect(),
+            Some(folder) => {
+                let poolings = folder.poolings(file.model.lowercase)?;
+                poolings.into_iter().map(Store::of_pooling).collect()
+            }
             None if compares => {
                 return Err(refuse(
                     "the pooling \"sentence\" is another for each model, and sweep.model.path compares several"
@@ -234,6 +237,40 @@ mod tests {
         assert!(error.contains("`lasttoken`"), "{error}");
         assert!(check("\"lasttoken\"", "classification", "[head]\npooling = \"cls\"").is_ok());
         assert!(check("\"lasttoken\"", "tokens", "").is_ok());
+    }
+
+    #[test]
+    fn a_case_that_the_tokenizer_does_not_give_stops_those_who_leave_the_pooling_to_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let write =
+            |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let modules = r#"[{"path": "", "type": "sentence_transformers.models.Transformer"},
+                          {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]"#;
+        write("modules.json", modules);
+        write("sentence_bert_config.json", r#"{"max_seq_length": 24, "do_lower_case": true}"#);
+        std::fs::create_dir(folder.path().join("1_Pooling")).unwrap();
+        write("1_Pooling/config.json", r#"{"pooling_mode": "cls"}"#);
+        let check = |is_lower: bool, more: &str| {
+            let tokenizer = serde_json::json!({
+                "model": { "type": "WordPiece", "vocab": { "[UNK]": 0, "a": 1 }, "unk_token": "[UNK]" },
+                "normalizer": { "type": "BertNormalizer", "lowercase": is_lower },
+            });
+            write("tokenizer.json", &tokenizer.to_string());
+            let text = format!(
+                "[data]\ntrain = {{ path = \"a.csv\" }}\n[model]\npath = {:?}\n{more}",
+                folder.path()
+            );
+            Pipeline::check(Path::new("p.toml"), toml::from_str(&text).unwrap())
+        };
+        assert!(check(true, "").is_ok());
+        assert!(check(false, "lowercase = true").is_ok());
+        assert!(check(false, "[head]\npooling = \"cls\"").is_ok());
+        for (is_lower, more) in
+            [(false, ""), (true, "lowercase = false"), (false, "[head]\npooling = \"sentence\"")]
+        {
+            let error = check(is_lower, more).unwrap_err().to_string();
+            assert!(error.contains("a tokenizer that lower-cases"), "{more}: {error}");
+        }
     }
 
     #[test]

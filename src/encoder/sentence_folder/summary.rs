@@ -36,13 +36,13 @@ pub struct SentenceSummary {
 }
 
 impl SentenceFolder {
-    /// Summarises the folder, for states of `hidden` values.
+    /// Summarises the folder, for states of `hidden` values and a tokenizer as its files say.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read. What is not computed is part of the summary.
     pub fn summary(&self, hidden: usize) -> Result<SentenceSummary> {
-        let vector = self.vector(hidden);
-        let poolings = self.poolings().unwrap_or_default();
+        let vector = self.vector(hidden, None);
+        let poolings = self.poolings(None).unwrap_or_default();
         let prompts = FolderPrompts::read(&self.folder)?;
         Ok(SentenceSummary {
             parts: self.parts().into_iter().map(String::from).collect(),

@@ -25,7 +25,7 @@ fn read(folder: &tempfile::TempDir) -> SentenceFolder {
 }
 
 fn poolings(pooling: &str) -> Result<Vec<Pooling>> {
-    read(&folder(&["sentence_transformers.models.Transformer", NEW], pooling)).poolings()
+    read(&folder(&["sentence_transformers.models.Transformer", NEW], pooling)).poolings(None)
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn classes_that_are_not_run_are_refused_by_their_names() {
         (&["custom_st.Transformer", NEW], "custom_st.Transformer`"),
         (&[transformer], "the encoder alone"),
     ] {
-        let error = read(&folder(modules, "{}")).poolings().unwrap_err().to_string();
+        let error = read(&folder(modules, "{}")).poolings(None).unwrap_err().to_string();
         assert!(error.contains(named), "{modules:?}: {error}");
     }
     // Where the folder holds no checkpoint either, there is nothing to run.
