@@ -31,6 +31,7 @@ pub(crate) mod provider;
 pub(crate) mod quantize;
 mod relative_bias;
 pub(crate) mod runtime;
+mod sentence_files;
 pub(crate) mod sentence_folder;
 pub(crate) mod session;
 pub(crate) mod source;

@@ -11,7 +11,7 @@ use super::{
     onnx_hash,
     onnx_model::{self, OnnxModel},
     prompts::include_prompt,
-    sentence_folder::encoder_folder,
+    sentence_folder::{encoder_folder, pooling_folder},
     tokenizer_file::{self, TokenizerFile},
     weights::{self, Weights},
 };
@@ -138,7 +138,7 @@ impl Checkpoint {
             },
             tokenizer,
             lowercase,
-            include_prompt: include_prompt(model_folder)?,
+            include_prompt: include_prompt(&pooling_folder(model_folder)?)?,
             model,
         })
     }

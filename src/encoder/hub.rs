@@ -28,6 +28,7 @@ use sum::Sum;
 use super::{
     config::ConfigFile,
     hub_model::HubModel,
+    sentence_files::MODULES,
     source::{ModelSource, SOURCE, SourceFile, sha256_of_file},
     weights,
 };
@@ -148,7 +149,7 @@ fn reader_of_list(file: &RemoteFile) -> Option<ReadList> {
             let names = names.map_err(|error| model.refuse_content(error, BROKEN))?;
             listing.shards(model, weights::PYTORCH_INDEX, &names)
         }),
-        modules::MODULES => Some(|listing, model, path| {
+        MODULES => Some(|listing, model, path| {
             let folders = modules::folders(path);
             let folders = folders.map_err(|error| model.refuse_content(error, BROKEN))?;
             listing.of_modules(model, &folders)

@@ -5,13 +5,8 @@ use std::{collections::BTreeMap, path::Path};
 use frostbert_cache::wording::{name_list, nearest, shorten};
 use serde::{Deserialize, de::DeserializeOwned};
 
+use super::sentence_files::MODEL_SETTINGS;
 use crate::error::{Error, Result};
-
-/// The file that holds the prompts.
-const PROMPTS_FILE: &str = "config_sentence_transformers.json";
-
-/// The file that says whether pooling counts them.
-const POOLING_FILE: &str = "1_Pooling/config.json";
 
 /// The prompts of a model folder; none if the folder names none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,7 +48,7 @@ impl FolderPrompts {
     /// # Errors
     /// Returns an error if their file is damaged, or names a default prompt that it does not have.
     pub(crate) fn read(folder: &Path) -> Result<FolderPrompts> {
-        let path = folder.join(PROMPTS_FILE);
+        let path = folder.join(MODEL_SETTINGS);
         let Some(file) = read_if_there::<PromptsFile>(&path)? else {
             return Ok(FolderPrompts::default());
         };
@@ -120,12 +115,12 @@ impl FolderPrompts {
     }
 }
 
-/// Returns whether the pooled states of a folder's model count the tokens of a prompt, as they do if it does not say.
+/// Returns whether a pooling counts the tokens of a prompt, as it does if its folder does not say.
 ///
 /// # Errors
 /// Returns an error if the file that says so is damaged.
-pub(super) fn include_prompt(folder: &Path) -> Result<bool> {
-    let file = read_if_there::<PromptPooling>(&folder.join(POOLING_FILE))?;
+pub(super) fn include_prompt(pooling: &Path) -> Result<bool> {
+    let file = read_if_there::<PromptPooling>(&pooling.join("config.json"))?;
     Ok(file.and_then(|file| file.include_prompt).unwrap_or(true))
 }
 
@@ -148,16 +143,14 @@ fn read_if_there<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 mod tests {
     use super::*;
 
-    fn folder(prompts: &str, pooling: &str) -> tempfile::TempDir {
+    fn folder(file: &str, text: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("1_Pooling")).unwrap();
-        std::fs::write(folder.path().join(PROMPTS_FILE), prompts).unwrap();
-        std::fs::write(folder.path().join(POOLING_FILE), pooling).unwrap();
+        std::fs::write(folder.path().join(file), text).unwrap();
         folder
     }
 
     fn read(prompts: &str) -> Result<FolderPrompts> {
-        FolderPrompts::read(folder(prompts, "{}").path())
+        FolderPrompts::read(folder(MODEL_SETTINGS, prompts).path())
     }
 
     #[test]
@@ -202,7 +195,7 @@ mod tests {
 
     #[test]
     fn pooling_counts_prompts_unless_the_folder_says_that_it_does_not() {
-        let of = |pooling: &str| include_prompt(folder("{}", pooling).path());
+        let of = |pooling: &str| include_prompt(folder("config.json", pooling).path());
         assert!(of("{}").unwrap() && of(r#"{"include_prompt": true}"#).unwrap());
         assert!(!of(r#"{"pooling_mode": "mean", "include_prompt": false}"#).unwrap());
         assert!(of("{").is_err());

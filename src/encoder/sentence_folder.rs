@@ -18,14 +18,12 @@ pub use summary::SentenceSummary;
 pub(crate) use vector::SentenceVector;
 use vector::VectorStep;
 
-use super::{config::ConfigFile, tokenizer_file::TokenizerFile};
+use super::{
+    config::ConfigFile,
+    sentence_files::{MODEL_SETTINGS, MODULES, POOLING_FOLDER},
+    tokenizer_file::TokenizerFile,
+};
 use crate::error::{Error, Result};
-
-/// The list of modules, which makes a folder one of sentence-transformers.
-const MODULES: &str = "modules.json";
-
-/// Settings of the whole model.
-const MODEL_SETTINGS: &str = "config_sentence_transformers.json";
 
 /// Settings of the encoder: the first name is today's, the others are of versions before 2.
 const ENCODER_SETTINGS: [&str; 7] = [
@@ -382,6 +380,16 @@ pub(crate) fn encoder_folder(folder: &Path) -> Result<PathBuf> {
         return Ok(folder.to_path_buf());
     }
     Err(refuse_class(&folder.join(MODULES), "the class Transformer as the first module", first))
+}
+
+/// The folder of the pooling: that of the first such module, or in a folder without a list of modules the usual one.
+///
+/// # Errors
+/// Returns an error if the list of modules cannot be read.
+pub(super) fn pooling_folder(folder: &Path) -> Result<PathBuf> {
+    let modules = SentenceFolder::read(folder)?.map_or_else(Vec::new, |sentence| sentence.modules);
+    let pooling = modules.into_iter().find(|module| module.name() == "Pooling");
+    Ok(pooling.map_or_else(|| folder.join(POOLING_FOLDER), |module| module.folder))
 }
 
 /// The names of the poolings that the settings ask for; `None` if they are neither a name nor a list of names.

@@ -8,9 +8,10 @@ use serde::Deserialize;
 use crate::{
     encoder::{
         config::ConfigFile,
-        hub::{BROKEN, modules::MODULES, sum::Sum},
+        hub::{BROKEN, sum::Sum},
         hub_model::HubModel,
         onnx_model,
+        sentence_files::{MODEL_SETTINGS, MODULES},
         source::COMPANIONS,
         tokenizer_parts::{BESIDE, VOCABULARIES},
         weights::{INDEX_FILE, PYTORCH_FILE, PYTORCH_INDEX, SINGLE_FILE},
@@ -27,7 +28,7 @@ const MOST_READ: u64 = 256 << 20;
 const TOKENIZER: &str = "tokenizer.json";
 
 /// What a sentence-transformers repository says of itself, besides the files of its modules.
-const OF_SENTENCES: [&str; 2] = [MODULES, "config_sentence_transformers.json"];
+const OF_SENTENCES: [&str; 2] = [MODULES, MODEL_SETTINGS];
 
 /// The files of a repository at one commit.
 pub(super) struct Listing {

@@ -4,10 +4,10 @@ use std::{fs, path::Path};
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
-
-/// The list of the modules that a text passes through, from its tokens to its sentence vector.
-pub(super) const MODULES: &str = "modules.json";
+use crate::{
+    encoder::sentence_files::MODULES,
+    error::{Error, Result},
+};
 
 #[derive(Deserialize)]
 struct RemoteModule {

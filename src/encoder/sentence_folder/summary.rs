@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::SentenceFolder;
+use super::{SentenceFolder, pooling_folder};
 use crate::{
     encoder::prompts::{FolderPrompts, include_prompt},
     error::Result,
@@ -53,7 +53,7 @@ impl SentenceFolder {
             refused: vector.as_ref().err().map(ToString::to_string),
             default_prompt: prompts.default_prompt().map(|(name, _)| name.to_string()),
             prompts: prompts.texts,
-            include_prompt: include_prompt(&self.folder)?,
+            include_prompt: include_prompt(&pooling_folder(&self.folder)?)?,
             ignored: self.ignored()?,
         })
     }

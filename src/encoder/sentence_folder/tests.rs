@@ -1,6 +1,7 @@
 use std::fs;
 
 use super::*;
+use crate::encoder::prompts::include_prompt;
 
 const NEW: &str = "sentence_transformers.sentence_transformer.modules.pooling.Pooling";
 
@@ -81,6 +82,18 @@ fn classes_that_are_not_run_are_refused_by_their_names() {
     assert!(error.contains("`sentence_transformers.models.Router`"), "{error}");
     fs::write(router.path().join("config.json"), "{}").unwrap();
     assert_eq!(encoder_folder(router.path()).unwrap(), router.path());
+}
+
+#[test]
+fn whether_prompts_are_pooled_is_read_where_the_pooling_lies() {
+    let left_out = r#"{"include_prompt": false}"#;
+    let folder = folder(&["sentence_transformers.models.Transformer", NEW], left_out);
+    let counts = || include_prompt(&pooling_folder(folder.path()).unwrap()).unwrap();
+    assert!(!counts());
+    fs::remove_file(folder.path().join(MODULES)).unwrap();
+    assert!(counts());
+    fs::rename(folder.path().join("1_module"), folder.path().join("1_Pooling")).unwrap();
+    assert!(!counts());
 }
 
 #[test]
