@@ -157,14 +157,13 @@ pub fn sentence_of_cache(
         folders.extend(models.map(|own| own.extraction.model));
         folders.extend(About::read(cache.folder()).folder.map(PathBuf::from));
     }
-    let lowercase = pipeline.and_then(|pipeline| pipeline.extraction.lowercase);
     let mut problem = None;
     for folder in &folders {
-        match Checkpoint::open_with_lowercase(folder, lowercase) {
-            Ok(checkpoint) if made(&checkpoint, &cache.manifest().inputs) => {
+        match model_that_made(cache, folder, pipeline) {
+            Ok(Some(checkpoint)) => {
                 return Ok(Arc::new(SentenceState::required(&checkpoint)?));
             }
-            Ok(_) => {
+            Ok(None) => {
                 let other = refuse(
                     format!("the model that made the cache `{}`", cache.folder().display()),
                     format!("`{}`, which holds another", folder.display()),
@@ -189,6 +188,30 @@ pub fn sentence_of_cache(
 pub(crate) fn folder_to_note(checkpoint: &Checkpoint) -> Option<String> {
     SentenceFolder::read(&checkpoint.folder).ok()??;
     checkpoint.folder.canonicalize().ok()?.to_str().map(String::from)
+}
+
+/// Opens the model in a folder if it made the cache. Without a pipeline, `model.lowercase` of the one that the cache was
+/// made with is not known, and is found by the hash of the tokenizer.
+fn model_that_made(
+    cache: &CacheReader,
+    folder: &Path,
+    pipeline: Option<&Pipeline>,
+) -> Result<Option<Checkpoint>> {
+    let inputs = &cache.manifest().inputs;
+    let given = pipeline.and_then(|pipeline| pipeline.extraction.lowercase);
+    let checkpoint = Checkpoint::open_with_lowercase(folder, given)?;
+    if made(&checkpoint, inputs) {
+        return Ok(Some(checkpoint));
+    }
+    let own = &checkpoint.hashes;
+    if pipeline.is_some() || (own.weights, own.config) != (inputs.weights, inputs.config) {
+        return Ok(None);
+    }
+    // A tokenizer without such a choice refuses both.
+    let others = [true, false].into_iter();
+    let mut others =
+        others.filter_map(|case| Checkpoint::open_with_lowercase(folder, Some(case)).ok());
+    Ok(others.find(|checkpoint| made(checkpoint, inputs)))
 }
 
 /// Whether a cache with these inputs was computed by a model.

@@ -267,6 +267,21 @@ fn an_export_without_a_pipeline_finds_the_folder_and_refuses_another() {
 }
 
 #[test]
+fn an_export_without_a_pipeline_finds_the_case_that_the_cache_was_made_with() {
+    let workshop = workshop("truncated", "");
+    let cased = ["extract", "pipeline.toml", "--set", "model.lowercase=false"];
+    let report = workshop.json(&cased);
+    let cache = report["cache"].as_str().unwrap();
+    let export = ["cache", "export", cache, "--to", "npy", "--state", "sentence"];
+    let report = workshop.json(&export);
+    let folder = workshop.path(report["folder"].as_str().unwrap());
+    assert!(folder.join("sentence.npy").is_file());
+    // A pipeline says which case it is.
+    let lower = [&export[..], &["--pipeline", "pipeline.toml"]].concat();
+    assert!(workshop.fail(&lower).contains("the model that made the cache"));
+}
+
+#[test]
 fn a_pipeline_takes_pooling_store_and_length_from_the_folder_and_says_it() {
     let workshop = workshop("cls", "");
     let ran = workshop.succeed(&["extract", "pipeline.toml"]);
