@@ -11,7 +11,7 @@ mod vector;
 use std::path::{Component, Path, PathBuf};
 
 use dense::Dense;
-use frostbert_cache::states::Pooling;
+use frostbert_cache::{states::Pooling, wording::shorten};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 pub use summary::SentenceSummary;
@@ -34,6 +34,17 @@ const ENCODER_SETTINGS: [&str; 7] = [
     "sentence_albert_config.json",
     "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json",
+];
+
+/// The keys of these settings, old and new, that go to transformers as they are and have no effect here.
+const NOT_READ: [&str; 7] = [
+    "model_args",
+    "model_kwargs",
+    "config_args",
+    "config_kwargs",
+    "tokenizer_args",
+    "processor_kwargs",
+    "processing_kwargs",
 ];
 
 /// The classes that run an encoder: today's, and those of the first releases.
@@ -71,6 +82,8 @@ struct FolderModule {
     /// The dotted path of its class.
     class: String,
     folder: PathBuf,
+    /// The arguments of `encode` that are passed on to it.
+    kwargs: Value,
 }
 
 #[derive(Deserialize)]
@@ -78,6 +91,8 @@ struct ListedModule {
     path: String,
     #[serde(rename = "type")]
     class: String,
+    #[serde(default)]
+    kwargs: Value,
 }
 
 /// The keys of [`MODEL_SETTINGS`] that are read here.
@@ -94,6 +109,8 @@ struct EncoderFileSettings {
     max_seq_length: Option<usize>,
     #[serde(default)]
     do_lower_case: bool,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 /// The keys by which a module names the vectors that it reads and writes.
@@ -146,7 +163,7 @@ impl SentenceFolder {
         }
         let listed: Vec<ListedModule> = json(&path, "a list of modules with `path` and `type`")?;
         let mut modules = Vec::new();
-        for ListedModule { path: inside, class } in listed {
+        for ListedModule { path: inside, class, kwargs } in listed {
             let mut parts = Path::new(&inside).components();
             if !parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
                 let got = format!("the path `{inside}`");
@@ -154,7 +171,7 @@ impl SentenceFolder {
             }
             let folder =
                 if inside.is_empty() { folder.to_path_buf() } else { folder.join(&inside) };
-            modules.push(FolderModule { class, folder });
+            modules.push(FolderModule { class, folder, kwargs });
         }
         if modules.is_empty() {
             let expected = "at least one module".into();
@@ -272,7 +289,22 @@ impl SentenceFolder {
     pub fn ignored(&self) -> Result<Vec<String>> {
         let similarity = self.settings()?.similarity_fn_name;
         let other = similarity.filter(|name| name != "cosine");
-        Ok(other.map(|name| format!("similarity_fn_name = {name}")).into_iter().collect())
+        let mut ignored: Vec<String> =
+            other.map(|name| format!("similarity_fn_name = {name}")).into_iter().collect();
+        let settings = self.encoder_settings()?.others;
+        for key in NOT_READ {
+            let given = settings.get(key).and_then(Value::as_object);
+            if given.is_some_and(|given| !given.is_empty()) {
+                ignored.push(format!("{key} = {}", shorten(&settings[key].to_string(), 80)));
+            }
+        }
+        for module in &self.modules {
+            if module.kwargs.as_array().is_some_and(|names| !names.is_empty()) {
+                let names = module.kwargs.to_string();
+                ignored.push(format!("kwargs = {} of {}", shorten(&names, 80), module.name()));
+            }
+        }
+        Ok(ignored)
     }
 
     /// Checks that the modules are an encoder, a pooling, and what can follow it.

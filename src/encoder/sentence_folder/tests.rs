@@ -97,6 +97,29 @@ fn whether_prompts_are_pooled_is_read_where_the_pooling_lies() {
 }
 
 #[test]
+fn what_goes_to_transformers_as_it_is_is_said_to_have_no_effect() {
+    let folder = folder(&["sentence_transformers.models.Transformer", NEW], "{}");
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    let plain = r#"{"max_seq_length": 24, "tokenizer_args": {}, "processing_kwargs": null}"#;
+    write("sentence_bert_config.json", plain);
+    assert!(read(&folder).ignored().unwrap().is_empty());
+    let modules = r#"[{"path": "", "type": "a.Transformer", "kwargs": ["task"]},
+                      {"path": "1_module", "type": "a.Pooling", "kwargs": []}]"#;
+    write(MODULES, modules);
+    let given =
+        r#"{"tokenizer_args": {"model_max_length": 8}, "processing_kwargs": {"text": {"a": 1}}}"#;
+    write("sentence_bert_config.json", given);
+    assert_eq!(
+        read(&folder).ignored().unwrap(),
+        [
+            r#"tokenizer_args = {"model_max_length":8}"#,
+            r#"processing_kwargs = {"text":{"a":1}}"#,
+            r#"kwargs = ["task"] of Transformer"#,
+        ]
+    );
+}
+
+#[test]
 fn a_module_outside_the_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     for path in ["../other", "/other"] {
