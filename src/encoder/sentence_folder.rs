@@ -22,6 +22,7 @@ use super::{
     config::ConfigFile,
     sentence_files::{MODEL_SETTINGS, MODULES, POOLING_FOLDER},
     tokenizer_file::TokenizerFile,
+    weights,
 };
 use crate::error::{Error, Result};
 
@@ -280,6 +281,21 @@ impl SentenceFolder {
             if config.is_file() { positions(&ConfigFile::read(&config)?) } else { None };
         let lengths = [asked, positions].into_iter().flatten();
         Ok(lengths.min().map(|length| length.min(usize::from(u16::MAX))))
+    }
+
+    /// The files of the modules after the encoder: those that must be there, and others if they are.
+    pub(super) fn files_of_modules(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for module in &self.modules[1..] {
+            let config = module.folder.join("config.json");
+            if ["Pooling", "Dense"].contains(&module.name()) || config.is_file() {
+                files.push(config);
+            }
+            let missing = (module.name() == "Dense").then_some(weights::SINGLE_FILE);
+            let missing = missing.map(|name| module.folder.join(name));
+            files.extend(weights::find(&module.folder).or(missing));
+        }
+        files
     }
 
     /// What the folder says that has no effect here, in words.

@@ -14,7 +14,8 @@ use sha2::{Digest, Sha256};
 use super::{
     checkpoint::{WeightsFile, find_weights},
     onnx_file, onnx_hash, onnx_model,
-    sentence_folder::encoder_folder,
+    sentence_files::{MODEL_SETTINGS, MODULES},
+    sentence_folder::{SentenceFolder, encoder_folder},
     tokenizer::TextTokenizer,
     tokenizer_parts,
     torch_file::TorchFile,
@@ -122,7 +123,8 @@ pub(super) const COMPANIONS: [&str; 3] =
 /// [`Checkpoint::open`](super::checkpoint::Checkpoint::open) would use must exist and be complete: every shard of an
 /// index, a safetensors file of the length that its header gives, a pytorch_model.bin whose tensors are inside the file,
 /// a model.onnx with its external data. Only a folder without a model.onnx needs a config.json. In a
-/// sentence-transformers folder, all of these lie in the folder of the first module.
+/// sentence-transformers folder, all of these lie in the folder of the first module, and its list of modules, its
+/// settings, and the settings and weights of the other modules are checked too.
 ///
 /// # Errors
 /// Returns an error if the folder cannot be listed. Damage is not an error but part of the result.
@@ -146,6 +148,12 @@ pub fn verify(folder: &Path) -> Result<Verified> {
     names.extend(COMPANIONS.into_iter().filter(there).map(inside));
     if there(&"config.json") || onnx_model::find(&encoder).is_none() {
         names.insert(inside("config.json"));
+    }
+    let of_folder = [MODULES, MODEL_SETTINGS].into_iter();
+    names.extend(of_folder.filter(|name| folder.join(name).exists()).map(String::from));
+    // A list that cannot be read is itself reported as damaged.
+    if let Ok(Some(sentence)) = SentenceFolder::read(folder) {
+        names.extend(sentence.files_of_modules().iter().map(|path| name_in(folder, path)));
     }
     let mut damaged_source = None;
     let source = ModelSource::read(folder).unwrap_or_else(|error| {
@@ -197,13 +205,14 @@ fn weight_files(folder: &Path, found: WeightsFile) -> Vec<String> {
             (path, data)
         }
     };
-    let name = |path: &PathBuf| {
-        let inside = path.strip_prefix(folder).unwrap_or(path);
-        // `./data` here is `data` in source.json.
-        let parts = inside.components().filter(|part| *part != Component::CurDir);
-        parts.collect::<PathBuf>().to_string_lossy().into_owned()
-    };
-    [path].iter().chain(&further).map(name).collect()
+    [path].iter().chain(&further).map(|path| name_in(folder, path)).collect()
+}
+
+/// Returns the name of a file in the folder, as source.json has it: `data` for `./data`.
+fn name_in(folder: &Path, path: &Path) -> String {
+    let inside = path.strip_prefix(folder).unwrap_or(path);
+    let parts = inside.components().filter(|part| *part != Component::CurDir);
+    parts.collect::<PathBuf>().to_string_lossy().into_owned()
 }
 
 fn onnx_data(path: &Path) -> Result<Vec<PathBuf>> {
@@ -242,7 +251,13 @@ fn damage(path: &Path, name: &str, recorded: Option<&SourceFile>) -> Option<Stri
         }
     }
     let readable = match name {
-        "config.json" => json_object(path),
+        "config.json" | MODEL_SETTINGS => json_object(path),
+        // That of a module.
+        name if name.ends_with("/config.json") => json_object(path),
+        MODULES => {
+            let folder = path.parent().unwrap_or(Path::new(""));
+            SentenceFolder::read(folder).map(|_| ()).map_err(without_path)
+        }
         "tokenizer.json" => whole_tokenizer(path),
         name if tokenizer_parts::VOCABULARIES.contains(&name) => {
             let tokenizer = path.with_file_name("tokenizer.json");

@@ -399,6 +399,31 @@ fn what_is_not_computed_is_refused_by_its_name_with_the_way_out() {
 }
 
 #[test]
+fn model_verify_looks_at_the_modules_of_a_folder_that_was_not_pulled() {
+    let workshop = Workshop::empty();
+    let model = workshop.path("model");
+    let name = "mean_max_dense";
+    copy_folder(&folder(name), &model);
+    assert_eq!(workshop.json(&["model", "verify", "model"])["damaged"], json!([]));
+    let damaged = || {
+        let ran = workshop.run(&["model", "verify", "model", "--json"]);
+        serde_json::from_str::<Value>(&ran.stdout).unwrap()["damaged"].clone()
+    };
+    let dense = fs::read(model.join("2_Dense/model.safetensors")).unwrap();
+    fs::write(model.join("2_Dense/model.safetensors"), &dense[..dense.len() - 1]).unwrap();
+    assert_eq!(damaged(), json!(["model/2_Dense/model.safetensors"]));
+    fs::remove_file(model.join("2_Dense/model.safetensors")).unwrap();
+    assert_eq!(damaged(), json!(["model/2_Dense/model.safetensors"]));
+    fs::write(model.join("2_Dense/model.safetensors"), dense).unwrap();
+    fs::remove_file(model.join("1_Pooling/config.json")).unwrap();
+    assert_eq!(damaged(), json!(["model/1_Pooling/config.json"]));
+    fs::write(model.join("1_Pooling/config.json"), "{").unwrap();
+    assert_eq!(damaged(), json!(["model/1_Pooling/config.json"]));
+    fs::write(model.join("modules.json"), "[").unwrap();
+    assert_eq!(damaged(), json!(["model/modules.json"]));
+}
+
+#[test]
 fn model_info_tells_what_the_folder_says() {
     let workshop = Workshop::empty();
     let info = workshop.json(&["model", "info", &path_of("old_layout")]);
