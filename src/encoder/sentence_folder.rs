@@ -374,7 +374,7 @@ impl SentenceFolder {
             &path,
             "a tokenizer that lower-cases, because do_lower_case of the encoder is true".into(),
             "one that does not".into(),
-            NAME_A_POOLING,
+            "set model.lowercase = true, or name a pooling: cls, mean or max (head.pooling, embed --pooling)",
         ))
     }
 
