@@ -23,7 +23,9 @@ use crate::{
 /// tokens.
 const DOCUMENTS_AT_A_TIME: usize = 8192;
 
-/// How an [`Embedder`] runs its model. The defaults are those of a pipeline file.
+/// How an [`Embedder`] runs its model. The defaults are those of a pipeline file, except that a sentence-transformers
+/// folder is not asked for its longest input. Whether texts are converted to lower case is as the files of the tokenizer
+/// say; a pipeline's `model.lowercase` has no option here.
 ///
 /// ```
 /// use frostbert::{Device, EmbedderOptions, Machine};
@@ -44,7 +46,8 @@ pub struct EmbedderOptions {
     /// The layer whose states are pooled: 0 is the embedding output, 1 the first layer; negative numbers count from the
     /// end. By default -1, the last.
     pub layer: i64,
-    /// Maximum length of an input in tokens, including special tokens. By default 128.
+    /// Maximum length of an input in tokens, including special tokens. By default 128, whatever a sentence-transformers
+    /// folder says.
     pub max_length: usize,
     /// How to handle longer texts. By default their end is cut off.
     pub overflow: Overflow,
