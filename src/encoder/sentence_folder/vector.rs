@@ -40,7 +40,7 @@ impl SentenceVector {
         self.kept
     }
 
-    /// The steps in words: `mean + max, Dense 64 -> 16, tanh, Normalize, first 8`.
+    /// The steps in words: `mean + max, Dense 64 -> 16, tanh, Normalize, first 8 of 16 values`.
     pub(crate) fn describe(&self) -> String {
         let poolings: Vec<&str> = self.poolings.iter().map(|pooling| pooling.name()).collect();
         let mut parts = vec![poolings.join(" + ")];
