@@ -24,8 +24,8 @@ use crate::{
 const DOCUMENTS_AT_A_TIME: usize = 8192;
 
 /// How an [`Embedder`] runs its model. The defaults are those of a pipeline file, except that a sentence-transformers
-/// folder is not asked for its longest input. Whether texts are converted to lower case is as the files of the tokenizer
-/// say; a pipeline's `model.lowercase` has no option here.
+/// folder is not asked for its longest input. Whether texts are converted to lower case is as the tokenizer's files say;
+/// a pipeline's `model.lowercase` has no option here.
 ///
 /// ```
 /// use frostbert::{Device, EmbedderOptions, Machine};

@@ -190,8 +190,8 @@ pub(crate) fn folder_to_note(checkpoint: &Checkpoint) -> Option<String> {
     checkpoint.folder.canonicalize().ok()?.to_str().map(String::from)
 }
 
-/// Opens the model in a folder if it made the cache. Without a pipeline, `model.lowercase` of the one that the cache was
-/// made with is not known, and is found by the hash of the tokenizer.
+/// Opens the model in a folder if it made the cache. Without a pipeline, the `model.lowercase` that the cache was made
+/// with is not known, and is found by the hash of the tokenizer.
 fn model_that_made(
     cache: &CacheReader,
     folder: &Path,
