@@ -147,21 +147,28 @@ fn next(pairs: &CsvTable, board: &Board, winner: usize) -> Option<TableView> {
     let compared: Vec<usize> = (0..a.len()).filter(is_of_rival).take(COMPARED).collect();
     // The leaderboard compares all heads with the first, which is not always the winner.
     let adjusted = board.table.numbers("p_adjusted").filter(|_| winner == 0);
-    let names = board.settings.iter().map(|column| board.table.names[*column].as_str());
+    // What all of them have alike tells them apart from none.
+    let rows = &board.table.rows;
+    let row_of = |place: usize| ranks.iter().position(|rank| rank.is_some() && *rank == b[place]);
+    let differs = |column: &&usize| {
+        let mut others = compared.iter().filter_map(|place| row_of(*place));
+        others.any(|row| rows[row][**column] != rows[winner][**column])
+    };
+    let settings: Vec<&usize> = board.settings.iter().filter(differs).collect();
+    let names = settings.iter().map(|column| board.table.names[**column].as_str());
     let words: Vec<&str> = std::iter::once("rank").chain(names).collect();
     let mut numbers = vec!["difference to the winner", "p"];
     numbers.extend(adjusted.as_ref().map(|_| ADJUSTED_P));
     let mut table = TableView::new(&words, &numbers);
-    for place in compared {
-        let rank = b[place]?;
-        let row_at = ranks.iter().position(|own| *own == Some(rank))?;
-        let row = &board.table.rows[row_at];
+    for place in compared.iter().copied() {
+        let row_at = row_of(place)?;
+        let row = &rows[row_at];
         let interval = low[place].zip(high[place]);
         let interval = interval.map(|(low, high)| format!(" [{low:+.3}, {high:+.3}]"));
         let difference = format!("{:+.3}{}", differences[place]?, interval.unwrap_or_default());
         let p = |value: Option<f64>| value.map_or(NONE.into(), decimal);
         let mut cells = vec![row[0].clone()];
-        cells.extend(board.settings.iter().map(|column| setting(&row[*column])));
+        cells.extend(settings.iter().map(|column| setting(&row[**column])));
         cells.extend([difference, p(p_values[place])]);
         cells.extend(adjusted.as_ref().map(|adjusted| p(adjusted[row_at])));
         table.push_row(cells, false);
