@@ -39,6 +39,8 @@ pub mod about;
 pub mod batch_log;
 mod cache;
 pub mod diff;
+// Files that are whole or not there: shared with frostbert, and not a part of the format.
+#[doc(hidden)]
 pub mod durable;
 pub mod error;
 pub mod export;
@@ -50,6 +52,8 @@ mod in_use;
 pub mod index;
 mod leftovers;
 pub mod manifest;
+// As `durable`.
+#[doc(hidden)]
 pub mod mmap;
 mod names;
 pub mod plan;
@@ -62,6 +66,8 @@ pub mod state_file;
 pub mod states;
 mod tables;
 pub mod verify;
+// How messages put numbers and names: shared with frostbert, and not a part of the format.
+#[doc(hidden)]
 pub mod wording;
 pub mod writer;
 
