@@ -95,19 +95,7 @@ pub(super) fn precision_recall(judged: &[Judgement], title: &str, of: &str) -> O
     let share = n_so as f64 / sorted.len() as f64;
     let curve = shown.iter().map(|(recall, precision, _)| (*recall, *precision)).collect();
     let guessed = vec![(0.0, share), (1.0, share)];
-    let chart = Chart {
-        title: String::new(),
-        x_label: "recall".into(),
-        y_label: "precision".into(),
-        x: Axis::over(0.0..1.0),
-        y: Some(0.0..1.0),
-        mark: None,
-        legend: None,
-        curves: vec![
-            Curve { has_dots: false, ..Curve::new("", GREY, guessed) },
-            Curve { has_dots: false, ..Curve::new("", BLUE, curve) },
-        ],
-    };
+    let chart = beside_guessing(["recall", "precision"], guessed, curve);
     let description = format!(
         "Precision by recall of {of}, at every threshold on its probability; the grey line is guessing, with a precision of {}.",
         percent(share)
@@ -131,25 +119,31 @@ pub(super) fn roc(judged: &[Judgement], of: &str) -> Option<Figure> {
     let points = thinned(&curve.points, MOST_POINTS).into_iter();
     let points = points.map(|point| (point.false_positives, point.true_positives)).collect();
     let guessed = vec![(0.0, 0.0), (1.0, 1.0)];
-    let chart = Chart {
-        title: String::new(),
-        x_label: x_label.into(),
-        y_label: y_label.into(),
-        x: Axis::over(0.0..1.0),
-        y: Some(0.0..1.0),
-        mark: None,
-        legend: None,
-        curves: vec![
-            Curve { has_dots: false, ..Curve::new("", GREY, guessed) },
-            Curve { has_dots: false, ..Curve::new("", BLUE, points) },
-        ],
-    };
+    let chart = beside_guessing([x_label, y_label], guessed, points);
     let description = format!(
         "The share of {of} that is found by the share of the others that is taken for it, at every threshold on its \
          probability; the grey line is guessing. The area under the curve is {}.",
         decimal(curve.area)
     );
     Some(Figure::new("ROC curve", description, chart, table))
+}
+
+/// A curve of two shares, with what guessing gives in grey.
+fn beside_guessing(labels: [&str; 2], guessed: Vec<(f64, f64)>, curve: Vec<(f64, f64)>) -> Chart {
+    let [x_label, y_label] = labels.map(String::from);
+    Chart {
+        title: String::new(),
+        x_label,
+        y_label,
+        x: Axis::over(0.0..1.0),
+        y: Some(0.0..1.0),
+        mark: None,
+        legend: None,
+        curves: vec![
+            Curve { has_dots: false, ..Curve::new("", GREY, guessed) },
+            Curve { has_dots: false, ..Curve::new("", BLUE, curve) },
+        ],
+    }
 }
 
 /// Points that are evenly spread over a curve, with its ends.
