@@ -29,7 +29,7 @@ use serde::Serialize;
 use crate::{
     config::{
         names::Task,
-        settings::{Pipeline, training::metrics},
+        settings::Pipeline,
     },
     data::{ColumnName, Part, Record, dataset::Dataset},
     error::Result,
@@ -374,7 +374,7 @@ impl MeasuredRows<'_> {
 /// Returns the metrics that heads of a task can be compared by, the task's own first. If the tags do not mark entities,
 /// metrics of entities are left out.
 pub(crate) fn compared_by(task: Task, labels: &[String]) -> &'static [Metric] {
-    let known = metrics(task);
+    let known = task.facts().metrics;
     let has_entities = task != Task::Tokens || TagScheme::new(labels).is_some();
     let first = known.iter().position(|metric| has_entities || !metric.measures_entities());
     &known[first.unwrap_or(0)..]

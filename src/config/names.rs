@@ -5,8 +5,6 @@ use std::fmt;
 use frostbert_cache::states::{Pooling, StateKind};
 use serde::{Deserialize, Serialize};
 
-use crate::data::DataTask;
-
 macro_rules! names {
     ($(#[$doc:meta])* $name:ident, $case:literal, $default:ident { $($(#[$item:meta])* $variant:ident),+ $(,)? }) => {
         $(#[$doc])*
@@ -32,24 +30,6 @@ names! {
     /// The task that a head learns.
     Task, "lowercase", Classification { Classification, Multilabel, Regression, Tokens, Qa, Similarity }
 }
-impl Task {
-    /// Whether heads of the task read one vector of a text, and not its words or tokens.
-    pub(crate) fn reads_pooled(self) -> bool {
-        !matches!(self, Task::Tokens | Task::Qa)
-    }
-
-    /// Returns what the labels of the task mean. For similarity, the label of a pair is a number.
-    pub fn of_data(self) -> DataTask {
-        match self {
-            Task::Classification => DataTask::Classification,
-            Task::Multilabel => DataTask::Multilabel,
-            Task::Regression | Task::Similarity => DataTask::Regression,
-            Task::Tokens => DataTask::Tokens,
-            Task::Qa => DataTask::Qa,
-        }
-    }
-}
-
 names! {
     /// Whether the two texts of a pair are encoded in one input or in two.
     Pair, "lowercase", Separate { Joint, Separate }
@@ -73,20 +53,6 @@ names! {
 names! {
     /// The embedding of a text that a head reads.
     HeadPooling, "lowercase", Auto { Auto, Cls, Mean, Max, Attention, Sentence }
-}
-impl HeadPooling {
-    /// Returns the kinds of states that a head for a task reads of a layer. Pooling only applies to texts: tags are
-    /// predicted from words, and answers from tokens. `sentence` are those that a sentence vector is made of.
-    pub fn stores(self, task: Task, sentence: &[Store]) -> Vec<Store> {
-        match (task, self) {
-            (Task::Tokens, _) => vec![Store::Words],
-            (Task::Qa, _) | (_, HeadPooling::Attention) => vec![Store::Tokens],
-            (_, HeadPooling::Cls) => vec![Store::Cls],
-            (_, HeadPooling::Max) => vec![Store::Max],
-            (_, HeadPooling::Auto | HeadPooling::Mean) => vec![Store::Mean],
-            (_, HeadPooling::Sentence) => sentence.to_vec(),
-        }
-    }
 }
 
 impl Store {

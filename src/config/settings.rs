@@ -188,7 +188,7 @@ impl Pipeline {
         // Repeated sentences are kept by default: benchmarks of taggers count all of them.
         let drops_duplicates = file.data.task != Task::Tokens;
         file.data.clean.drop_duplicates.get_or_insert(drops_duplicates);
-        file.head.kind.get_or_insert(training::kinds(file.data.task)[0]);
+        file.head.kind.get_or_insert(file.data.task.facts().kinds[0]);
         let says = model_folder::fill_in(&mut file, &refuse)?;
         let extraction = extraction::check(&mut file, sources, &says, &refuse)?;
         prompts::check(&file, &refuse)?;

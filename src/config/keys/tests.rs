@@ -5,10 +5,7 @@ use toml::{Table, Value};
 use super::*;
 use crate::config::{
     file::{HeadSection, TrainSection},
-    settings::{
-        Pipeline,
-        training::{kinds, losses, metrics},
-    },
+    settings::Pipeline,
 };
 
 /// Reads the documentation of the pipeline file.
@@ -79,15 +76,16 @@ fn the_page_of_the_pipeline_file_has_the_heads_losses_and_metrics_of_every_task(
         let named = |cell: &str| -> Vec<String> {
             cell.split('`').skip(1).step_by(2).map(String::from).collect()
         };
-        assert_eq!(named(cells[4]), names_of(kinds(*task)), "the heads of {task}");
-        let mut losses = names_of(losses(*task));
+        let facts = task.facts();
+        assert_eq!(named(cells[4]), names_of(facts.kinds), "the heads of {task}");
+        let mut losses = names_of(facts.losses);
         if *task == Tokens {
             losses.push("crf".into());
         }
         assert_eq!(named(cells[5]), losses, "the losses of {task}");
         let metrics = match task {
             Similarity => vec!["regression".to_string()],
-            _ => names_of(metrics(*task)),
+            _ => names_of(facts.metrics),
         };
         assert_eq!(named(cells[6]), metrics, "the metrics of {task}");
     }

@@ -170,10 +170,7 @@ pub(super) fn check(
         ));
     }
     let overflow = check_overflow(cache, max_length, refuse)?;
-    let pair = *data.pair.get_or_insert(match data.task {
-        Task::Qa => Pair::Joint,
-        _ => Pair::Separate,
-    });
+    let pair = *data.pair.get_or_insert(data.task.facts().pair);
     // Of models that are compared each has its own layers, unless the file names some.
     if !sweep.as_ref().is_some_and(SweepSection::compares_models) {
         cache.layers = layers.key();

@@ -4,7 +4,7 @@ use crate::{
     config::{
         file::{ClassWeights, EarlyStoppingTable, PipelineFile},
         names::{HeadKind, HeadPooling, Loss, Task},
-        settings::{LayerChoice, training::losses},
+        settings::LayerChoice,
     },
     data::ColumnName,
     head::{layers::activation::Activation, size::MLP_WIDTH, spec::Stopping},
@@ -173,7 +173,7 @@ impl HeadSettings {
             max_answer_tokens: head.max_answer_tokens,
             label: train.label.clone(),
             loss: LossSettings {
-                name: train.loss.unwrap_or(losses(file.data.task)[0]),
+                name: train.loss.unwrap_or(file.data.task.facts().losses[0]),
                 gamma: train.gamma as f32,
                 label_smoothing: train.label_smoothing as f32,
                 class_weights: train.class_weights.clone(),
@@ -185,7 +185,7 @@ impl HeadSettings {
 impl HeadSettings {
     /// Whether the head itself pools the tokens of a text.
     pub(crate) fn pools_by_attention(&self, task: Task) -> bool {
-        let has_texts = !matches!(task, Task::Tokens | Task::Qa);
+        let has_texts = task.reads_pooled();
         has_texts && self.pooling == HeadPooling::Attention
     }
 }

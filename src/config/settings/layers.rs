@@ -5,7 +5,7 @@ use toml::Value;
 use crate::{
     config::{
         file::{LayersKey, LayersWord, PipelineFile},
-        names::Task,
+        task_facts::DefaultLayers,
     },
     error::{Error, Result},
 };
@@ -28,10 +28,6 @@ impl LayerChoice {
     }
 
     /// Returns the layers that the head of a file reads.
-    ///
-    /// By default, that is the last one. Lower layers do better for words, whose tags are predicted from a mix of all
-    /// layers, and for questions, which are matched with their contexts in the middle: docs/performance.md has the
-    /// figures.
     pub(super) fn of_head(file: &PipelineFile) -> LayerChoice {
         let swept = file.sweep.as_ref();
         let projects = file.head.pca.is_some()
@@ -39,10 +35,10 @@ impl LayerChoice {
         match &file.head.layers {
             LayersKey::Listed(layers) => LayerChoice::Listed(layers.clone()),
             LayersKey::Named(LayersWord::All) => LayerChoice::All,
-            LayersKey::Named(LayersWord::Auto) => match file.data.task {
-                Task::Tokens if !projects => LayerChoice::All,
-                Task::Qa => LayerChoice::Middle(Vec::new()),
-                _ => LayerChoice::Listed(vec![-1]),
+            LayersKey::Named(LayersWord::Auto) => match file.data.task.facts().layers {
+                DefaultLayers::Mixed if !projects => LayerChoice::All,
+                DefaultLayers::Middle => LayerChoice::Middle(Vec::new()),
+                DefaultLayers::Mixed | DefaultLayers::Last => LayerChoice::Listed(vec![-1]),
             },
         }
     }

@@ -8,7 +8,7 @@ use frostbert_cache::{states::StateKind, wording::shorten};
 use crate::{
     config::{
         file::{DataSection, PipelineFile},
-        names::{HeadPooling, Pair, Task},
+        names::{HeadPooling, Pair},
         settings::{
             Pipeline, extraction::swept_store, model_folder::FolderSays, models::swept_models,
             refusal,
@@ -174,7 +174,7 @@ fn sources(data: &DataSection) -> impl Iterator<Item = &Source> {
 /// Returns why no prompt can be put before the texts of a file, if that is so.
 fn obstacle(file: &PipelineFile) -> Option<String> {
     let (data, cache) = (&file.data, &file.cache);
-    if matches!(data.task, Task::Tokens | Task::Qa) {
+    if !data.task.reads_pooled() {
         return Some(format!(
             "the task `{}` finds words and answers by their place in the text, which a prompt would shift",
             data.task

@@ -14,57 +14,10 @@ use crate::{
 /// Maximum number of units of a hidden layer.
 pub(crate) const MOST_UNITS: usize = 65_536;
 
-/// Returns the kinds of head that can be trained for a task, the default first.
-pub(in crate::config) fn kinds(task: Task) -> &'static [HeadKind] {
-    match task {
-        Task::Classification => &[
-            HeadKind::Linear,
-            HeadKind::Mlp,
-            HeadKind::Ridge,
-            HeadKind::Lda,
-            HeadKind::Logistic,
-            HeadKind::LinfaLogistic,
-            HeadKind::LinfaSvm,
-        ],
-        Task::Multilabel | Task::Regression => &[HeadKind::Linear, HeadKind::Mlp, HeadKind::Ridge],
-        Task::Similarity => &[HeadKind::Cosine, HeadKind::Linear, HeadKind::Mlp, HeadKind::Ridge],
-        Task::Tokens => &[HeadKind::Linear, HeadKind::Mlp, HeadKind::Crf],
-        Task::Qa => &[HeadKind::Matching, HeadKind::Linear, HeadKind::Mlp],
-    }
-}
-
-/// Returns the losses that heads of a task can be trained with, the default first.
-pub(in crate::config) fn losses(task: Task) -> &'static [Loss] {
-    match task {
-        Task::Classification | Task::Tokens => &[Loss::CrossEntropy, Loss::Focal],
-        Task::Multilabel => &[Loss::Bce, Loss::Focal],
-        Task::Regression | Task::Similarity => &[Loss::Mse],
-        Task::Qa => &[Loss::CrossEntropy],
-    }
-}
-
-/// Returns the metrics that heads of a task are compared by: those that `sweep.select` can name, and that early
-/// stopping can follow besides the loss. The task's own metric comes first.
-pub(crate) fn metrics(task: Task) -> &'static [Metric] {
-    use Metric::*;
-    match task {
-        Task::Classification => {
-            &[MacroF1, Accuracy, MicroF1, WeightedF1, Mcc, RocAuc, LogLoss, Brier, Ece]
-        }
-        Task::Multilabel => {
-            &[MacroF1, MicroF1, WeightedF1, SamplesF1, Accuracy, RocAuc, LogLoss, Brier, Ece]
-        }
-        Task::Regression | Task::Similarity => &Metric::OF_NUMBERS,
-        // Only those from the third on apply to tags that do not mark entities.
-        Task::Tokens => &[EntityF1Strict, EntityF1Conlleval, TokenAccuracy, MacroF1, WeightedF1],
-        Task::Qa => &[F1, ExactMatch],
-    }
-}
-
 impl PipelineFile {
     /// Returns the kind of its head: the one that it names, or the default of its task.
     pub(crate) fn head_kind(&self) -> HeadKind {
-        self.head.kind.unwrap_or(kinds(self.data.task)[0])
+        self.head.kind.unwrap_or(self.data.task.facts().kinds[0])
     }
 }
 
@@ -88,11 +41,11 @@ fn names<T: ToString>(items: &[T]) -> String {
 
 fn check_kind(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) -> Result<()> {
     let (task, head) = (file.data.task, &file.head);
-    let kind = file.head_kind();
-    if !kinds(task).contains(&kind) {
+    let (kind, kinds) = (file.head_kind(), task.facts().kinds);
+    if !kinds.contains(&kind) {
         return Err(refuse(
             format!("head.kind = \"{kind}\" is not a head for the task `{task}`"),
-            format!("set head.kind to one of {}", names(kinds(task))),
+            format!("set head.kind to one of {}", names(kinds)),
         ));
     }
     if let Some(width) = head.hidden.iter().find(|width| !(1..=MOST_UNITS).contains(*width)) {
@@ -163,7 +116,7 @@ fn check_input(
 
 fn check_loss(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) -> Result<()> {
     let (task, train) = (file.data.task, &file.train);
-    let known = losses(task);
+    let known = task.facts().losses;
     if let Some(loss) = train.loss.filter(|loss| !known.contains(loss)) {
         return Err(refuse(
             format!("train.loss = \"{loss}\" is not a loss for the task `{task}`"),
@@ -185,12 +138,13 @@ fn check_loss(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) ->
     let Some(followed) = stopping.metric else {
         return Ok(());
     };
-    if followed != Metric::Loss && !metrics(task).contains(&followed) {
+    let metrics = task.facts().metrics;
+    if followed != Metric::Loss && !metrics.contains(&followed) {
         return Err(refuse(
             format!(
                 "train.early_stopping follows `{followed}`, which the task `{task}` does not have"
             ),
-            format!("set its metric to one of loss, {}", names(metrics(task))),
+            format!("set its metric to one of loss, {}", names(metrics)),
         ));
     }
     Ok(())
@@ -217,7 +171,7 @@ fn check_keys(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) ->
             continue;
         }
         let path = key.path();
-        let others = kinds(task).iter().copied();
+        let others = task.facts().kinds.iter().copied();
         let others: Vec<HeadKind> = others.filter(|kind| key.applies_to(task, *kind)).collect();
         return Err(refuse(
             format!(
