@@ -19,8 +19,8 @@ const BLOCK_COLUMNS: usize = 64;
 /// A problem leaves f32 when ten steps together gain no more than this share of the value.
 const LEAST_PROGRESS: f64 = 1e-12;
 
-/// The problems of one parallel task, by number.
-enum Task {
+/// The problems of one job, by number.
+enum Job {
     /// Solved in lockstep, with their columns side by side.
     Together(Vec<usize>),
     /// Solved one after the other, each starting from the previous result.
@@ -28,7 +28,7 @@ enum Task {
 }
 
 /// Packs narrow problems into blocks, in order, and chains wide ones with the same rows and weights by ascending C.
-fn tasks(problems: &[LogisticProblem]) -> Vec<Task> {
+fn jobs(problems: &[LogisticProblem]) -> Vec<Job> {
     let mut blocks: Vec<(usize, Vec<usize>)> = Vec::new();
     let mut rows: Vec<Vec<usize>> = Vec::new();
     for (number, problem) in problems.iter().enumerate() {
@@ -55,8 +55,8 @@ fn tasks(problems: &[LogisticProblem]) -> Vec<Task> {
     for row in &mut rows {
         row.sort_by(|one, other| problems[*one].c.total_cmp(&problems[*other].c));
     }
-    let blocks = blocks.into_iter().map(|(_, block)| Task::Together(block));
-    blocks.chain(rows.into_iter().map(Task::InTurn)).collect()
+    let blocks = blocks.into_iter().map(|(_, block)| Job::Together(block));
+    blocks.chain(rows.into_iter().map(Job::InTurn)).collect()
 }
 
 /// Number of steps between two progress reports.
@@ -72,7 +72,7 @@ pub(super) struct Solved {
     pub(super) evaluations: usize,
 }
 
-/// What all tasks share.
+/// What all jobs share.
 pub(super) struct Solver<'a> {
     pub(super) data: &'a TurnedRows,
     pub(super) groups: &'a RowGroups,
@@ -83,17 +83,15 @@ pub(super) struct Solver<'a> {
 impl Solver<'_> {
     /// Returns the minima of all problems, in order.
     pub(super) fn solve(&self, problems: &[LogisticProblem]) -> Vec<Solved> {
-        let mut solved: Vec<(usize, Solved)> = tasks(problems)
-            .into_par_iter()
-            .flat_map_iter(|task| self.work(problems, task))
-            .collect();
+        let mut solved: Vec<(usize, Solved)> =
+            jobs(problems).into_par_iter().flat_map_iter(|job| self.work(problems, job)).collect();
         solved.sort_by_key(|(number, _)| *number);
         solved.into_iter().map(|(_, solved)| solved).collect()
     }
 
-    fn work(&self, problems: &[LogisticProblem], task: Task) -> Vec<(usize, Solved)> {
-        match task {
-            Task::Together(block) => {
+    fn work(&self, problems: &[LogisticProblem], job: Job) -> Vec<(usize, Solved)> {
+        match job {
+            Job::Together(block) => {
                 let running = block.iter().map(|number| {
                     let problem = &problems[*number];
                     Running::new(problem, self.rates(problem), self.data)
@@ -101,7 +99,7 @@ impl Solver<'_> {
                 let solved = self.minimize(running.collect());
                 block.into_iter().zip(solved).collect()
             }
-            Task::InTurn(row) => {
+            Job::InTurn(row) => {
                 let mut done: Vec<(usize, Solved)> = Vec::with_capacity(row.len());
                 let mut path: Vec<(f64, Array2<f64>)> = Vec::new();
                 for number in row {
