@@ -397,13 +397,8 @@ impl Loader {
     }
 
     fn group_of(&mut self, example: &Record, file: usize) -> Option<u64> {
-        let name = |name: &String| Key::of(Mode::Text, &[name]);
-        let group = match self.task {
-            // A context is one group, whatever file and article it is in.
-            DataTask::Qa => (None, name(example.text_pair.as_ref()?)),
-            DataTask::Tokens => (Some(file), name(example.group.as_ref()?)),
-            _ => return None,
-        };
+        let (name, is_of_file) = self.task.group_of(example)?;
+        let group = (is_of_file.then_some(file), Key::of(Mode::Text, &[name]));
         let next = self.groups.len() as u64;
         Some(*self.groups.entry(group).or_insert(next))
     }
@@ -444,10 +439,7 @@ impl Loader {
         files.extend(label_files);
         Dataset {
             values: value_summaries(&rows),
-            questions: match task {
-                DataTask::Qa => question_summaries(&rows),
-                _ => Vec::new(),
-            },
+            questions: if task == DataTask::Qa { question_summaries(&rows) } else { Vec::new() },
             warnings: warnings
                 .into_iter()
                 .chain(checks.warnings())

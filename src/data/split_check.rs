@@ -45,11 +45,6 @@ impl SplitCheck {
         let count = |part| rows.iter().filter(|row| row.part == part).count();
         let counts = Part::ALL.map(count);
         let [train, validation, test] = counts.map(|n| n as f64 / rows.len().max(1) as f64);
-        let nouns = match task {
-            DataTask::Tokens => Some(["sentence", "document"]),
-            DataTask::Qa => Some(["question", "context"]),
-            _ => None,
-        };
         let mut sizes: HashMap<u64, usize> = HashMap::new();
         let groups = rows.iter().filter_map(|row| row.group);
         groups.for_each(|group| *sizes.entry(group).or_default() += 1);
@@ -58,7 +53,7 @@ impl SplitCheck {
             asked,
             real: SplitFractions { train, validation, test },
             rows: counts,
-            groups: nouns.map(|nouns| SplitGroups {
+            groups: task.group_nouns().map(|nouns| SplitGroups {
                 nouns: nouns.map(String::from),
                 count: sizes.len() + n_alone,
                 largest: sizes.values().copied().max().unwrap_or(1),

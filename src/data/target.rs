@@ -54,6 +54,26 @@ impl DataTask {
         }
     }
 
+    /// Returns what a row is called and what a group of rows is, if rows are kept together when they are split: tags of a
+    /// document, and questions about a context.
+    pub(crate) fn group_nouns(self) -> Option<[&'static str; 2]> {
+        match self {
+            DataTask::Tokens => Some(["sentence", "document"]),
+            DataTask::Qa => Some(["question", "context"]),
+            _ => None,
+        }
+    }
+
+    /// Returns what tells the group of a record from others, and whether only those of the same file: a context is one
+    /// group, whatever file and article it is in.
+    pub(super) fn group_of(self, example: &Record) -> Option<(&String, bool)> {
+        match self {
+            DataTask::Tokens => Some((example.group.as_ref()?, true)),
+            DataTask::Qa => Some((example.text_pair.as_ref()?, false)),
+            _ => None,
+        }
+    }
+
     /// Returns an error if the format of `source` cannot have the targets of the task.
     pub(super) fn check_format(self, source: &Source) -> Result<()> {
         let (fits, expected, hint): (fn(Format) -> bool, _, _) = match self {
