@@ -8,6 +8,7 @@ mod classes;
 pub(crate) mod cosine;
 pub(crate) mod documents;
 pub(crate) mod encoded;
+pub(crate) mod kind;
 mod label_sets;
 pub(crate) mod measure;
 mod numbers;
@@ -27,10 +28,7 @@ use ndarray::{Array2, ArrayView2, Axis};
 use serde::Serialize;
 
 use crate::{
-    config::{
-        names::Task,
-        settings::Pipeline,
-    },
+    config::{names::Task, settings::Pipeline},
     data::{ColumnName, Part, Record, dataset::Dataset},
     error::Result,
     features::FeatureView,
@@ -46,15 +44,29 @@ use crate::{
     },
     report::tables::Table,
     tasks::{
-        classes::ClassTask,
+        classes::ClassKind,
         encoded::EncodedRecords,
-        label_sets::LabelSetTask,
+        kind::TaskKind,
+        label_sets::LabelSetKind,
         measure::RunMetrics,
-        numbers::NumberTask,
+        numbers::NumberKind,
         prediction::Prediction,
         predictions::{Calibration, PredictionEvaluator},
+        questions::QuestionKind,
+        words::TaggingKind,
     },
 };
+
+/// Returns the kind of a task: the only place where a task of a pipeline becomes a type.
+pub(crate) fn task_kind(task: Task) -> &'static dyn TaskKind {
+    match task {
+        Task::Classification => &ClassKind,
+        Task::Multilabel => &LabelSetKind,
+        Task::Regression | Task::Similarity => &NumberKind,
+        Task::Tokens => &TaggingKind,
+        Task::Qa => &QuestionKind,
+    }
+}
 
 /// A task: what its heads are trained on and what their outputs predict. There is one type for each kind of target.
 ///
@@ -148,7 +160,7 @@ pub(crate) enum SamplePurpose {
 
 /// Where the rows of a task come from.
 #[derive(Clone, Copy)]
-struct RowSource<'a, 'c> {
+pub(crate) struct RowSource<'a, 'c> {
     pipeline: &'a Pipeline,
     dataset: &'a Dataset,
     cache: &'c CacheReader,
@@ -227,14 +239,7 @@ impl<'c> TaskRows<'c> {
         cache: &'c CacheReader,
         states: &[StateId],
     ) -> Result<TaskRows<'c>> {
-        let source = RowSource { pipeline, dataset, cache, states };
-        match pipeline.data.task {
-            Task::Classification => classes::rows(source),
-            Task::Multilabel => label_sets::rows(source),
-            Task::Regression | Task::Similarity => numbers::rows(source),
-            Task::Tokens => words::rows(source),
-            Task::Qa => questions::rows(source),
-        }
+        task_kind(pipeline.data.task).rows(RowSource { pipeline, dataset, cache, states })
     }
 
     /// Returns the samples of a part.
@@ -315,15 +320,7 @@ impl<'c> TaskRows<'c> {
 pub(crate) fn read_encoded(
     encoded: EncodedRecords<'_>,
 ) -> Result<(Box<dyn PredictionTask>, FeatureView<'static>)> {
-    let labels = encoded.description.labels.clone();
-    let task: Box<dyn PredictionTask> = match encoded.pipeline.data.task {
-        Task::Classification => Box::new(ClassTask { labels }),
-        Task::Multilabel => Box::new(LabelSetTask { labels }),
-        Task::Regression | Task::Similarity => Box::new(NumberTask::default()),
-        Task::Tokens => return words::read_encoded(encoded),
-        Task::Qa => return questions::read_encoded(encoded),
-    };
-    Ok((task, documents::view_of_encoded(encoded)?))
+    task_kind(encoded.pipeline.data.task).read_encoded(encoded)
 }
 
 /// The source of a head's temperature and thresholds.

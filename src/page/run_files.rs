@@ -18,7 +18,9 @@ use crate::{
     },
     tasks::{
         TaskMetrics,
+        kind::RequiredColumns,
         measure::{METRICS_FILE, RunMetrics, read_metrics},
+        task_kind,
     },
     training::checks::RunChecks,
 };
@@ -127,11 +129,10 @@ impl RunFiles {
 
     /// What a row is called: `text`, `pair`, `sentence` or `question`.
     pub(super) fn noun(&self) -> &'static str {
-        match self.task() {
-            Task::Tokens => "sentence",
-            Task::Qa => "question",
-            _ if self.rows.texts("text_pair").is_some() => "pair",
-            _ => "text",
+        match self.task().of_data().group_nouns() {
+            Some([row, _]) => row,
+            None if self.rows.texts("text_pair").is_some() => "pair",
+            None => "text",
         }
     }
 
@@ -153,13 +154,7 @@ impl RunFiles {
 
 /// A column that the predictions of a task should have, and do not.
 fn missing_column(task: Task, rows: &PredictedTable) -> Option<&'static str> {
-    let (texts, lists, numbers): (&[_], &[_], &[_]) = match task {
-        Task::Classification => (&["text", "label", "predicted"], &[], &["confidence"]),
-        Task::Multilabel => (&["text", "labels"], &["predicted"], &[]),
-        Task::Regression | Task::Similarity => (&["text"], &[], &["value", "predicted"]),
-        Task::Tokens => (&[], &["words", "labels", "predicted"], &[]),
-        Task::Qa => (&["question", "context", "predicted"], &["answers"], &["score", "null_score"]),
-    };
+    let RequiredColumns { texts, lists, numbers } = task_kind(task).required_columns();
     let texts = texts.iter().map(|name| (*name, rows.texts(name).is_some()));
     let lists = lists.iter().map(|name| (*name, rows.text_lists(name).is_some()));
     let numbers = numbers.iter().map(|name| (*name, rows.numbers(name).is_some()));

@@ -13,12 +13,15 @@ use frostbert_cache::progress::Progress;
 use serde::Serialize;
 
 use crate::{
-    config::names::Task,
     data::Record,
     error::{Error, Result},
     prediction::several::{NamedPredictor, Row, predict_with_all, records_at_a_time},
     report::row_writer::{RowFormat, RowWriter, write_output},
-    tasks::prediction::Prediction,
+    tasks::{
+        kind::TaskKind,
+        prediction::{ColumnValues, PredictionColumn},
+        task_kind,
+    },
 };
 
 /// The columns to write for each record.
@@ -155,7 +158,7 @@ impl RunTables {
                 };
                 let table = PredictionTable {
                     columns,
-                    task: predictor.task(),
+                    kind: task_kind(predictor.task()),
                     labels: predictor.labels().to_vec(),
                     reads_pairs: predictor.needs_pairs(),
                 };
@@ -218,7 +221,7 @@ fn make_folder(out: &Path) -> Result<()> {
 /// The columns of a file of predictions.
 struct PredictionTable {
     columns: PredictionColumns,
-    task: Task,
+    kind: &'static dyn TaskKind,
     labels: Vec<String>,
     reads_pairs: bool,
 }
@@ -226,11 +229,6 @@ struct PredictionTable {
 impl PredictionTable {
     fn schema(&self) -> SchemaRef {
         let text = |name: &str| Field::new(name, DataType::Utf8, true);
-        let number = |name: &str, kind: DataType| Field::new(name, kind, true);
-        let list = |name: &str| {
-            let item = Field::new_list_field(DataType::Utf8, true);
-            Field::new(name, DataType::List(Arc::new(item)), true)
-        };
         let mut fields = Vec::new();
         fields.extend(self.columns.id.as_deref().map(text));
         if self.columns.texts {
@@ -239,25 +237,10 @@ impl PredictionTable {
                 fields.push(text("text_pair"));
             }
         }
-        match self.task {
-            Task::Classification => {
-                fields.extend([text("label"), number("confidence", DataType::Float32)]);
-            }
-            Task::Multilabel => fields.push(list("labels")),
-            Task::Regression | Task::Similarity => {
-                fields.push(number("value", DataType::Float64));
-            }
-            Task::Tokens => fields.extend([list("words"), list("labels"), text("entities")]),
-            Task::Qa => fields.extend([
-                text("answer"),
-                number("start", DataType::UInt64),
-                number("end", DataType::UInt64),
-                number("score", DataType::Float64),
-            ]),
-        }
+        fields.extend(self.kind.prediction_columns().iter().map(field_of));
         if self.has_probabilities() {
             let names = self.labels.iter().map(|label| format!("p_{label}"));
-            fields.extend(names.map(|name| number(&name, DataType::Float32)));
+            fields.extend(names.map(|name| Field::new(name, DataType::Float32, true)));
         }
         Arc::new(Schema::new(fields))
     }
@@ -269,7 +252,7 @@ impl PredictionTable {
     }
 
     fn has_probabilities(&self) -> bool {
-        self.columns.probabilities && matches!(self.task, Task::Classification | Task::Multilabel)
+        self.columns.probabilities && self.kind.predicts_probabilities()
     }
 
     fn columns(&self, rows: &[Row]) -> Vec<ArrayRef> {
@@ -283,7 +266,7 @@ impl PredictionTable {
                 columns.push(texts(rows, |(record, _)| record.text_pair.clone()));
             }
         }
-        self.push_predictions(&mut columns, rows);
+        columns.extend(self.kind.prediction_columns().iter().map(|column| column_of(column, rows)));
         if self.has_probabilities() {
             for label in 0..self.labels.len() {
                 columns.push(Arc::new(Float32Array::from_iter(rows.iter().map(
@@ -295,74 +278,6 @@ impl PredictionTable {
             }
         }
         columns
-    }
-
-    fn push_predictions(&self, columns: &mut Vec<ArrayRef>, rows: &[Row]) {
-        match self.task {
-            Task::Classification => {
-                columns.push(texts(rows, |(_, prediction)| match prediction {
-                    // An empty label means that the label was withheld.
-                    Some(Prediction::Class { label, .. }) if !label.is_empty() => {
-                        Some(label.clone())
-                    }
-                    _ => None,
-                }));
-                columns.push(Arc::new(Float32Array::from_iter(rows.iter().map(
-                    |(_, prediction)| match prediction {
-                        Some(Prediction::Class { confidence, .. }) => Some(*confidence),
-                        _ => None,
-                    },
-                ))));
-            }
-            Task::Multilabel => columns.push(lists(rows, |prediction| match prediction {
-                Prediction::Labels { labels, .. } => Some(labels),
-                _ => None,
-            })),
-            Task::Regression | Task::Similarity => {
-                columns.push(numbers(rows, |prediction| match prediction {
-                    Prediction::Value { value, .. } => Some(*value),
-                    _ => None,
-                }));
-            }
-            Task::Tokens => {
-                columns.push(lists(rows, |prediction| match prediction {
-                    Prediction::Tags { words, .. } => Some(words),
-                    _ => None,
-                }));
-                columns.push(lists(rows, |prediction| match prediction {
-                    Prediction::Tags { labels, .. } => Some(labels),
-                    _ => None,
-                }));
-                columns.push(texts(rows, |(_, prediction)| match prediction {
-                    Some(Prediction::Tags { entities, .. }) => {
-                        Some(serde_json::to_string(entities).expect("entities become JSON"))
-                    }
-                    _ => None,
-                }));
-            }
-            Task::Qa => {
-                columns.push(texts(rows, |(_, prediction)| match prediction {
-                    Some(Prediction::Answer { answer, .. }) => answer.clone(),
-                    _ => None,
-                }));
-                let place = |of: fn(&Prediction) -> Option<usize>| -> ArrayRef {
-                    let places = rows.iter().map(|(_, prediction)| of(prediction.as_ref()?));
-                    Arc::new(UInt64Array::from_iter(places.map(|place| Some(place? as u64))))
-                };
-                columns.push(place(|prediction| match prediction {
-                    Prediction::Answer { start, .. } => *start,
-                    _ => None,
-                }));
-                columns.push(place(|prediction| match prediction {
-                    Prediction::Answer { end, .. } => *end,
-                    _ => None,
-                }));
-                columns.push(numbers(rows, |prediction| match prediction {
-                    Prediction::Answer { score, .. } => Some(*score),
-                    _ => None,
-                }));
-            }
-        }
     }
 }
 
@@ -381,26 +296,49 @@ fn require_own_id_column(columns: &PredictionColumns, schema: &SchemaRef) -> Res
     Ok(())
 }
 
+fn field_of(column: &PredictionColumn) -> Field {
+    let kind = match column.values {
+        ColumnValues::Text(_) => DataType::Utf8,
+        ColumnValues::Texts(_) => {
+            DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)))
+        }
+        ColumnValues::Place(_) => DataType::UInt64,
+        ColumnValues::Float(_) => DataType::Float32,
+        ColumnValues::Double(_) => DataType::Float64,
+    };
+    Field::new(column.name, kind, true)
+}
+
+fn column_of(column: &PredictionColumn, rows: &[Row]) -> ArrayRef {
+    let predictions = rows.iter().map(|(_, prediction)| prediction.as_ref());
+    match column.values {
+        ColumnValues::Text(text) => {
+            Arc::new(predictions.map(|prediction| text(prediction?)).collect::<StringArray>())
+        }
+        ColumnValues::Texts(list) => {
+            let mut builder = ListBuilder::new(StringBuilder::new());
+            for prediction in predictions {
+                let items = prediction.and_then(list);
+                for item in items.into_iter().flatten() {
+                    builder.values().append_value(item);
+                }
+                builder.append(items.is_some());
+            }
+            Arc::new(builder.finish())
+        }
+        ColumnValues::Place(place) => {
+            let places = predictions.map(|prediction| Some(place(prediction?)? as u64));
+            Arc::new(UInt64Array::from_iter(places))
+        }
+        ColumnValues::Float(number) => {
+            Arc::new(Float32Array::from_iter(predictions.map(|prediction| number(prediction?))))
+        }
+        ColumnValues::Double(number) => {
+            Arc::new(Float64Array::from_iter(predictions.map(|prediction| number(prediction?))))
+        }
+    }
+}
+
 fn texts(rows: &[Row], text: impl Fn(&Row) -> Option<String>) -> ArrayRef {
     Arc::new(rows.iter().map(text).collect::<StringArray>())
-}
-
-fn numbers(rows: &[Row], number: impl Fn(&Prediction) -> Option<f64>) -> ArrayRef {
-    let numbers = rows.iter().map(|(_, prediction)| number(prediction.as_ref()?));
-    Arc::new(Float64Array::from_iter(numbers))
-}
-
-fn lists<'r>(
-    rows: &'r [Row],
-    list: impl Fn(&'r Prediction) -> Option<&'r Vec<String>>,
-) -> ArrayRef {
-    let mut builder = ListBuilder::new(StringBuilder::new());
-    for (_, prediction) in rows {
-        let items = prediction.as_ref().and_then(&list);
-        for item in items.into_iter().flatten() {
-            builder.values().append_value(item);
-        }
-        builder.append(items.is_some());
-    }
-    Arc::new(builder.finish())
 }

@@ -5,7 +5,10 @@ use std::path::Path;
 use frostbert_cache::{fingerprint::Key, states::StateKind};
 
 use crate::{
-    config::names::{Pair, Task},
+    config::{
+        names::{Pair, Task},
+        settings::KindSettings,
+    },
     data::{Record, document::Document},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
@@ -281,7 +284,7 @@ impl Predictor {
         let (task, view) = read_encoded(encoded)?;
         match &self.run.head {
             Some(head) => task.predict(records, &view, head),
-            None if self.run.pipeline.data.task == Task::Similarity => {
+            None if matches!(self.run.pipeline.head.kind, KindSettings::Cosine) => {
                 similarity::predict(records, &view)
             }
             None => Err(Error::Run {

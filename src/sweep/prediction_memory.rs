@@ -5,7 +5,6 @@ use frostbert_cache::wording::counted;
 use crate::{
     config::{
         file::sweep::{Search, SweepSection, TestedHeads},
-        names::Task,
         settings::Pipeline,
     },
     data::{Part, dataset::Dataset},
@@ -13,14 +12,9 @@ use crate::{
     extraction::forecast::megabytes,
     metrics::metric::Metric,
     sweep::{halving::n_trained_to_the_end, splits::Split, trials::Trial},
+    tasks::task_kind,
     training::class_memory::BESIDE_BYTES,
 };
-
-/// Number of bytes for the labels of a row, about: a set with one node.
-const BYTES_OF_LABELS: u64 = 96;
-
-/// Number of bytes for the answer to a question, about.
-const BYTES_OF_ANSWER: u64 = 64;
 
 /// Checks that the predictions of all heads fit into memory, where they are probabilities, or those for test rows too: each
 /// trial has a head for every seed and split, and those that halving drops predict no test rows.
@@ -39,8 +33,9 @@ pub(super) fn check(
     if !tests_all && !metric.needs_probabilities() {
         return Ok(());
     }
+    let kind = task_kind(pipeline.data.task);
     let bytes = |rows: &[u32]| -> u64 {
-        rows.iter().map(|row| row_bytes(pipeline, dataset, metric, *row)).sum()
+        rows.iter().map(|row| kind.prediction_bytes(dataset, *row, metric)).sum()
     };
     let judged: u64 = splits.iter().map(|split| bytes(&split.validation)).sum();
     let n_tests =
@@ -79,17 +74,4 @@ pub(super) fn check(
             cures.join(", ")
         ),
     ))
-}
-
-/// Number of bytes that what a head predicts for a row takes.
-fn row_bytes(pipeline: &Pipeline, dataset: &Dataset, metric: Metric, row: u32) -> u64 {
-    let of_probabilities = 4 * dataset.labels.len() as u64;
-    match pipeline.data.task {
-        Task::Classification | Task::Multilabel if metric.needs_probabilities() => of_probabilities,
-        Task::Classification => 4,
-        Task::Multilabel => BYTES_OF_LABELS,
-        Task::Regression | Task::Similarity => 8,
-        Task::Tokens => 24 + 8 * dataset.rows[row as usize].target.label_ids().len() as u64,
-        Task::Qa => BYTES_OF_ANSWER,
-    }
 }

@@ -1,10 +1,12 @@
 //! Classification: one of several classes for each text or pair.
 
 mod evaluator;
+mod kind;
 mod predictions;
 
 use frostbert_cache::wording::quoted;
 
+pub(super) use self::kind::ClassKind;
 use crate::{
     config::settings::Pipeline,
     data::{ColumnName, Part, Record, dataset::Dataset},

@@ -1,8 +1,11 @@
 //! Multi-label classification: any number of labels for each text or pair.
 
+mod kind;
+
 use frostbert_cache::wording::quoted;
 use ndarray::{Array2, ArrayView2};
 
+pub(super) use self::kind::LabelSetKind;
 use crate::{
     config::settings::Pipeline,
     data::{Part, Record, dataset::Dataset},

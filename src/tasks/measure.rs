@@ -16,7 +16,7 @@ use crate::{
         outputs::OutputRows,
         scores::Scores,
     },
-    tasks::TaskMetrics,
+    tasks::{TaskMetrics, task_kind},
 };
 
 /// The name of the file with a run's metrics.
@@ -271,13 +271,7 @@ pub(crate) fn write_metrics(run: &Path, metrics: &RunMetrics) -> Result<()> {
 /// # Errors
 /// When they are none of the task.
 pub(crate) fn read_metrics(task: Task, bytes: &[u8]) -> serde_json::Result<RunMetrics> {
-    match task {
-        Task::Classification => read_as(bytes, TaskMetrics::Classification),
-        Task::Multilabel => read_as(bytes, TaskMetrics::Multilabel),
-        Task::Regression | Task::Similarity => read_as(bytes, TaskMetrics::Regression),
-        Task::Tokens => read_as(bytes, TaskMetrics::Tokens),
-        Task::Qa => read_as(bytes, TaskMetrics::Qa),
-    }
+    task_kind(task).read_metrics(bytes)
 }
 
 /// [`RunMetrics`] with the metrics of one task.
@@ -296,7 +290,8 @@ struct MetricsOfTask<T> {
     epochs: usize,
 }
 
-fn read_as<T: DeserializeOwned>(
+/// Reads the metrics of a run whose parts have metrics of one kind.
+pub(super) fn read_as<T: DeserializeOwned>(
     bytes: &[u8],
     of_task: fn(T) -> TaskMetrics,
 ) -> serde_json::Result<RunMetrics> {

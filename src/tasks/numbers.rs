@@ -1,8 +1,11 @@
 //! Regression and similarity: a number for each text or pair.
 
+mod kind;
+
 use ndarray::ArrayView2;
 use serde_json::{Value, json};
 
+pub(super) use self::kind::NumberKind;
 use crate::{
     config::settings::Pipeline,
     data::{Part, Record, dataset::Dataset},

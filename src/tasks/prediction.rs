@@ -101,6 +101,25 @@ impl Prediction {
     }
 }
 
+/// A column of a file of predictions.
+pub(crate) struct PredictionColumn {
+    pub(crate) name: &'static str,
+    pub(crate) values: ColumnValues,
+}
+
+/// How a column gets its value from a prediction; `None` where that has none.
+#[derive(Clone, Copy)]
+pub(crate) enum ColumnValues {
+    Text(fn(&Prediction) -> Option<String>),
+    Texts(fn(&Prediction) -> Option<&Vec<String>>),
+    /// The place of a character.
+    Place(fn(&Prediction) -> Option<usize>),
+    /// Single precision.
+    Float(fn(&Prediction) -> Option<f32>),
+    /// Double precision.
+    Double(fn(&Prediction) -> Option<f64>),
+}
+
 /// An entity in a text; positions count characters (Unicode code points).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EntitySpan {

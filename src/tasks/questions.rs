@@ -1,11 +1,13 @@
 //! Question answering: a span of the context as the answer, or none.
 
 mod evaluator;
+mod kind;
 
 use ndarray::{Array2, ArrayView2, s};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+pub(super) use self::kind::QuestionKind;
 use crate::{
     config::settings::{KindSettings, Pipeline},
     data::{Part, Record, dataset::Dataset, example::Example},

@@ -11,7 +11,9 @@ use frostbert_cache::{
 };
 
 pub(crate) use self::outcomes::Outcomes;
-use crate::{config::names::Task, error::Result, report::saved_table::SavedTable};
+use crate::{
+    config::names::Task, error::Result, report::saved_table::SavedTable, tasks::task_kind,
+};
 
 /// What makes runs comparable whose data grows.
 const FIXED_ROWS: &str = "name a fixed file in data.test to compare runs over time";
@@ -30,6 +32,40 @@ pub(crate) struct SavedPredictions {
     pub(crate) outcomes: Outcomes,
 }
 
+/// The texts of all rows of a table of predictions.
+pub(crate) struct SavedTexts {
+    texts: Vec<String>,
+    second_texts: Vec<Option<String>>,
+    /// Whether a text is the document of its row, and not only its words side by side.
+    are_documents: bool,
+}
+
+impl SavedTexts {
+    /// Of texts or pairs.
+    pub(super) fn of_documents(table: &SavedTable) -> Result<SavedTexts> {
+        let texts = plain(table.texts("text")?);
+        let second_texts = if table.has("text_pair") {
+            table.texts("text_pair")?
+        } else {
+            vec![None; texts.len()]
+        };
+        Ok(SavedTexts { texts, second_texts, are_documents: true })
+    }
+
+    /// Of sentences.
+    pub(super) fn of_words(table: &SavedTable) -> Result<SavedTexts> {
+        let sentences = table.lists("words")?.into_iter();
+        let texts: Vec<String> = sentences.map(|words| words.join(" ")).collect();
+        Ok(SavedTexts { second_texts: vec![None; texts.len()], texts, are_documents: false })
+    }
+
+    /// Of questions with their contexts.
+    pub(super) fn of_questions(table: &SavedTable) -> Result<SavedTexts> {
+        let texts = plain(table.texts("question")?);
+        Ok(SavedTexts { texts, second_texts: table.texts("context")?, are_documents: true })
+    }
+}
+
 impl SavedPredictions {
     /// Reads the rows of a part from a run's table of predictions; `labels` are names that stand in it, by id.
     ///
@@ -44,29 +80,19 @@ impl SavedPredictions {
         let parts = table.texts("part")?;
         let rows: Vec<usize> =
             (0..parts.len()).filter(|row| parts[*row].as_deref() == Some(part)).collect();
-        let texts = match task {
-            Task::Tokens => {
-                table.lists("words")?.into_iter().map(|words| words.join(" ")).collect()
-            }
-            Task::Qa => plain(table.texts("question")?),
-            _ => plain(table.texts("text")?),
-        };
-        let second_texts = match task {
-            Task::Qa => table.texts("context")?,
-            _ if table.has("text_pair") => table.texts("text_pair")?,
-            _ => vec![None; parts.len()],
-        };
+        let kind = task_kind(task);
+        let SavedTexts { texts, second_texts, are_documents } = kind.saved_texts(table)?;
         let keys = table.keys()?.into_iter().zip(texts.iter().zip(&second_texts));
         // A pair has one key or two, by how it was encoded: here it is one document. Nor does the prompt matter that a
         // run puts before texts.
         let keys = keys.map(|(key, (text, second))| match second {
             Some(second) => Key::of(Mode::Pair, &[text, second]),
-            None if task == Task::Tokens => key,
-            None => Key::of(Mode::Text, &[text]),
+            None if are_documents => Key::of(Mode::Text, &[text]),
+            None => key,
         });
         let keys: Vec<Key> = keys.collect();
         let ids = table.texts("id")?;
-        let outcomes = Outcomes::read(table, task, labels)?;
+        let outcomes = kind.saved_outcomes(table, labels)?;
         let all = SavedPredictions { keys, ids, texts, second_texts, outcomes };
         Ok(all.select(&rows))
     }

@@ -1,6 +1,7 @@
 //! Tagging: sentences of words with a tag each, such as names, parts of speech or chunks.
 
 mod evaluator;
+mod kind;
 mod tagger;
 
 use frostbert_cache::{
@@ -9,6 +10,7 @@ use frostbert_cache::{
 };
 use ndarray::s;
 
+pub(super) use self::kind::TaggingKind;
 use crate::{
     config::settings::{KindSettings, Pipeline},
     data::{Part, Record, dataset::Dataset, example::Example},

@@ -4,16 +4,14 @@
 use frostbert_cache::{progress::Progress, wording::counted};
 
 use crate::{
-    config::{
-        names::Task,
-        settings::{KindSettings, Pipeline},
-    },
+    config::settings::{KindSettings, Pipeline},
     data::{Part, dataset::Dataset},
     encoder::config::ModelConfig,
     error::Result,
     extraction::forecast::{duration, megabytes},
     head::network::Network,
     metrics::MANY_CLASSES,
+    tasks::task_kind,
     training::fit::network_of,
 };
 
@@ -93,18 +91,14 @@ impl ClassMemory {
         let [rows, outputs, batch] = [dataset.rows.len(), n_outputs, batch].map(|n| n as u64);
         let n_train = dataset.part(Part::Train).len() as u64;
         // Documents have one row each; if words or tokens are read there are more rows, up to the limit.
-        let is_row_each = matches!(task, Task::Classification | Task::Multilabel)
-            && !pipeline.pools_by_attention();
+        let is_row_each = task.reads_pooled() && !pipeline.pools_by_attention();
         let row_bytes = (states.len() * n_stored * pipeline.extraction.dtype.size_bytes()) as u64;
         let states_bytes = if is_row_each {
             pipeline.memory_bytes.min(rows.saturating_mul(row_bytes))
         } else {
             pipeline.memory_bytes
         };
-        let decisions = match task {
-            Task::Multilabel => rows.saturating_mul(outputs),
-            _ => 0,
-        };
+        let decisions = task_kind(task).n_decisions(rows, outputs);
         let choice_bytes = if head.kind.is_chosen_by_folds() {
             n_parameters
                 .saturating_mul(BYTES_OF_CHOICE)

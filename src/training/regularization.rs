@@ -17,10 +17,7 @@ use frostbert_cache::{
 use ndarray::{Array2, ArrayView2};
 
 use crate::{
-    config::{
-        names::Task,
-        settings::{KindSettings, Pipeline, UNCHOSEN},
-    },
+    config::settings::{KindSettings, Pipeline, UNCHOSEN},
     data::dataset::Dataset,
     error::Result,
     features::FeatureView,
@@ -140,14 +137,14 @@ pub(crate) fn choose_for(
 /// predictions lie to the mean, which no correlation sees. Folds keep what heads decide, and of classes the log loss, which
 /// stands for whatever else is computed from probabilities.
 fn chosen_by(pipeline: &Pipeline, labels: &[String]) -> Metric {
-    let task = pipeline.data.task;
-    let own = own_metric(task, labels);
+    let own = own_metric(pipeline.data.task, labels);
     let selected = pipeline.selected_by.as_deref().and_then(Metric::named).unwrap_or(own);
     let tells_probabilities = Grid::of(&pipeline.head.kind).is_some_and(|g| g.tells_probabilities);
     match selected {
         Metric::Spearman | Metric::Pearson => Metric::Mse,
         metric if !metric.needs_probabilities() => metric,
-        _ if tells_probabilities && task == Task::Classification => Metric::LogLoss,
+        // Heads whose outputs are logarithms of probabilities learn classes.
+        _ if tells_probabilities => Metric::LogLoss,
         _ => own,
     }
 }

@@ -6,7 +6,6 @@ use ndarray::{Array2, Axis, concatenate};
 use serde_json::{Value, json};
 
 use crate::{
-    config::names::Task,
     error::Result,
     metrics::{
         metric::Metric,
@@ -45,42 +44,68 @@ pub(crate) enum Outcomes {
 }
 
 impl Outcomes {
-    /// Reads all rows of a table of predictions.
+    /// Reads the classes of all rows of a table of predictions.
     ///
     /// # Errors
     /// When the table is not that of a run of this task, or holds other labels.
-    pub(super) fn read(table: &SavedTable, task: Task, labels: &[String]) -> Result<Outcomes> {
+    pub(crate) fn of_classes(table: &SavedTable, labels: &[String]) -> Result<Outcomes> {
         let names = LabelNames::of(table, labels);
-        Ok(match task {
-            Task::Classification => Outcomes::Classes {
-                gold: names.classes("label")?,
-                predicted: names.classes("predicted")?,
-                probabilities: names.probabilities(labels)?,
-            },
-            Task::Multilabel => {
-                let (gold, unclear) = names.joined_sets("labels")?;
-                Outcomes::LabelSets {
-                    gold,
-                    predicted: names.sets(&table.lists("predicted")?)?,
-                    probabilities: names.probabilities(labels)?,
-                    unclear,
-                }
-            }
-            Task::Regression | Task::Similarity => Outcomes::Values {
-                gold: table.doubles("value")?,
-                predicted: table.doubles("predicted")?,
-            },
-            Task::Tokens => Outcomes::Tags {
-                gold: names.tags("labels", |tag| names.id(tag))?,
-                predicted: names.tags("predicted", |tag| match tag {
-                    "" => Ok(None),
-                    tag => names.id(tag).map(Some),
-                })?,
-            },
-            Task::Qa => Outcomes::Answers {
-                gold: table.lists("answers")?,
-                predicted: table.texts("predicted")?,
-            },
+        Ok(Outcomes::Classes {
+            gold: names.classes("label")?,
+            predicted: names.classes("predicted")?,
+            probabilities: names.probabilities(labels)?,
+        })
+    }
+
+    /// Reads the label sets of all rows.
+    ///
+    /// # Errors
+    /// As [`Outcomes::of_classes`].
+    pub(crate) fn of_label_sets(table: &SavedTable, labels: &[String]) -> Result<Outcomes> {
+        let names = LabelNames::of(table, labels);
+        let (gold, unclear) = names.joined_sets("labels")?;
+        Ok(Outcomes::LabelSets {
+            gold,
+            predicted: names.sets(&table.lists("predicted")?)?,
+            probabilities: names.probabilities(labels)?,
+            unclear,
+        })
+    }
+
+    /// Reads the numbers of all rows.
+    ///
+    /// # Errors
+    /// When the table is not that of a run of this task.
+    pub(crate) fn of_values(table: &SavedTable) -> Result<Outcomes> {
+        Ok(Outcomes::Values {
+            gold: table.doubles("value")?,
+            predicted: table.doubles("predicted")?,
+        })
+    }
+
+    /// Reads the tags of the words of all rows.
+    ///
+    /// # Errors
+    /// As [`Outcomes::of_classes`].
+    pub(crate) fn of_tags(table: &SavedTable, labels: &[String]) -> Result<Outcomes> {
+        let names = LabelNames::of(table, labels);
+        Ok(Outcomes::Tags {
+            gold: names.tags("labels", |tag| names.id(tag))?,
+            predicted: names.tags("predicted", |tag| match tag {
+                "" => Ok(None),
+                tag => names.id(tag).map(Some),
+            })?,
+        })
+    }
+
+    /// Reads the answers of all rows.
+    ///
+    /// # Errors
+    /// As [`Outcomes::of_values`].
+    pub(crate) fn of_answers(table: &SavedTable) -> Result<Outcomes> {
+        Ok(Outcomes::Answers {
+            gold: table.lists("answers")?,
+            predicted: table.texts("predicted")?,
         })
     }
 
