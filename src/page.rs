@@ -12,6 +12,7 @@ mod data_part;
 mod head_part;
 mod index;
 mod map;
+mod marked_text;
 mod mistakes;
 mod numbers;
 mod parallel;

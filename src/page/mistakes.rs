@@ -5,10 +5,11 @@ use serde::Serialize;
 
 use super::{
     data_part::apart,
+    marked_text::{MarkedText, TextPiece, excerpt},
     numbers::{decimal, grouped, percent},
     run_files::RunFiles,
     texts::TextGate,
-    worth::{MarkedText, TextPiece, best_f1, excerpt},
+    worth::best_f1,
 };
 use crate::config::names::Task;
 

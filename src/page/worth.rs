@@ -9,8 +9,9 @@ mod values;
 
 use serde::Serialize;
 
-pub(super) use self::answers::{MarkedText, TextPiece, best_f1, excerpt};
+pub(super) use self::answers::best_f1;
 use super::{
+    marked_text::MarkedText,
     numbers::with_interval,
     run_files::RunFiles,
     table::{Figure, TableView},
