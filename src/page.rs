@@ -18,6 +18,7 @@ mod numbers;
 mod parallel;
 mod render;
 mod run_files;
+mod shown_task;
 mod states;
 mod summary;
 mod sweep_part;
@@ -212,9 +213,11 @@ impl RunPage {
         let gate = TextGate::new(texts);
         let states = RunStates::open(run);
         let lengths = states.as_ref().and_then(RunStates::lengths);
-        let trained_on: Vec<(String, usize)> = match run.task() {
-            Task::Tokens => Vec::new(),
-            _ => class_counts(run).into_iter().map(|(label, [train, ..])| (label, train)).collect(),
+        // Labels of words are not counted by rows.
+        let trained_on: Vec<(String, usize)> = if run.task().reads_pooled() {
+            class_counts(run).into_iter().map(|(label, [train, ..])| (label, train)).collect()
+        } else {
+            Vec::new()
         };
         let share_cut =
             lengths.as_ref().map(|lengths| lengths.cut as f64 / lengths.tokens.len() as f64);

@@ -5,9 +5,9 @@ use serde::Serialize;
 use super::{
     numbers::{NONE, decimal, with_interval},
     run_files::RunFiles,
+    shown_task::shown_task,
     table::{Figure, TableView},
     texts::harmless,
-    worth::metrics_of_task,
 };
 use crate::{
     config::settings::{changed_settings, show},
@@ -139,7 +139,7 @@ fn settings(runs: &[RunFiles], names: &[String]) -> Result<Option<TableView>> {
 fn metrics(runs: &[RunFiles], names: &[String]) -> TableView {
     let titles: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut table = TableView::new(&["metric"], &titles);
-    for metric in metrics_of_task(runs[0].task()) {
+    for metric in shown_task(runs[0].task()).metrics() {
         let score = |run: &RunFiles| run.judged()?.1.scores().get(metric).copied();
         let scores: Vec<_> = runs.iter().map(score).collect();
         if scores.iter().any(Option::is_some) {

@@ -1,21 +1,18 @@
 //! What the data is: rows and classes by part, how long texts are, and what was found in them.
 
-use std::collections::HashSet;
-
 use frostbert_cache::wording::counted;
 use serde::Serialize;
 
 use super::{
-    numbers::{decimal, grouped, percent},
+    numbers::{grouped, percent},
     run_files::RunFiles,
+    shown_task::shown_task,
     states::CachedLengths,
     table::{Bar, TableView, bars},
     texts::TextGate,
 };
 use crate::{
-    config::names::Task,
     data::{
-        Part,
         checks::{FoundText, RecordPlace},
         example::part_name,
     },
@@ -116,7 +113,7 @@ impl DataView {
         let errors = checks.and_then(|checks| done(&checks.label_errors, &mut skipped));
         DataView {
             files: files(run),
-            parts: parts(run),
+            parts: shown_task(run.task()).parts(run),
             classes: classes_table(run, &classes),
             lengths: lengths.map(LengthsView::of),
             cleaning: checks.and_then(cleaning),
@@ -151,130 +148,22 @@ fn files(run: &RunFiles) -> TableView {
 
 /// Rows of each class in train, validation and test, in the order of the labels; of tags, words.
 pub(super) fn class_counts(run: &RunFiles) -> Vec<(String, [usize; 3])> {
+    if !run.task().of_data().has_labels() {
+        return Vec::new();
+    }
     let labels = run.labels();
     let mut counts = vec![[0; 3]; labels.len()];
-    let mut count = |label: &str, part: Part| {
-        if let Some(class) = run.lock.labels.id(label) {
-            counts[class][part as usize] += 1;
+    let rows = shown_task(run.task()).labels_of_rows(run).into_iter();
+    for (own, part) in rows.zip(&run.parts) {
+        for class in own.into_iter().filter_map(|label| run.lock.labels.id(label)) {
+            counts[class][*part as usize] += 1;
         }
-    };
-    let rows = &run.rows;
-    match run.task() {
-        Task::Classification => {
-            let column = rows.texts("label").unwrap_or_default();
-            for (label, part) in column.into_iter().zip(&run.parts) {
-                count(label.unwrap_or_default(), *part);
-            }
-        }
-        Task::Multilabel => {
-            let column = rows.texts("labels").unwrap_or_default();
-            for (joined, part) in column.into_iter().zip(&run.parts) {
-                for label in apart(joined.unwrap_or_default(), labels) {
-                    count(label, *part);
-                }
-            }
-        }
-        Task::Tokens => {
-            let column = rows.text_lists("labels").unwrap_or_default();
-            for (tags, part) in column.into_iter().zip(&run.parts) {
-                tags.into_iter().for_each(|tag| count(tag, *part));
-            }
-        }
-        Task::Regression | Task::Similarity | Task::Qa => return Vec::new(),
     }
     labels.iter().cloned().zip(counts).collect()
 }
 
-/// The labels that were joined by commas: names may hold some, so the longest that fits is taken each time.
-pub(super) fn apart<'l>(joined: &str, labels: &'l [String]) -> Vec<&'l str> {
-    const COMMA: &str = ", ";
-    let mut found = Vec::new();
-    let mut rest = joined;
-    while !rest.is_empty() {
-        let fits = |label: &&String| {
-            let after = rest.strip_prefix(label.as_str());
-            after.is_some_and(|after| after.is_empty() || after.starts_with(COMMA))
-        };
-        let Some(label) = labels.iter().filter(fits).max_by_key(|label| label.len()) else {
-            break;
-        };
-        found.push(label.as_str());
-        rest = &rest[label.len()..];
-        rest = rest.strip_prefix(COMMA).unwrap_or(rest);
-    }
-    found
-}
-
-fn parts(run: &RunFiles) -> TableView {
-    let noun = run.noun();
-    let rows = &run.rows;
-    let of_part = |part: Part| run.rows_of(part);
-    let with_rows = Part::ALL.into_iter().filter(|part| run.parts.contains(part));
-    match run.task() {
-        Task::Qa => {
-            let answers = rows.text_lists("answers").unwrap_or_default();
-            let contexts = rows.texts("context").unwrap_or_default();
-            let mut table =
-                TableView::new(&["part"], &["questions", "without an answer", "contexts"]);
-            for part in with_rows {
-                let own = of_part(part);
-                let unanswered = own.iter().filter(|row| answers[**row].is_empty()).count();
-                let distinct: HashSet<_> = own.iter().map(|row| contexts[*row]).collect();
-                let counts = [own.len(), unanswered, distinct.len()];
-                let [all, unanswered, distinct] = counts.map(|n| grouped(n as u64));
-                table.push([part_name(part).into(), all, unanswered, distinct]);
-            }
-            table
-        }
-        Task::Regression | Task::Similarity => {
-            let values = rows.numbers("value").unwrap_or_default();
-            let counted = format!("{noun}s");
-            let mut table = TableView::new(&["part"], &[&counted, "least", "mean", "greatest"]);
-            for part in with_rows {
-                let own: Vec<f64> = of_part(part).into_iter().map(|row| values[row]).collect();
-                let least = own.iter().copied().fold(f64::INFINITY, f64::min);
-                let greatest = own.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let mean = own.iter().sum::<f64>() / own.len() as f64;
-                let [least, mean, greatest] = [least, mean, greatest].map(decimal);
-                table.push([
-                    part_name(part).into(),
-                    grouped(own.len() as u64),
-                    least,
-                    mean,
-                    greatest,
-                ]);
-            }
-            table
-        }
-        Task::Tokens => {
-            let words = rows.text_lists("words").unwrap_or_default();
-            let mut table = TableView::new(&["part"], &["sentences", "words"]);
-            for part in with_rows {
-                let own = of_part(part);
-                let n_words: usize = own.iter().map(|row| words[*row].len()).sum();
-                table.push([
-                    part_name(part).into(),
-                    grouped(own.len() as u64),
-                    grouped(n_words as u64),
-                ]);
-            }
-            table
-        }
-        Task::Classification | Task::Multilabel => {
-            let counted = format!("{noun}s");
-            let mut table = TableView::new(&["part"], &[&counted, "share"]);
-            for part in with_rows {
-                let n = of_part(part).len();
-                let share = n as f64 / run.parts.len() as f64;
-                table.push([part_name(part).into(), grouped(n as u64), percent(share)]);
-            }
-            table
-        }
-    }
-}
-
 fn classes_table(run: &RunFiles, classes: &[(String, [usize; 3])]) -> Option<TableView> {
-    let name = if run.task() == Task::Tokens { "tag" } else { "class" };
+    let name = shown_task(run.task()).label_noun();
     let mut table = TableView::new(&[name], &["train", "validation", "test"]);
     let mut shown: Vec<&(String, [usize; 3])> = classes.iter().collect();
     if shown.len() > MOST_CLASSES {
@@ -451,15 +340,6 @@ impl DoubtfulView {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn joined_labels_come_apart_even_where_a_name_holds_a_comma() {
-        let labels = ["a", "a, b", "c"].map(String::from);
-        assert_eq!(apart("a, c", &labels), ["a", "c"]);
-        assert_eq!(apart("a, b, c", &labels), ["a, b", "c"]);
-        assert_eq!(apart("", &labels), [""; 0]);
-        assert_eq!(apart("unknown", &labels), [""; 0]);
-    }
 
     #[test]
     fn lengths_fall_into_round_steps_that_hold_all_of_them() {

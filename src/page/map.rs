@@ -5,13 +5,13 @@ use ndarray::{Array2, Axis, s};
 use serde::Serialize;
 
 use super::{
-    numbers::{decimal, evenly, grouped, percent},
+    numbers::{evenly, grouped, percent},
     run_files::RunFiles,
+    shown_task::shown_task,
     states::RunStates,
     texts::TextGate,
 };
 use crate::{
-    config::names::Task,
     data::{Part, example::part_name},
     train::eigen::symmetric_eigen,
 };
@@ -66,13 +66,6 @@ pub(super) struct MapPoint {
     pub(super) title: String,
 }
 
-/// What is known of a row.
-struct Judged {
-    label: String,
-    predicted: String,
-    is_wrong: bool,
-}
-
 impl MapView {
     /// `None` where the cache holds no pooled state of the rows.
     pub(super) fn of(run: &RunFiles, states: &RunStates, gate: &TextGate) -> Option<MapView> {
@@ -82,11 +75,12 @@ impl MapView {
         }
         let (state, rows_of_states) = states.pooled(&rows)?;
         let Projected { places, shares } = project(rows_of_states)?;
-        let judged = judge(run, &rows)?;
+        let task = shown_task(run.task());
+        let judged = task.judge(run, &rows)?;
         let labels = run.labels();
         let is_named = !labels.is_empty() && labels.len() <= NAMED_CLASSES;
         let color_of = |label: &str| labels.iter().position(|own| own == label);
-        let hues = hues(run, &judged);
+        let hues = task.hues(run, &judged);
         let texts = ["text", "question"].into_iter().find_map(|name| run.rows.texts(name));
         let points = rows.iter().zip(&judged).enumerate().map(|(place, (row, own))| {
             let text = texts.as_ref().and_then(|texts| texts[*row]);
@@ -147,75 +141,6 @@ fn chosen(run: &RunFiles) -> Vec<usize> {
     chosen.extend(evenly(others.len(), room).into_iter().map(|place| others[place]));
     chosen.sort_unstable();
     chosen
-}
-
-/// The label of each row, and whether the head gets it.
-fn judge(run: &RunFiles, rows: &[usize]) -> Option<Vec<Judged>> {
-    let table = &run.rows;
-    let of_texts = |truth: &[Option<&str>], predicted: &[Option<&str>], row: usize| {
-        let [label, predicted] = [truth, predicted].map(|column| column[row].unwrap_or("none"));
-        Judged { label: label.into(), predicted: predicted.into(), is_wrong: label != predicted }
-    };
-    let rows = rows.iter().copied();
-    Some(match run.task() {
-        Task::Classification => {
-            let (truth, predicted) = (table.texts("label")?, table.texts("predicted")?);
-            rows.map(|row| of_texts(&truth, &predicted, row)).collect()
-        }
-        Task::Multilabel => {
-            let (truth, predicted) = (table.texts("labels")?, table.text_lists("predicted")?);
-            let judge = |row: usize| {
-                let (label, said) = (truth[row].unwrap_or_default(), predicted[row].join(", "));
-                Judged { label: label.into(), is_wrong: label != said, predicted: said }
-            };
-            rows.map(judge).collect()
-        }
-        Task::Regression | Task::Similarity => {
-            let (truth, predicted) = (table.numbers("value")?, table.numbers("predicted")?);
-            let judge = |row: usize| Judged {
-                label: decimal(truth[row]),
-                predicted: decimal(predicted[row]),
-                is_wrong: false,
-            };
-            rows.map(judge).collect()
-        }
-        Task::Tokens => {
-            let (truth, predicted) = (table.text_lists("labels")?, table.text_lists("predicted")?);
-            let judge = |row: usize| {
-                let is_wrong = truth[row] != predicted[row];
-                let label = if is_wrong { "a word is wrong" } else { "all words right" };
-                Judged { label: label.into(), predicted: String::new(), is_wrong: false }
-            };
-            rows.map(judge).collect()
-        }
-        // A question's state is mostly that of its context.
-        Task::Qa => return None,
-    })
-}
-
-/// A hue for each row: by its class where there are many, from blue to red by its number where it has one.
-fn hues(run: &RunFiles, judged: &[Judged]) -> Vec<Option<u32>> {
-    let numbers: Vec<f64> = judged.iter().filter_map(|one| one.label.parse().ok()).collect();
-    let is_number = matches!(run.task(), Task::Regression | Task::Similarity);
-    if is_number && numbers.len() == judged.len() {
-        let low = numbers.iter().copied().fold(f64::INFINITY, f64::min);
-        let high = numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let hue =
-            |number: &f64| 230.0 - 230.0 * (number - low) / (high - low).max(f64::MIN_POSITIVE);
-        return numbers.iter().map(|number| Some(hue(number) as u32)).collect();
-    }
-    if run.task() == Task::Tokens {
-        let hue = |one: &Judged| if one.label.starts_with("all") { 210 } else { 30 };
-        return judged.iter().map(|one| Some(hue(one))).collect();
-    }
-    // Neighbours on the wheel are far apart in the list of labels.
-    let golden = |class: usize| (class as f64 * 137.508 % 360.0) as u32;
-    let labels = run.labels();
-    let hue = |one: &Judged| {
-        let first = labels.iter().position(|label| one.label.starts_with(label.as_str()));
-        labels.iter().position(|label| *label == one.label).or(first).map(golden)
-    };
-    judged.iter().map(hue).collect()
 }
 
 /// Rows in the plane.

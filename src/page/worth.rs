@@ -9,18 +9,16 @@ mod values;
 
 use serde::Serialize;
 
-pub(super) use self::answers::best_f1;
 use super::{
     marked_text::MarkedText,
     numbers::with_interval,
     run_files::RunFiles,
+    shown_task::shown_task,
     table::{Figure, TableView},
     texts::TextGate,
 };
 use crate::{
-    config::names::Task,
     data::{Part, example::part_name},
-    metrics::metric::Metric,
     tasks::TaskMetrics,
 };
 
@@ -95,20 +93,6 @@ impl WorthView {
     }
 }
 
-/// The metrics of a task, in the order in which they are shown. The micro F1 of single labels is their accuracy.
-pub(super) fn metrics_of_task(task: Task) -> Vec<Metric> {
-    match task {
-        Task::Classification => {
-            let all = Metric::OF_CLASSES.into_iter();
-            all.filter(|metric| *metric != Metric::MicroF1).collect()
-        }
-        Task::Multilabel => Metric::OF_LABEL_SETS.to_vec(),
-        Task::Regression | Task::Similarity => Metric::OF_NUMBERS.to_vec(),
-        Task::Tokens => Metric::OF_TAGS.to_vec(),
-        Task::Qa => Metric::OF_ANSWERS.to_vec(),
-    }
-}
-
 fn metrics_table(run: &RunFiles) -> Option<TableView> {
     let parts: Vec<(Part, &TaskMetrics)> =
         Part::ALL.into_iter().filter_map(|part| Some((part, run.metrics_of(part)?))).collect();
@@ -116,7 +100,7 @@ fn metrics_table(run: &RunFiles) -> Option<TableView> {
     let mut titles: Vec<&str> = parts.iter().rev().map(|(part, _)| part_name(*part)).collect();
     titles.extend(baseline.map(|_| "trivial"));
     let mut table = TableView::new(&["metric"], &titles);
-    for metric in metrics_of_task(run.task()) {
+    for metric in shown_task(run.task()).metrics() {
         let known = parts.iter().any(|(_, metrics)| metrics.scores().get(metric).is_some());
         if !known {
             continue;

@@ -2,14 +2,12 @@
 
 use super::{AnswerView, WorthView};
 use crate::{
-    metrics::{
-        metric::Metric,
-        span::{QaMetrics, f1},
-    },
+    metrics::{metric::Metric, span::QaMetrics},
     page::{
         marked_text::excerpt,
         numbers::{decimal, evenly, grouped},
         run_files::RunFiles,
+        shown_task::best_f1,
         table::TableView,
         texts::TextGate,
     },
@@ -62,24 +60,4 @@ fn examples(run: &RunFiles, gate: &TextGate) -> Vec<AnswerView> {
         }
     };
     evenly(rows.len(), N_EXAMPLES).into_iter().map(example).collect()
-}
-
-/// The highest F1 with a gold answer; where there is none, 1 for no answer.
-pub(in crate::page) fn best_f1(gold: &[&str], predicted: Option<&str>) -> f64 {
-    match predicted {
-        None => f64::from(u8::from(gold.is_empty())),
-        Some(predicted) => gold.iter().map(|gold| f1(predicted, gold)).fold(0.0, f64::max),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_answer_is_right_only_where_there_is_none() {
-        assert_eq!(best_f1(&[], None), 1.0);
-        assert_eq!(best_f1(&["a"], None), 0.0);
-        assert_eq!(best_f1(&["the Seine", "Seine"], Some("Seine")), 1.0);
-    }
 }

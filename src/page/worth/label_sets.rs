@@ -4,9 +4,9 @@ use super::{WorthView, curves};
 use crate::{
     metrics::multilabel::MultilabelMetrics,
     page::{
-        data_part::apart,
         numbers::{decimal, grouped},
         run_files::RunFiles,
+        shown_task::apart,
         table::TableView,
     },
 };
