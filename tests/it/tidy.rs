@@ -1,6 +1,7 @@
 //! The rules of this code base (see the list of layers in docs/architecture.md), enforced by tests so that nobody has
 //! to remember them.
 
+mod decisions;
 mod source;
 mod structure;
 
@@ -350,6 +351,12 @@ fn no_files_of_a_folder_import_each_other_in_a_circle() {
 #[test]
 fn no_type_name_is_defined_twice_in_a_crate() {
     hold_in_each_crate(structure::doubled_types);
+}
+
+#[test]
+fn a_task_is_decided_in_few_files() {
+    let complaints = decisions::arms_on_tasks(&Source::read_all(ROOTS[0]));
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
 
 #[test]
