@@ -4,7 +4,11 @@ use super::{
     csv_table::CsvTable,
     numbers::{NONE, short},
 };
-use crate::{metrics::metric::Metric, report::leaderboard::RUNG, selection::curves::FRACTION};
+use crate::{
+    metrics::metric::Metric,
+    report::leaderboard::RUNG,
+    selection::{curves::FRACTION, leaderboard::chosen_from},
+};
 
 /// The title of adjusted p-values.
 pub(super) const ADJUSTED_P: &str = "p (Holm)";
@@ -45,16 +49,13 @@ impl Board {
     /// The settings that a row was chosen from, itself among them: those behind it that learned from the same share of the
     /// rows for as long, and did not diverge.
     pub(super) fn rivals(&self, winner: usize) -> Vec<usize> {
-        let same = |row: usize| {
-            [FRACTION, RUNG].iter().all(|name| {
-                let place = self.table.place(name);
-                place.is_none_or(|place| {
-                    self.table.rows[row][place] == self.table.rows[winner][place]
-                })
-            })
-        };
-        let rows = winner..self.table.rows.len();
-        rows.filter(|row| same(*row) && !diverged(&self.table, *row)).collect()
+        let columns = [FRACTION, RUNG].map(|name| self.table.place(name));
+        let rows = self.table.rows.iter();
+        let learned: Vec<[Option<&String>; 2]> =
+            rows.map(|row| columns.map(|column| Some(&row[column?]))).collect();
+        let rows = 0..self.table.rows.len();
+        let diverged: Vec<bool> = rows.map(|row| diverged(&self.table, row)).collect();
+        chosen_from(&learned, &diverged, winner)
     }
 
     /// A number of a row.

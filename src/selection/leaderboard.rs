@@ -211,6 +211,17 @@ pub(crate) fn drawn_scores(
 
 /// Ranks the candidates, given in the order of their trials, by a metric of [`RowStatistics::metrics`].
 ///
+/// Returns the rows of a leaderboard that the one in row `winner` was chosen from, itself among them: those from it on that
+/// learned from as much for as long (`learned` is the same) and did not diverge.
+pub(crate) fn chosen_from<T: PartialEq>(
+    learned: &[T],
+    diverged: &[bool],
+    winner: usize,
+) -> Vec<usize> {
+    let rows = winner..learned.len();
+    rows.filter(|row| learned[*row] == learned[winner] && !diverged[*row]).collect()
+}
+
 /// Candidates that reached a later rung come first (the others were trained less), then those with a better score, then
 /// earlier trials; candidates without a score come last.
 ///

@@ -17,7 +17,7 @@ use crate::{
     report::sheet::Sheet,
     selection::{
         SweepFindings,
-        leaderboard::{Candidate, Leaderboard, LeaderboardRow, SeedResult},
+        leaderboard::{Candidate, Leaderboard, LeaderboardRow, SeedResult, chosen_from},
     },
     sweep::{
         Sweep,
@@ -171,12 +171,12 @@ impl SweepCandidates {
     /// trials: those that learned from the same share of the rows and reached the same rung, without those that were
     /// passed over.
     pub(super) fn rivals(&self, board: &Leaderboard, winner: usize) -> Vec<usize> {
-        let won = &board.rows[winner];
-        let share = self.places[won.trial].1;
-        let rows = board.rows[winner..].iter().filter(|row| {
-            self.places[row.trial].1 == share && row.rung == won.rung && row.diverged == 0
-        });
-        let mut rivals: Vec<usize> = rows.map(|row| row.trial).collect();
+        let rows = board.rows.iter();
+        let learned: Vec<(Option<usize>, Option<usize>)> =
+            rows.clone().map(|row| (self.places[row.trial].1, row.rung)).collect();
+        let diverged: Vec<bool> = rows.map(|row| row.diverged > 0).collect();
+        let rivals = chosen_from(&learned, &diverged, winner).into_iter();
+        let mut rivals: Vec<usize> = rivals.map(|row| board.rows[row].trial).collect();
         rivals.sort_unstable();
         rivals
     }
