@@ -189,8 +189,8 @@ impl Pipeline {
         let drops_duplicates = file.data.task != Task::Tokens;
         file.data.clean.drop_duplicates.get_or_insert(drops_duplicates);
         file.head.kind.get_or_insert(file.data.task.facts().kinds[0]);
-        let says = model_folder::fill_in(&mut file, &refuse)?;
-        let extraction = extraction::check(&mut file, sources, &says, &refuse)?;
+        let defaults = model_folder::fill_in(&mut file, &refuse)?;
+        let extraction = extraction::check(&mut file, sources, &defaults, &refuse)?;
         prompts::check(&file, &refuse)?;
         let models = models::swept_models(&file, &refuse)?;
         let data = file.data.clone();
@@ -219,9 +219,9 @@ impl Pipeline {
             sweep: file.sweep.clone(),
             selected_by: file.sweep.as_ref().and_then(|sweep| sweep.select.clone()),
             models,
-            sentence: says.sentence,
-            pooling_is_auto: says.is_auto,
-            notes: says.note.into_iter().collect(),
+            sentence: defaults.sentence,
+            pooling_is_auto: defaults.is_auto,
+            notes: defaults.note.into_iter().collect(),
             warnings: Vec::new(),
             file,
         })

@@ -10,7 +10,7 @@ use crate::{
         file::{LayersKey, LayersWord, PipelineFile, sweep::SweepSection},
         names,
         names::{HeadPooling, Pair, Store, Task},
-        settings::{LayerChoice, model_folder::FolderSays},
+        settings::{LayerChoice, model_folder::FolderDefaults},
     },
     data::{Part, Prompts, Record, Source, document::Document},
     encoder::{
@@ -134,7 +134,7 @@ pub(super) fn set_qa_defaults(cache: &mut file::CacheSection) {
 pub(super) fn check(
     file: &mut PipelineFile,
     sources: Vec<Source>,
-    says: &FolderSays,
+    defaults: &FolderDefaults,
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<ExtractionSettings> {
     let layers = stored_layers(file, &file.model.path);
@@ -180,7 +180,7 @@ pub(super) fn check(
     }
     let store = cache
         .store
-        .get_or_insert_with(|| swept_store(head.pooling, data.task, sweep.as_ref(), says));
+        .get_or_insert_with(|| swept_store(head.pooling, data.task, sweep.as_ref(), defaults));
     let kinds: Vec<StateKind> = store.iter().map(|store| store.kind()).collect();
     if kinds.is_empty() {
         return Err(refuse("cache.store is empty".into(), "name a state, as in [\"mean\"]".into()));
@@ -248,7 +248,7 @@ pub(super) fn swept_store(
     own: HeadPooling,
     task: Task,
     sweep: Option<&SweepSection>,
-    says: &FolderSays,
+    defaults: &FolderDefaults,
 ) -> Vec<Store> {
     let values = sweep.into_iter().flat_map(|section| section.values("pooling"));
     // An invalid pooling is refused when the trials are made.
@@ -259,10 +259,10 @@ pub(super) fn swept_store(
     }
     let mut store: Vec<Store> = Vec::new();
     let resolved = read.iter().map(|pooling| match pooling {
-        HeadPooling::Auto => says.pooling,
+        HeadPooling::Auto => defaults.pooling,
         pooling => *pooling,
     });
-    for kind in resolved.flat_map(|pooling| pooling.stores(task, &says.sentence)) {
+    for kind in resolved.flat_map(|pooling| pooling.stores(task, &defaults.sentence)) {
         if !store.contains(&kind) {
             store.push(kind);
         }

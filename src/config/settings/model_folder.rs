@@ -1,5 +1,4 @@
-//! What a sentence-transformers folder says of the keys that a pipeline file leaves to it, and the states that heads
-//! read.
+//! The defaults that a sentence-transformers folder has for keys of a pipeline file, and the states that heads read.
 
 use std::path::Path;
 
@@ -16,9 +15,9 @@ use crate::{
     error::{Error, Result},
 };
 
-/// What the folder of the model says.
+/// The defaults of the folder of a model, where a pipeline file leaves keys to it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct FolderSays {
+pub(super) struct FolderDefaults {
     /// The pooling of `"auto"`.
     pub(super) pooling: HeadPooling,
     /// Whether `head.pooling` was left to the folder.
@@ -39,7 +38,7 @@ pub(super) struct FolderSays {
 pub(super) fn fill_in(
     file: &mut PipelineFile,
     refuse: &impl Fn(String, String) -> Error,
-) -> Result<FolderSays> {
+) -> Result<FolderDefaults> {
     let compares = file.sweep.as_ref().is_some_and(SweepSection::compares_models);
     let folder = if compares { None } else { SentenceFolder::read(&file.model.path)? };
     let is_open = file.cache.max_length.is_none() || file.head.pooling == HeadPooling::Auto;
@@ -53,40 +52,40 @@ pub(super) fn fill_in(
         file.cache.max_length = Some(length);
         taken.push(format!("cache.max_length = {length}"));
     }
-    let mut says = FolderSays { pooling: HeadPooling::Mean, ..FolderSays::default() };
+    let mut defaults = FolderDefaults { pooling: HeadPooling::Mean, ..FolderDefaults::default() };
     let values = file.sweep.iter().flat_map(|section| section.values("pooling"));
     // An invalid pooling is refused when the trials are made.
     let mut read: Vec<HeadPooling> =
         values.filter_map(|value| value.clone().try_into().ok()).collect();
     read.push(file.head.pooling);
-    says.is_auto = file.head.pooling == HeadPooling::Auto;
+    defaults.is_auto = file.head.pooling == HeadPooling::Auto;
     if !file.data.task.reads_pooled() {
-        if says.is_auto {
-            file.head.pooling = says.pooling;
+        if defaults.is_auto {
+            file.head.pooling = defaults.pooling;
         }
-        says.note = said(file, taken, not_asked);
-        return Ok(says);
+        defaults.note = note_of(file, taken, not_asked);
+        return Ok(defaults);
     }
     if read.contains(&HeadPooling::Auto)
         && let Some(folder) = &folder
     {
-        says.pooling = match folder.poolings(file.model.lowercase)?[..] {
+        defaults.pooling = match folder.poolings(file.model.lowercase)?[..] {
             [Pooling::Cls] => HeadPooling::Cls,
             [Pooling::Mean] => HeadPooling::Mean,
             [Pooling::Max] => HeadPooling::Max,
             // Poolings side by side are what the sentence vector is made of.
             _ => HeadPooling::Sentence,
         };
-        read.push(says.pooling);
+        read.push(defaults.pooling);
     }
-    if says.is_auto {
-        file.head.pooling = says.pooling;
+    if defaults.is_auto {
+        file.head.pooling = defaults.pooling;
         if folder.is_some() {
-            taken.push(format!("head.pooling = {}", says.pooling));
+            taken.push(format!("head.pooling = {}", defaults.pooling));
         }
     }
     if read.contains(&HeadPooling::Sentence) {
-        says.sentence = match &folder {
+        defaults.sentence = match &folder {
             Some(folder) => {
                 let poolings = folder.poolings(file.model.lowercase)?;
                 poolings.into_iter().map(Store::of_pooling).collect()
@@ -111,8 +110,8 @@ pub(super) fn fill_in(
             }
         };
     }
-    says.note = said(file, taken, not_asked);
-    Ok(says)
+    defaults.note = note_of(file, taken, not_asked);
+    Ok(defaults)
 }
 
 /// Whether one of the models that a sweep compares is a sentence-transformers folder.
@@ -124,7 +123,8 @@ fn compares_folders(file: &PipelineFile) -> bool {
     })
 }
 
-fn said(file: &PipelineFile, taken: Vec<String>, not_asked: bool) -> Option<String> {
+/// Says which values were taken from the folder.
+fn note_of(file: &PipelineFile, taken: Vec<String>, not_asked: bool) -> Option<String> {
     if not_asked {
         let note = "what sentence-transformers folders say of head.pooling and cache.max_length is not asked where a \
                     sweep compares models: set both for all of them";

@@ -10,7 +10,7 @@ use crate::{
         file::{DataSection, PipelineFile},
         names::{HeadPooling, Pair},
         settings::{
-            Pipeline, extraction::swept_store, model_folder::FolderSays, models::swept_models,
+            Pipeline, extraction::swept_store, model_folder::FolderDefaults, models::swept_models,
             refusal,
         },
     },
@@ -185,9 +185,9 @@ fn obstacle(file: &PipelineFile) -> Option<String> {
             "data.pair = \"joint\" puts both texts into one input, which has no prompt".into(),
         );
     }
-    // Whatever the model's folder says, it says a pooling.
-    let says = FolderSays { pooling: HeadPooling::Mean, ..FolderSays::default() };
-    let read = || swept_store(file.head.pooling, data.task, file.sweep.as_ref(), &says);
+    // Whatever the model's folder names, it is a pooling of a whole text.
+    let defaults = FolderDefaults { pooling: HeadPooling::Mean, ..FolderDefaults::default() };
+    let read = || swept_store(file.head.pooling, data.task, file.sweep.as_ref(), &defaults);
     let store = cache.store.clone().unwrap_or_else(read);
     let other = store.iter().find(|store| !matches!(store.kind(), StateKind::Pooled(_)))?;
     Some(format!(
