@@ -5,13 +5,16 @@
 //! refused by its name, but only when it is asked for: the encoder itself runs all the same.
 
 mod dense;
+mod module;
+mod poolings;
 mod summary;
 mod vector;
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use dense::Dense;
 use frostbert_cache::{states::Pooling, wording::shorten};
+use module::FolderModule;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 pub use summary::SentenceSummary;
@@ -52,19 +55,6 @@ const NOT_READ: [&str; 7] = [
 const ENCODERS: [&str; 7] =
     ["Transformer", "BERT", "RoBERTa", "DistilBERT", "CamemBERT", "ALBERT", "XLMRoBERTa"];
 
-/// The old keys of a pooling, in the order in which several are concatenated.
-const OLD_POOLING_KEYS: [(&str, &str); 6] = [
-    ("pooling_mode_cls_token", "cls"),
-    ("pooling_mode_max_tokens", "max"),
-    ("pooling_mode_mean_tokens", "mean"),
-    ("pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens"),
-    ("pooling_mode_weightedmean_tokens", "weightedmean"),
-    ("pooling_mode_lasttoken", "lasttoken"),
-];
-
-/// The vector that every module reads and writes.
-const SENTENCE: &str = "sentence_embedding";
-
 const FETCH_AGAIN: &str = "fetch the model again, or name a pooling: cls, mean or max";
 const NAME_A_POOLING: &str =
     "name a pooling that is stored: cls, mean or max (head.pooling, embed --pooling)";
@@ -75,25 +65,6 @@ pub struct SentenceFolder {
     folder: PathBuf,
     /// At least one.
     modules: Vec<FolderModule>,
-}
-
-/// One entry of modules.json.
-#[derive(Clone, Debug)]
-struct FolderModule {
-    /// The dotted path of its class.
-    class: String,
-    folder: PathBuf,
-    /// The arguments of `encode` that are passed on to it.
-    kwargs: Value,
-}
-
-#[derive(Deserialize)]
-struct ListedModule {
-    path: String,
-    #[serde(rename = "type")]
-    class: String,
-    #[serde(default)]
-    kwargs: Value,
 }
 
 /// The keys of [`MODEL_SETTINGS`] that are read here.
@@ -114,71 +85,14 @@ struct EncoderFileSettings {
     others: Map<String, Value>,
 }
 
-/// The keys by which a module names the vectors that it reads and writes.
-#[derive(Default, Deserialize)]
-struct ModuleNames {
-    module_input_name: Option<String>,
-    module_output_name: Option<String>,
-}
-
-impl FolderModule {
-    /// The last part of the class: the versions differ in the parts before it.
-    fn name(&self) -> &str {
-        self.class.rsplit('.').next().unwrap_or(&self.class)
-    }
-
-    /// Whether the class is one of the package, and not code that comes with the model.
-    fn is_of_package(&self) -> bool {
-        self.class.starts_with("sentence_transformers.")
-    }
-
-    /// Checks that the module reads and writes the vector of the sentence.
-    fn check_names(&self) -> Result<()> {
-        let path = self.folder.join("config.json");
-        if !path.is_file() {
-            return Ok(());
-        }
-        let names: ModuleNames = json(&path, "the settings of a module")?;
-        let mut others = [names.module_input_name, names.module_output_name].into_iter().flatten();
-        match others.find(|name| name != SENTENCE) {
-            None => Ok(()),
-            Some(other) => Err(refuse(
-                &path,
-                format!("a module that reads and writes `{SENTENCE}`"),
-                format!("`{other}`"),
-                NAME_A_POOLING,
-            )),
-        }
-    }
-}
-
 impl SentenceFolder {
     /// Reads the list of modules of a folder; `None` if there is none, as in any other model folder.
     ///
     /// # Errors
     /// Returns an error if the list cannot be read or leads out of the folder.
     pub fn read(folder: &Path) -> Result<Option<SentenceFolder>> {
-        let path = folder.join(MODULES);
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let listed: Vec<ListedModule> = json(&path, "a list of modules with `path` and `type`")?;
-        let mut modules = Vec::new();
-        for ListedModule { path: inside, class, kwargs } in listed {
-            let mut parts = Path::new(&inside).components();
-            if !parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-                let got = format!("the path `{inside}`");
-                return Err(refuse(&path, "modules inside the folder".into(), got, FETCH_AGAIN));
-            }
-            let folder =
-                if inside.is_empty() { folder.to_path_buf() } else { folder.join(&inside) };
-            modules.push(FolderModule { class, folder, kwargs });
-        }
-        if modules.is_empty() {
-            let expected = "at least one module".into();
-            return Err(refuse(&path, expected, "an empty list".into(), FETCH_AGAIN));
-        }
-        Ok(Some(SentenceFolder { folder: folder.to_path_buf(), modules }))
+        let modules = FolderModule::read_list(folder)?;
+        Ok(modules.map(|modules| SentenceFolder { folder: folder.to_path_buf(), modules }))
     }
 
     /// The names of the modules, in order.
@@ -194,32 +108,9 @@ impl SentenceFolder {
     /// does not lower-case although the folder asks for it.
     pub fn poolings(&self, lowercase: Option<bool>) -> Result<Vec<Pooling>> {
         self.check_modules()?;
-        let path = self.modules[1].folder.join("config.json");
-        let settings: Map<String, Value> = json(&path, "the settings of a pooling")?;
-        let modes = pooling_modes(&settings).ok_or_else(|| {
-            let got = settings["pooling_mode"].to_string();
-            refuse(&path, "a `pooling_mode`, or a list of them".into(), got, FETCH_AGAIN)
-        })?;
-        let poolings = modes.iter().map(|mode| {
-            let known = Pooling::ALL.into_iter().find(|pooling| pooling.name() == mode.as_str());
-            known.ok_or_else(|| {
-                let got = format!("`{mode}`, which this program does not compute");
-                refuse(&path, "the pooling cls, mean or max".into(), got, NAME_A_POOLING)
-            })
-        });
-        let poolings: Vec<Pooling> = poolings.collect::<Result<_>>()?;
-        let twice =
-            (1..poolings.len()).find(|place| poolings[..*place].contains(&poolings[*place]));
-        match twice {
-            None => {
-                self.check_case(lowercase)?;
-                Ok(poolings)
-            }
-            Some(place) => {
-                let got = format!("`{}` twice", poolings[place].name());
-                Err(refuse(&path, "every pooling once".into(), got, NAME_A_POOLING))
-            }
-        }
+        let poolings = poolings::read(&self.modules[1].folder)?;
+        self.check_case(lowercase)?;
+        Ok(poolings)
     }
 
     /// The way from the pooled states of the encoder's last layer, each of `hidden` values, to the vector of a text.
@@ -229,7 +120,7 @@ impl SentenceFolder {
     /// Returns an error that names what this program does not compute, or the file that does not fit.
     pub(crate) fn vector(&self, hidden: usize, lowercase: Option<bool>) -> Result<SentenceVector> {
         let poolings = self.poolings(lowercase)?;
-        self.check_width(hidden)?;
+        poolings::check_width(&self.modules[1].folder, hidden)?;
         let n_inputs = poolings.len() * hidden;
         let mut width = n_inputs;
         let mut steps = Vec::new();
@@ -378,23 +269,6 @@ impl SentenceFolder {
         ))
     }
 
-    /// Checks that the pooling is of vectors as wide as the states.
-    fn check_width(&self, hidden: usize) -> Result<()> {
-        let path = self.modules[1].folder.join("config.json");
-        let settings: Map<String, Value> = json(&path, "the settings of a pooling")?;
-        let keys = ["embedding_dimension", "word_embedding_dimension"];
-        let width = keys.into_iter().find_map(|key| settings.get(key)?.as_u64());
-        match width {
-            Some(width) if width != hidden as u64 => Err(refuse(
-                &path,
-                format!("a pooling of states of {hidden} values, as the model has them"),
-                format!("one of {width}"),
-                "fetch the model again: these files do not belong together",
-            )),
-            _ => Ok(()),
-        }
-    }
-
     fn settings(&self) -> Result<ModelSettings> {
         let path = self.folder.join(MODEL_SETTINGS);
         if path.is_file() { json(&path, "the settings of a model") } else { Ok(Default::default()) }
@@ -438,23 +312,6 @@ pub(super) fn pooling_folder(folder: &Path) -> Result<PathBuf> {
     let modules = SentenceFolder::read(folder)?.map_or_else(Vec::new, |sentence| sentence.modules);
     let pooling = modules.into_iter().find(|module| module.name() == "Pooling");
     Ok(pooling.map_or_else(|| folder.join(POOLING_FOLDER), |module| module.folder))
-}
-
-/// The names of the poolings that the settings ask for; `None` if they are neither a name nor a list of names.
-fn pooling_modes(settings: &Map<String, Value>) -> Option<Vec<String>> {
-    match settings.get("pooling_mode") {
-        Some(Value::String(mode)) => Some(vec![mode.clone()]),
-        Some(Value::Array(modes)) if !modes.is_empty() => {
-            modes.iter().map(|mode| mode.as_str().map(String::from)).collect()
-        }
-        Some(_) => None,
-        None => {
-            let is_on = |key: &str| settings.get(key).and_then(Value::as_bool) == Some(true);
-            let on = OLD_POOLING_KEYS.iter().filter(|(key, _)| is_on(key));
-            let modes: Vec<String> = on.map(|(_, mode)| mode.to_string()).collect();
-            Some(if modes.is_empty() { vec!["mean".into()] } else { modes })
-        }
-    }
 }
 
 /// The longest input that the model has positions for, as far as config.json says.
