@@ -1,11 +1,10 @@
 //! Question answering: a span of the context as the answer, or none.
 
+mod baseline;
 mod evaluator;
 mod kind;
 
 use ndarray::{Array2, ArrayView2, s};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 
 pub(super) use self::kind::QuestionKind;
 use crate::{
@@ -31,7 +30,7 @@ use crate::{
         MeasuredRows, PredictionTask, RowSource, SamplePurpose, TaskMetrics, TaskResult, TaskRows,
         characters::characters,
         encoded::EncodedRecords,
-        measure::{ALWAYS_NO_ANSWER, Baseline, RunMetrics},
+        measure::RunMetrics,
         prediction::Prediction,
         predictions::{Calibration, PredictionEvaluator, answered},
         questions::evaluator::QuestionEvaluator,
@@ -274,51 +273,6 @@ impl QuestionTask {
             .collect();
         if scores.is_empty() { 0.0 } else { best_no_answer_threshold(&scores) }
     }
-
-    /// Scores random spans of the context on test, as the mean over several draws.
-    fn random_spans(&self, dataset: &Dataset, seed: u64) -> Option<Baseline> {
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let mut questions = Vec::new();
-        for row in dataset.part(Part::Test) {
-            let number = row as usize;
-            let windows = &self.windows[self.start[number]..self.start[number + 1]];
-            // A token that two windows share counts once.
-            let mut offsets: Vec<(usize, usize)> = Vec::new();
-            for token in windows.iter().flat_map(|window| &window.offsets) {
-                if offsets.last().is_none_or(|last| last.0 < token.0) {
-                    offsets.push(*token);
-                }
-            }
-            for _ in 0..RANDOM_SPANS {
-                let span = (!offsets.is_empty()).then(|| {
-                    let start = random.gen_range(0..offsets.len());
-                    let n_tokens = random.gen_range(1..=self.max_answer_tokens);
-                    let end = (start + n_tokens).min(offsets.len()) - 1;
-                    (offsets[start].0, offsets[end].1)
-                });
-                let row = &dataset.rows[number];
-                let answer = span.map(|(start, end)| context_of(row, start, end));
-                questions.push(answered(row, answer));
-            }
-        }
-        (!questions.is_empty()).then(|| {
-            let scores = |questions: &[AnsweredQuestion]| {
-                serde_json::json!(span::evaluate(questions, None).scores)
-            };
-            let mut metrics = scores(&questions);
-            if self.may_be_impossible {
-                let test = dataset.part(Part::Test).into_iter();
-                let silent: Vec<AnsweredQuestion> =
-                    test.map(|row| answered(&dataset.rows[row as usize], None)).collect();
-                metrics[ALWAYS_NO_ANSWER] = scores(&silent);
-            }
-            let description = format!(
-                "a random span of at most {} tokens, the mean of {RANDOM_SPANS} draws",
-                self.max_answer_tokens
-            );
-            Baseline::new(description, &metrics)
-        })
-    }
 }
 
 impl PredictionTask for QuestionTask {
@@ -451,9 +405,6 @@ pub(super) fn read_encoded(
     })?;
     Ok((Box::new(questions), view))
 }
-
-/// Number of random spans that are drawn for each question.
-const RANDOM_SPANS: usize = 20;
 
 fn context_of(row: &Example, start: usize, end: usize) -> String {
     characters(row.text_pair.as_deref().unwrap_or_default(), start, end)
