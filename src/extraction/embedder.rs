@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use frostbert_cache::{
     shard::{OpenShard, ShardLayout, StateRows, WindowPlace},
-    states::{StateId, StateKind},
+    states::{Dtype, StateId, StateKind},
     wording::shorten,
 };
 
@@ -21,6 +21,9 @@ use crate::{
         machine::Machine,
     },
 };
+
+/// What fails where a text has no token.
+pub(crate) const TOKENISE: &str = "tokenise a text";
 
 /// An encoder for texts that are not cached. States are rounded to the cache's storage type, so a text has the same
 /// states as in a cache.
@@ -93,6 +96,48 @@ impl TextEncoder {
         inputs: &[Document<'_>],
         states: &[StateId],
     ) -> Result<EncodedTexts> {
+        let request = EncodeRequest {
+            tokenizer: &self.tokenizer,
+            states,
+            hidden: self.hidden,
+            dtype: self.settings.dtype,
+            batch_tokens: self.settings.batch_tokens,
+            spreads: false,
+        };
+        let encoded = request.run(&mut self.encoder, inputs)?;
+        let documents = &encoded.layout.documents;
+        let truncated = (0..documents.len()).filter(|number| documents.truncated(*number));
+        self.truncated += truncated.count() as u64;
+        Ok(encoded)
+    }
+}
+
+/// What to compute of some documents, and how they are cut into tokens. Several of these can share an encoder.
+pub(crate) struct EncodeRequest<'a> {
+    pub(crate) tokenizer: &'a TextTokenizer,
+    /// The states, of layers that the encoder was opened for.
+    pub(crate) states: &'a [StateId],
+    /// The number of values of a state.
+    pub(crate) hidden: usize,
+    /// The type in which the states are returned.
+    pub(crate) dtype: Dtype,
+    /// The most tokens in a batch, with padding; the device's default if `None`.
+    pub(crate) batch_tokens: Option<usize>,
+    /// Whether few documents are cut into smaller batches, so that no worker is without one.
+    pub(crate) spreads: bool,
+}
+
+impl EncodeRequest<'_> {
+    /// Returns the states of some documents, in order; all workers share the batches.
+    ///
+    /// # Errors
+    /// Returns an error if a document has no token, the encoder fails, or a state is not finite.
+    pub(crate) fn run(
+        &self,
+        encoder: &mut Encoder,
+        inputs: &[Document<'_>],
+    ) -> Result<EncodedTexts> {
+        let (states, dtype) = (self.states, self.dtype);
         let aligned = states.iter().any(|state| !matches!(state.kind, StateKind::Pooled(_)));
         let stores = |kind: StateKind| states.iter().any(|state| state.kind == kind);
         let (stores_words, stores_tokens) = (stores(StateKind::Words), stores(StateKind::Tokens));
@@ -101,10 +146,9 @@ impl TextEncoder {
         let mut windows: Vec<WindowPlace> = Vec::new();
         let mut lengths: Vec<u32> = Vec::new();
         for (number, (input, encoding)) in inputs.iter().zip(&encodings).enumerate() {
-            self.truncated += u64::from(encoding.truncated);
             if encoding.has_empty_window() {
                 return Err(Error::Encoder {
-                    action: "tokenise a text",
+                    action: TOKENISE,
                     reason: format!("`{}` has no token", name_of(input)),
                 });
             }
@@ -113,10 +157,7 @@ impl TextEncoder {
             windows.extend((0..n_windows).map(|window| (number as u32, window)));
             lengths.extend(encoding.lengths());
         }
-        let default_tokens = self.encoder.devices.default_batch_tokens();
-        let batch_tokens = self.settings.batch_tokens.unwrap_or(default_tokens);
-        let batches = plan_batches(&lengths, batch_tokens);
-        let dtype = self.settings.dtype;
+        let batches = plan_batches(&lengths, self.budget(encoder, &lengths));
         let shard = OpenShard::new(layout, states, self.hidden, dtype);
         let shard = Mutex::new(shard);
         let jobs = batches.iter().map(|rows| {
@@ -124,7 +165,7 @@ impl TextEncoder {
             let (batch, words, left_out) = batch_of(&encodings, &places, stores_words);
             Ok((places, batch, words, left_out))
         });
-        self.encoder.run_batches(
+        encoder.run_batches(
             jobs,
             |(_, batch, ..)| batch,
             |(places, _, words, left_out), computed| {
@@ -146,6 +187,17 @@ impl TextEncoder {
             states: shard.into_states(),
             hidden: self.hidden,
         })
+    }
+
+    /// The most tokens in a batch of windows of these lengths.
+    fn budget(&self, encoder: &mut Encoder, lengths: &[u32]) -> usize {
+        let default_tokens = encoder.devices.default_batch_tokens();
+        let most = self.batch_tokens.unwrap_or(default_tokens);
+        if !self.spreads {
+            return most;
+        }
+        let tokens: usize = lengths.iter().map(|length| *length as usize).sum();
+        most.min(tokens.div_ceil(encoder.workers().0.len().max(1)).max(1))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
         names::{Pair, Task},
         settings::KindSettings,
     },
-    data::{Record, document::Document},
+    data::{Prompts, Record, document::Document},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     extraction::{
@@ -70,7 +70,11 @@ impl Predictor {
         Ok(predictor)
     }
 
-    fn without_encoder(run: SavedRun, machine: &Machine) -> Result<Predictor> {
+    /// Creates a predictor without an encoder: for states that are computed elsewhere, or read from a cache.
+    ///
+    /// # Errors
+    /// Returns an error if the model is not the one that the head was trained on.
+    pub(crate) fn without_encoder(run: SavedRun, machine: &Machine) -> Result<Predictor> {
         let checkpoint = run.checkpoint()?;
         Ok(Predictor {
             run,
@@ -272,12 +276,42 @@ impl Predictor {
                 hint: "leave --text-pair out".into(),
             });
         }
-        let joint_pairs = self.run.pipeline.data.pair == Pair::Joint;
         // Of several runs that predict for the same records, each has its own prompts.
         let prompts = self.run.prompts();
-        let inputs = records.iter().flat_map(|record| record.documents_with(&prompts, joint_pairs));
-        let inputs: Vec<Document<'_>> = inputs.collect();
+        let inputs = self.documents(records, &prompts);
         let encoded = self.states_of(&inputs)?;
+        self.predict_encoded(records, encoded)
+    }
+
+    /// Returns the run.
+    pub(crate) fn run(&self) -> &SavedRun {
+        &self.run
+    }
+
+    /// Returns the model that the head was trained on.
+    pub(crate) fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// Returns the documents of records that the head reads, with the prompts of the run.
+    pub(crate) fn documents<'r>(
+        &self,
+        records: &'r [Record],
+        prompts: &'r Prompts,
+    ) -> Vec<Document<'r>> {
+        let joint_pairs = self.run.pipeline.data.pair == Pair::Joint;
+        records.iter().flat_map(|record| record.documents_with(prompts, joint_pairs)).collect()
+    }
+
+    /// Predicts for records from the states of their [`documents`](Predictor::documents).
+    ///
+    /// # Errors
+    /// Returns an error if the run has no trained head.
+    pub(crate) fn predict_encoded(
+        &self,
+        records: &[Record],
+        encoded: EncodedTexts,
+    ) -> Result<Vec<Prediction>> {
         let description = &self.run.description;
         let encoded =
             EncodedRecords { pipeline: &self.run.pipeline, description, records, encoded };
