@@ -40,6 +40,7 @@ pub(crate) mod inspect;
 mod json_array;
 mod json_digits;
 mod json_lines;
+mod kept_columns;
 mod label_columns;
 mod label_ids;
 mod label_list;
@@ -85,8 +86,9 @@ pub use swallowed::SwallowedLines;
 pub use target::DataTask;
 pub(crate) use target::Target;
 
+pub use self::bad_rows::BadRows;
 use self::{
-    bad_rows::{BadBytes, BadRows, FailedRows},
+    bad_rows::{BadBytes, FailedRows},
     open_source::OpenSource,
 };
 use crate::error::{Error, Result};
@@ -113,13 +115,14 @@ pub(crate) fn read_logged(source: &Source, want: WantedFields, log: &BadRows) ->
     read_open(OpenSource::open(source)?, source, want, log)
 }
 
-/// Like `read`, for a file that may also be a pipe or a device, which can only be read once.
-pub fn read_once(source: &Source, want: WantedFields) -> Result<Records> {
+/// Like `read`, for a file that may also be a pipe or a device, which can only be read once. Lists the records that
+/// [`Source::skip_bad`] skips in `log`.
+pub fn read_once(source: &Source, want: WantedFields, log: &BadRows) -> Result<Records> {
     if !open_file::is_stream(&source.path) {
-        read(source, want)
+        read_logged(source, want, log)
     } else {
         let input = File::open(&source.path).map_err(Error::io("read", &source.path))?;
-        read_from(input, source, want)
+        read_from_logged(input, source, want, log)
     }
 }
 
@@ -133,6 +136,7 @@ fn read_open(
 ) -> Result<Records> {
     let format = source.resolve_format()?;
     source.check_delimiter(format)?;
+    source.check_kept_columns(format)?;
     let file = match open {
         OpenSource::Folder(folder) => {
             return parts::with_parts(source, log, |source| {
@@ -166,19 +170,29 @@ pub fn read_from(
     source: &Source,
     want: WantedFields,
 ) -> Result<Records> {
+    read_from_logged(input, source, want, &BadRows::default())
+}
+
+/// Like [`read_from`], and lists the records that [`Source::skip_bad`] skips in `log`.
+pub fn read_from_logged(
+    input: impl Read + Send + 'static,
+    source: &Source,
+    want: WantedFields,
+    log: &BadRows,
+) -> Result<Records> {
     let format = source.resolve_format()?;
     source.check_delimiter(format)?;
-    let log = BadRows::default();
-    parts::with_parts(source, &log, |source| match format {
+    source.check_kept_columns(format)?;
+    parts::with_parts(source, log, |source| match format {
         Format::Parquet | Format::Folder => Err(not_a_stream(source, format)),
         // Lines are returned as they arrive; the other formats first wait for the beginning of the input.
         Format::Lines => {
             let text = read::decode(Box::new(input), source)?;
-            read_text(text, Format::Lines, source, want, &log)
+            read_text(text, Format::Lines, source, want, log)
         }
         format => {
             let text = open_file::text_of(input, source)?;
-            read_text(text, format, source, want, &log)
+            read_text(text, format, source, want, log)
         }
     })
 }

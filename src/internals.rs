@@ -14,9 +14,9 @@ pub mod config {
 }
 pub mod data {
     pub use crate::data::{
-        Answer, ClassCount, CleanOptions, ColumnName, DataTask, Format, LabelMap, Part, Prompts,
+        Answer, BadRows, ClassCount, CleanOptions, ColumnName, DataTask, Format, LabelMap, Part, Prompts,
         QuestionSummary, Record, Records, Source, SplitFractions, SwallowedLines, WantedFields,
-        class_distribution, grouped_split, read, read_from, read_once, split_plan,
+        class_distribution, grouped_split, read, read_from, read_from_logged, read_once, split_plan,
         stratified_split,
     };
     pub mod dataset {

@@ -15,7 +15,10 @@ use frostbert::{
         wording::{counted, printable},
     },
     internals::{
-        data::{self, ColumnName, Format, Record, Records, Source, SwallowedLines, WantedFields},
+        data::{
+            self, BadRows, ColumnName, Format, Record, Records, Source, SwallowedLines,
+            WantedFields,
+        },
         prediction::{
             prediction_file::{PredictionColumns, predict_to_file},
             predictor::Predictor,
@@ -354,11 +357,11 @@ fn read(saved: &SavedRun, file: &Path, arguments: &PredictArguments) -> Result<(
     {
         let with_ids = Source { id: Some(id), may_lack_id: true, ..source.clone() };
         // Nobody asked for these ids: if they cannot be read, the file is read without them.
-        if let Ok(records) = data::read_once(&with_ids, want) {
+        if let Ok(records) = data::read_once(&with_ids, want, &BadRows::default()) {
             return Ok((records, with_ids));
         }
     }
-    let records = data::read_once(&source, want);
+    let records = data::read_once(&source, want, &BadRows::default());
     let records = records.map_err(|error| saved.explain_format(file, format, error))?;
     Ok((records, source))
 }

@@ -39,7 +39,7 @@ const MOST_LISTED: usize = 10_000;
 
 /// The records that were left out while files were read. Copies share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct BadRows(Arc<Mutex<Log>>);
+pub struct BadRows(Arc<Mutex<Log>>);
 
 #[derive(Debug, Default)]
 struct Log {
@@ -63,7 +63,7 @@ impl BadRows {
     }
 
     /// How many there are so far.
-    pub(super) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.lock().parts.len()
     }
 

@@ -107,6 +107,7 @@ impl DelimitedRecords {
                 .iter()
                 .map(|index| self.field(*index).trim().to_owned())
                 .collect(),
+            kept: columns.kept.iter().map(|index| self.kept(*index)).collect(),
             line: Some(line),
             swallowed_to: self.swallowed_to(line),
             ..Record::default()
@@ -183,6 +184,11 @@ impl DelimitedRecords {
         }
     }
 
+    /// Returns a value to be copied; without a header, a record may lack it.
+    fn kept(&self, index: usize) -> Option<String> {
+        (index < self.record.len()).then(|| self.field(index).to_owned())
+    }
+
     fn names(&self) -> Vec<String> {
         (0..self.record.len()).map(|index| self.field(index).to_owned()).collect()
     }
@@ -195,6 +201,7 @@ struct ColumnIndices {
     label: Option<usize>,
     id: Option<usize>,
     label_columns: Vec<usize>,
+    kept: Vec<usize>,
     /// Number of fields in the header, if there is one.
     n_fields: Option<usize>,
 }
@@ -235,7 +242,8 @@ impl ColumnIndices {
                 .then(|| index(source.key("label"), &source.label_column()))
                 .transpose()?,
             id: source.id.as_ref().map(|column| index("id", column)).transpose()?,
-            label_columns: source.find_label_columns(index)?,
+            label_columns: source.find_label_columns(&index)?,
+            kept: source.find_kept_columns(&index)?,
             n_fields: None,
         })
     }

@@ -9,6 +9,7 @@ use super::{
     bad_rows::FailedRows,
     json_array::Items,
     json_digits::{as_spelled, is_large, raw, spelled},
+    kept_columns::kept_values,
     read::{Text, next_line},
     record::{Record, WantedFields},
     source::{ColumnName, Source},
@@ -84,6 +85,7 @@ struct WantedKeys {
     label: Option<String>,
     id: Option<String>,
     label_columns: Vec<String>,
+    kept: Vec<String>,
 }
 
 impl WantedKeys {
@@ -109,6 +111,7 @@ impl WantedKeys {
                 .transpose()?,
             id: source.id.as_ref().map(|column| name("id", column)).transpose()?,
             label_columns: source.find_label_columns(name)?,
+            kept: source.find_kept_columns(name)?,
         })
     }
 }
@@ -156,6 +159,7 @@ impl RecordPosition<'_> {
                 Some(_) => self.label(&object, key, json).map(|cell| cell.trim().to_owned()),
             })
             .collect::<Result<_>>()?;
+        let kept = kept_values(&object, &keys.kept, json);
         let text_pair = keys
             .text_pair
             .as_deref()
@@ -169,6 +173,7 @@ impl RecordPosition<'_> {
             label,
             labels,
             label_cells,
+            kept,
             line: Some(self.line),
             ..Record::default()
         })
@@ -183,7 +188,8 @@ impl RecordPosition<'_> {
             self.error("a text and its label", got, hint)
         })?;
         let needs_id = keys.id.is_some() && !self.source.may_lack_id;
-        if keys.text_pair.is_some() || needs_id || !keys.label_columns.is_empty() {
+        let has_more = !keys.label_columns.is_empty() || !keys.kept.is_empty();
+        if keys.text_pair.is_some() || needs_id || has_more {
             return Err(self.error(
                 "an object, because columns other than text and label are named",
                 "a text and its label",

@@ -132,6 +132,7 @@ struct Columns<T> {
     label: Option<T>,
     id: Option<T>,
     label_columns: Vec<T>,
+    kept: Vec<T>,
 }
 
 impl<T> Columns<T> {
@@ -142,13 +143,14 @@ impl<T> Columns<T> {
             label: self.label.as_ref().map(&change).transpose()?,
             id: self.id.as_ref().map(&change).transpose()?,
             label_columns: self.label_columns.iter().map(&change).collect::<Result<_>>()?,
+            kept: self.kept.iter().map(&change).collect::<Result<_>>()?,
         })
     }
 
     fn all(&self) -> impl Iterator<Item = &T> {
         let some =
             [Some(&self.text), self.text_pair.as_ref(), self.label.as_ref(), self.id.as_ref()];
-        some.into_iter().flatten().chain(&self.label_columns)
+        some.into_iter().flatten().chain(&self.label_columns).chain(&self.kept)
     }
 }
 
@@ -171,6 +173,7 @@ impl Columns<usize> {
                 .transpose()?,
             id: source.id.as_ref().map(|column| name("id", column)).transpose()?,
             label_columns: source.find_label_columns(name)?,
+            kept: source.find_kept_columns(name)?,
         })
     }
 
@@ -183,6 +186,7 @@ impl Columns<usize> {
             label: self.label.map(place),
             id: self.id.map(place),
             label_columns: self.label_columns.iter().copied().map(place).collect(),
+            kept: self.kept.iter().copied().map(place).collect(),
         }
     }
 }
@@ -241,6 +245,7 @@ impl RowReader {
                 .iter()
                 .map(|cells| value(cells, row).unwrap_or_default().trim().to_owned())
                 .collect(),
+            kept: batch.kept.iter().map(|cells| value(cells, row).map(str::to_owned)).collect(),
             line: Some(self.row),
             ..Record::default()
         })

@@ -21,6 +21,9 @@ pub struct Record {
     /// The cells of [`Source::label_columns`](super::Source::label_columns), in their order, without surrounding white
     /// space; a null or missing cell is empty.
     pub label_cells: Vec<String>,
+    /// The values of [`Source::kept_columns`](super::Source::kept_columns), in their order, as the file spells them; `None`
+    /// for a null or missing one.
+    pub kept: Vec<Option<String>>,
     /// The words of the file, for conll and conllu; at least one.
     pub words: Option<Vec<String>>,
     /// One tag for each word, if [`WantedFields::label`] is set. IOB1 is converted to IOB2.

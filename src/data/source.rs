@@ -85,6 +85,9 @@ pub struct Source {
     /// columns are requested: see [`LabelColumn`](super::LabelColumn).
     #[serde(skip)]
     pub label_columns: Vec<ColumnName>,
+    /// Columns whose values are read unchanged, to be copied to an output. This too is not a key of a source.
+    #[serde(skip)]
+    pub kept_columns: Vec<ColumnName>,
     /// Whether records that cannot be read are left out and listed. As above, no file says this of a source:
     /// `data.clean.skip_bad` is of all of them. Where it is not there, errors do not name that key.
     #[serde(skip)]
@@ -178,6 +181,7 @@ impl Source {
             prompt: None,
             pair_prompt: None,
             label_columns: Vec::new(),
+            kept_columns: Vec::new(),
             skip_bad: None,
             drops_unlabelled: false,
             may_lack_id: false,

@@ -5,7 +5,10 @@ use std::path::Path;
 use frostbert_cache::durable::write_file;
 
 use super::tables::Table;
-use crate::error::{Error, Result};
+use crate::{
+    data::bad_rows::BadRow,
+    error::{Error, Result},
+};
 
 /// A table of columns of equal length.
 #[derive(Debug, Default)]
@@ -27,6 +30,15 @@ pub(crate) enum SheetColumn {
 }
 
 impl Sheet {
+    /// Returns the table of records that were left out because they cannot be read.
+    pub(crate) fn of_bad_rows(rows: &[BadRow]) -> Sheet {
+        let mut sheet = Sheet::default();
+        sheet.texts("file", rows.iter().map(|row| row.file.display().to_string()));
+        sheet.integers("line", rows.iter().map(|row| row.line.map(|line| line as usize)));
+        sheet.texts("reason", rows.iter().map(|row| row.reason.clone()));
+        sheet
+    }
+
     /// Adds a column.
     pub(crate) fn push(&mut self, name: impl Into<String>, column: SheetColumn) {
         self.columns.push((name.into(), column));

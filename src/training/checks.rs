@@ -181,11 +181,7 @@ impl RunChecks {
         if bad_rows.is_empty() {
             return Ok(());
         }
-        let mut sheet = Sheet::default();
-        sheet.texts("file", bad_rows.iter().map(|row| row.file.display().to_string()));
-        sheet.integers("line", bad_rows.iter().map(|row| row.line.map(|line| line as usize)));
-        sheet.texts("reason", bad_rows.iter().map(|row| row.reason.clone()));
-        sheet.write_csv(&run.join(BAD_ROWS_FILE))
+        Sheet::of_bad_rows(bad_rows).write_csv(&run.join(BAD_ROWS_FILE))
     }
 
     /// Reads the checks of a run; `None` where there are none, or another version wrote them.
