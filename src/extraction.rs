@@ -16,3 +16,4 @@ pub(crate) mod machine;
 pub(crate) mod parity;
 pub(crate) mod sentence;
 pub(crate) mod spool;
+pub(crate) mod text_stream;

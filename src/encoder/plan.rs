@@ -14,6 +14,15 @@ pub(crate) type BatchRows = Vec<u32>;
 /// assert_eq!(plan_batches(&[3, 9, 4, 8], 18), vec![vec![1, 3], vec![2, 0]]);
 /// ```
 pub fn plan_batches(lengths: &[u32], budget_tokens: usize) -> Vec<BatchRows> {
+    plan_small_batches(lengths, budget_tokens, usize::MAX)
+}
+
+/// Like [`plan_batches`], with at most `most_rows` documents in a batch.
+pub(crate) fn plan_small_batches(
+    lengths: &[u32],
+    budget_tokens: usize,
+    most_rows: usize,
+) -> Vec<BatchRows> {
     let mut order: Vec<u32> = (0..lengths.len() as u32).collect();
     order.sort_by_key(|row| (std::cmp::Reverse(lengths[*row as usize]), *row));
 
@@ -22,7 +31,8 @@ pub fn plan_batches(lengths: &[u32], budget_tokens: usize) -> Vec<BatchRows> {
         match batches.last_mut() {
             // The first document of a batch is its longest.
             Some(batch)
-                if lengths[batch[0] as usize] as usize * (batch.len() + 1) <= budget_tokens =>
+                if batch.len() < most_rows
+                    && lengths[batch[0] as usize] as usize * (batch.len() + 1) <= budget_tokens =>
             {
                 batch.push(row);
             }

@@ -12,8 +12,13 @@ use crate::{
     config::settings::ExtractionSettings,
     data::document::Document,
     encoder::{
-        Encoder, EncoderSettings, Request, checkpoint::Checkpoint, plan::plan_batches,
-        runtime::Runtime, tokenizer::TextTokenizer, worker::locked,
+        Encoder, EncoderSettings, Request,
+        checkpoint::Checkpoint,
+        plan::plan_small_batches,
+        runtime::Runtime,
+        session::TokenBatch,
+        tokenizer::TextTokenizer,
+        worker::{Computed, locked},
     },
     error::{Error, Result},
     extraction::{
@@ -28,11 +33,13 @@ pub(crate) const TOKENISE: &str = "tokenise a text";
 /// An encoder for texts that are not cached. States are rounded to the cache's storage type, so a text has the same
 /// states as in a cache.
 pub(crate) struct TextEncoder {
-    settings: ExtractionSettings,
-    states: Vec<StateId>,
-    hidden: usize,
-    encoder: Encoder,
-    tokenizer: TextTokenizer,
+    pub(super) settings: ExtractionSettings,
+    pub(super) states: Vec<StateId>,
+    pub(super) hidden: usize,
+    pub(super) encoder: Encoder,
+    pub(super) tokenizer: TextTokenizer,
+    /// The most documents, or windows of them, in a batch.
+    pub(super) most_rows: usize,
     /// Number of inputs so far whose end was cut off.
     pub(crate) truncated: u64,
 }
@@ -74,8 +81,15 @@ impl TextEncoder {
             hidden: checkpoint.config.hidden,
             encoder,
             tokenizer,
+            most_rows: usize::MAX,
             truncated: 0,
         })
+    }
+
+    /// Puts at most this number of documents, or windows of them, through the encoder together.
+    #[must_use]
+    pub(crate) fn with_batches_of(self, most_rows: usize) -> TextEncoder {
+        TextEncoder { most_rows: most_rows.max(1), ..self }
     }
 
     /// Returns the states of some inputs, in order; all workers share the batches.
@@ -104,11 +118,10 @@ impl TextEncoder {
             batch_tokens: self.settings.batch_tokens,
             spreads: false,
         };
-        let encoded = request.run(&mut self.encoder, inputs)?;
-        let documents = &encoded.layout.documents;
-        let truncated = (0..documents.len()).filter(|number| documents.truncated(*number));
-        self.truncated += truncated.count() as u64;
-        Ok(encoded)
+        let budget = request.most_tokens(&self.encoder);
+        let planned = request.plan(inputs, |_| budget, self.most_rows)?;
+        self.truncated += planned.n_truncated();
+        request.run_planned(&mut self.encoder, planned, inputs)
     }
 }
 
@@ -137,7 +150,36 @@ impl EncodeRequest<'_> {
         encoder: &mut Encoder,
         inputs: &[Document<'_>],
     ) -> Result<EncodedTexts> {
-        let (states, dtype) = (self.states, self.dtype);
+        let most = self.most_tokens(encoder);
+        let n_workers = encoder.workers().0.len().max(1);
+        let budget = |lengths: &[u32]| {
+            if !self.spreads {
+                return most;
+            }
+            let tokens: usize = lengths.iter().map(|length| *length as usize).sum();
+            most.min(tokens.div_ceil(n_workers).max(1))
+        };
+        let planned = self.plan(inputs, budget, usize::MAX)?;
+        self.run_planned(encoder, planned, inputs)
+    }
+
+    /// The most tokens in a batch, with padding.
+    pub(super) fn most_tokens(&self, encoder: &Encoder) -> usize {
+        self.batch_tokens.unwrap_or_else(|| encoder.devices.default_batch_tokens())
+    }
+
+    /// Tokenises documents and plans their batches: of at most `most_rows` windows, and of as many tokens as `budget`
+    /// returns for the lengths of all windows.
+    ///
+    /// # Errors
+    /// Returns an error if a document has no token, or the tokenizer fails.
+    pub(super) fn plan(
+        &self,
+        inputs: &[Document<'_>],
+        budget: impl Fn(&[u32]) -> usize,
+        most_rows: usize,
+    ) -> Result<PlannedTexts> {
+        let states = self.states;
         let aligned = states.iter().any(|state| !matches!(state.kind, StateKind::Pooled(_)));
         let stores = |kind: StateKind| states.iter().any(|state| state.kind == kind);
         let (stores_words, stores_tokens) = (stores(StateKind::Words), stores(StateKind::Tokens));
@@ -157,48 +199,90 @@ impl EncodeRequest<'_> {
             windows.extend((0..n_windows).map(|window| (number as u32, window)));
             lengths.extend(encoding.lengths());
         }
-        let batches = plan_batches(&lengths, self.budget(encoder, &lengths));
-        let shard = OpenShard::new(layout, states, self.hidden, dtype);
-        let shard = Mutex::new(shard);
-        let jobs = batches.iter().map(|rows| {
+        let batches = plan_small_batches(&lengths, budget(&lengths), most_rows);
+        let batches = batches.iter().map(|rows| {
             let places: Vec<WindowPlace> = rows.iter().map(|row| windows[*row as usize]).collect();
             let (batch, words, left_out) = batch_of(&encodings, &places, stores_words);
-            Ok((places, batch, words, left_out))
+            TextBatch { batch, places, words, left_out }
         });
+        Ok(PlannedTexts { batches: batches.collect(), layout })
+    }
+
+    /// Runs the batches of planned documents.
+    fn run_planned(
+        &self,
+        encoder: &mut Encoder,
+        planned: PlannedTexts,
+        inputs: &[Document<'_>],
+    ) -> Result<EncodedTexts> {
+        let shard = Mutex::new(self.open_shard(planned.layout));
         encoder.run_batches(
-            jobs,
-            |(_, batch, ..)| batch,
-            |(places, _, words, left_out), computed| {
-                let (words, left_out) = (&words[..], &left_out[..]);
-                let request = Request { states, dtype, stored: dtype, words, left_out };
-                let name = |row: usize| {
-                    let input = &inputs[places[row].0 as usize];
-                    format!("the text `{}`", name_of(input))
-                };
-                let states = computed.finish(request, name)?;
-                let mut shard = locked(&shard);
-                shard.place(&places, &states);
-                Ok(())
-            },
+            planned.batches.into_iter().map(Ok),
+            |batch| &batch.batch,
+            |batch, computed| self.place(&batch, computed, &shard, || inputs.to_vec()),
         )?;
-        let shard = shard.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(EncodedTexts {
+        Ok(self.encoded(shard.into_inner().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Returns an empty shard for the states of planned documents.
+    pub(super) fn open_shard(&self, layout: ShardLayout) -> OpenShard {
+        OpenShard::new(layout, self.states, self.hidden, self.dtype)
+    }
+
+    /// Returns the documents of a complete shard.
+    pub(super) fn encoded(&self, shard: OpenShard) -> EncodedTexts {
+        EncodedTexts {
             layout: shard.layout().clone(),
             states: shard.into_states(),
             hidden: self.hidden,
-        })
+        }
     }
 
-    /// The most tokens in a batch of windows of these lengths.
-    fn budget(&self, encoder: &mut Encoder, lengths: &[u32]) -> usize {
-        let default_tokens = encoder.devices.default_batch_tokens();
-        let most = self.batch_tokens.unwrap_or(default_tokens);
-        if !self.spreads {
-            return most;
-        }
-        let tokens: usize = lengths.iter().map(|length| *length as usize).sum();
-        most.min(tokens.div_ceil(encoder.workers().0.len().max(1)).max(1))
+    /// Puts the states of a computed batch into the shard of its documents, which `inputs` returns for an error that names
+    /// one of them.
+    ///
+    /// # Errors
+    /// Returns an error if a state is not finite or does not fit into the storage type.
+    pub(super) fn place<'d>(
+        &self,
+        batch: &TextBatch,
+        computed: Computed,
+        shard: &Mutex<OpenShard>,
+        inputs: impl Fn() -> Vec<Document<'d>>,
+    ) -> Result<()> {
+        let (states, dtype) = (self.states, self.dtype);
+        let (words, left_out) = (&batch.words[..], &batch.left_out[..]);
+        let request = Request { states, dtype, stored: dtype, words, left_out };
+        let name = |row: usize| {
+            let document = batch.places[row].0 as usize;
+            format!("the text `{}`", name_of(&inputs()[document]))
+        };
+        let states = computed.finish(request, name)?;
+        locked(shard).place(&batch.places, &states);
+        Ok(())
     }
+}
+
+/// Tokenised documents: where their states will be, and the batches that compute them.
+pub(super) struct PlannedTexts {
+    pub(super) layout: ShardLayout,
+    pub(super) batches: Vec<TextBatch>,
+}
+
+impl PlannedTexts {
+    /// Returns the number of documents whose end was cut off.
+    pub(super) fn n_truncated(&self) -> u64 {
+        let documents = &self.layout.documents;
+        (0..documents.len()).filter(|number| documents.truncated(*number)).count() as u64
+    }
+}
+
+/// A batch of windows, and where their states belong.
+pub(super) struct TextBatch {
+    pub(super) batch: TokenBatch,
+    places: Vec<WindowPlace>,
+    words: Vec<Vec<u16>>,
+    left_out: Vec<u32>,
 }
 
 fn name_of(input: &Document<'_>) -> String {
