@@ -1,8 +1,14 @@
 //! A saved run: its head, its pipeline, and the settings for reading other data files.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use frostbert_cache::{fingerprint::FingerprintInputs, wording::counted};
+use frostbert_cache::{
+    fingerprint::{Digest, FingerprintInputs},
+    wording::counted,
+};
 
 use crate::{
     config::{names::Task, parse::apply_override, settings::Pipeline},
@@ -257,6 +263,11 @@ impl SavedRun {
     /// Returns the content of a file that a replay of this run must reproduce.
     pub(crate) fn read_output(&self, name: &str) -> Result<Vec<u8>> {
         self.lock.read_output(&self.folder, name)
+    }
+
+    /// Returns the digests of the files that a replay of this run must reproduce.
+    pub(crate) fn output_digests(&self) -> &BTreeMap<String, Digest> {
+        &self.lock.outputs
     }
 
     /// Returns an error if the pipeline in the lock does not match the head.

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, BufWriter, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use arrow::{
@@ -19,11 +19,16 @@ use parquet::{
     file::properties::WriterProperties,
 };
 use serde_json::{Map, Value};
+use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 
 /// Number of rows in a row group of Parquet, which are held in memory until they are written.
 const GROUP_ROWS: usize = 16_384;
+
+/// The beginning and the end of the names of temporary files.
+const ASIDE_PREFIX: &str = ".frostbert-";
+const ASIDE_SUFFIX: &str = ".tmp";
 
 /// Writes a file that the user has named. It is written to a temporary file that then replaces `path`, so that a
 /// previous file stays until the new one is complete.
@@ -34,20 +39,34 @@ pub(crate) fn write_output<T>(
     path: &Path,
     write: impl FnOnce(&mut File) -> Result<T>,
 ) -> Result<T> {
-    let folder = folder_of(path);
+    let mut aside = file_aside(path)?;
+    let written = write(aside.as_file_mut())?;
+    put_in_place(aside, path)?;
+    Ok(written)
+}
+
+/// Creates the temporary file that is to replace `path`.
+fn file_aside(path: &Path) -> Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".frostbert-").suffix(".tmp");
+    builder.prefix(ASIDE_PREFIX).suffix(ASIDE_SUFFIX);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         // The permissions of any new file, before the system applies the user's umask.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let mut aside = builder.tempfile_in(folder).map_err(Error::io("write", path))?;
-    let written = write(aside.as_file_mut())?;
+    builder.tempfile_in(folder_of(path)).map_err(Error::io("write", path))
+}
+
+fn put_in_place(aside: NamedTempFile, path: &Path) -> Result<()> {
     aside.as_file().sync_all().map_err(Error::io("sync", path))?;
     aside.persist(path).map_err(|failed| Error::io("replace", path)(failed.error))?;
-    Ok(written)
+    Ok(())
+}
+
+/// Whether a name is that of a temporary file, which stays if the process is killed.
+pub(crate) fn is_aside(name: &str) -> bool {
+    name.starts_with(ASIDE_PREFIX) && name.ends_with(ASIDE_SUFFIX)
 }
 
 /// Returns the folder of a file that is to be written.
@@ -102,19 +121,15 @@ impl RowFormat {
 }
 
 /// Writes rows to a file. Columns are strings, numbers, and lists of strings; Parquet and Arrow take any type.
-pub(crate) enum RowWriter<'f> {
-    Csv(Box<csv::Writer<BufWriter<&'f mut File>>>),
-    Jsonl(BufWriter<&'f mut File>),
-    Parquet(Box<ArrowWriter<&'f mut File>>),
-    Arrow(Box<FileWriter<BufWriter<&'f mut File>>>),
+pub(crate) enum RowWriter<W: Write + Send> {
+    Csv(Box<csv::Writer<BufWriter<W>>>),
+    Jsonl(BufWriter<W>),
+    Parquet(Box<ArrowWriter<W>>),
+    Arrow(Box<FileWriter<BufWriter<W>>>),
 }
 
-impl<'f> RowWriter<'f> {
-    pub(crate) fn new(
-        file: &'f mut File,
-        schema: &SchemaRef,
-        format: RowFormat,
-    ) -> io::Result<RowWriter<'f>> {
+impl<W: Write + Send> RowWriter<W> {
+    pub(crate) fn new(file: W, schema: &SchemaRef, format: RowFormat) -> io::Result<RowWriter<W>> {
         Ok(match format {
             RowFormat::Csv => {
                 let mut writer = csv::Writer::from_writer(BufWriter::new(file));
@@ -173,6 +188,44 @@ impl<'f> RowWriter<'f> {
             RowWriter::Parquet(writer) => writer.close().map(drop).map_err(as_io),
             RowWriter::Arrow(mut writer) => writer.finish().map_err(io_of_arrow),
         }
+    }
+}
+
+/// A file of rows that replaces the one at its path when it is complete; nothing is left of an incomplete one.
+pub(crate) struct RowFile {
+    path: PathBuf,
+    writer: RowWriter<File>,
+    aside: NamedTempFile,
+}
+
+impl RowFile {
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// Returns an error if the folder cannot be written.
+    pub(crate) fn create(path: &Path, schema: &SchemaRef, format: RowFormat) -> Result<RowFile> {
+        let failed = || Error::io("write", path);
+        let aside = file_aside(path)?;
+        let file = aside.as_file().try_clone().map_err(failed())?;
+        let writer = RowWriter::new(file, schema, format).map_err(failed())?;
+        Ok(RowFile { path: path.to_path_buf(), writer, aside })
+    }
+
+    /// Writes the rows of a batch with the schema of the file.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be written.
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.writer.write(batch).map_err(Error::io("write", &self.path))
+    }
+
+    /// Completes the file and puts it in its place.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be written.
+    pub(crate) fn finish(self) -> Result<()> {
+        self.writer.finish().map_err(Error::io("write", &self.path))?;
+        put_in_place(self.aside, &self.path)
     }
 }
 
