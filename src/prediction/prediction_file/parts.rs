@@ -1,0 +1,195 @@
+//! A folder of parts, which a later call can go on with if the first one was killed.
+//!
+//! The folder has a file that says what its parts are the predictions of, and whether they are all of them. It is locked
+//! while the parts are written. Its name begins with `_`, so readers of a folder of Parquet files ignore it.
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+};
+
+use frostbert_cache::durable::write_file;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    error::{Error, Result},
+    prediction::several::NamedPredictor,
+    report::row_writer::is_aside,
+    run_folder::program::VERSION,
+};
+
+use super::PredictionOutput;
+
+const PARTS_FILE: &str = "_parts.json";
+
+/// A folder whose parts are being written.
+pub(super) struct PartsFolder {
+    folder: PathBuf,
+    description: PartsDescription,
+    /// The number of parts that an earlier call completed.
+    pub(super) n_complete: usize,
+    _lock: File,
+}
+
+/// What the parts of a folder are.
+#[derive(Serialize, Deserialize)]
+struct PartsDescription {
+    /// Whether they are all.
+    complete: bool,
+    /// What determines their content; empty if that is not known.
+    of: Map<String, Value>,
+}
+
+impl PartsFolder {
+    /// Creates a folder, or continues one whose parts are an incomplete output of the same predictions. Any other folder
+    /// that is not empty is refused, because the parts of two calls would look like those of one.
+    pub(super) fn open(
+        folder: &Path,
+        output: &PredictionOutput,
+        predictors: &[NamedPredictor],
+    ) -> Result<PartsFolder> {
+        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        let of = what_is_predicted(output, predictors);
+        let file = folder.join(PARTS_FILE);
+        let is_empty = fs::read_dir(folder).map_err(Error::io("list", folder))?.next().is_none();
+        if is_empty {
+            let description = PartsDescription { complete: false, of };
+            description.write(&file)?;
+            let lock = lock(folder, &file)?;
+            return Ok(PartsFolder {
+                folder: folder.to_path_buf(),
+                description,
+                n_complete: 0,
+                _lock: lock,
+            });
+        }
+        if !file.is_file() {
+            return Err(refused(folder, "which holds files"));
+        }
+        let lock = lock(folder, &file)?;
+        let description = PartsDescription::read(&file);
+        let Some(description) = description.filter(|description| !description.complete) else {
+            return Err(refused(folder, "which holds files"));
+        };
+        if of.is_empty() {
+            return Err(refused(
+                folder,
+                "which holds parts, and an input that can be read only once cannot be continued",
+            ));
+        }
+        if let Some(key) = first_difference(&description.of, &of) {
+            return Err(refused(folder, &format!("whose parts have another `{key}`")));
+        }
+        remove_temporary_files(folder)?;
+        let is_part = |number: &usize| folder.join(part_name(*number)).is_file();
+        let n_complete = (0..).take_while(is_part).count();
+        let folder = folder.to_path_buf();
+        Ok(PartsFolder { folder, description, n_complete, _lock: lock })
+    }
+
+    /// Removes the parts if no later call can go on with them: some of them would look like all of them.
+    pub(super) fn stop(self) {
+        if !self.description.of.is_empty() {
+            return;
+        }
+        // Errors here are ignored, because the error that stopped the work is reported.
+        let parts = (0..).map(|number| self.folder.join(part_name(number)));
+        parts.take_while(|part| part.exists()).for_each(|part| drop(fs::remove_file(part)));
+        drop(fs::remove_file(self.folder.join(PARTS_FILE)));
+    }
+
+    /// Notes that all parts are there.
+    pub(super) fn complete(mut self) -> Result<()> {
+        self.description.complete = true;
+        self.description.write(&self.folder.join(PARTS_FILE))
+    }
+}
+
+impl PartsDescription {
+    /// Reads a description; `None` if it is damaged.
+    fn read(file: &Path) -> Option<PartsDescription> {
+        serde_json::from_slice(&fs::read(file).ok()?).ok()
+    }
+
+    fn write(&self, file: &Path) -> Result<()> {
+        let mut json = serde_json::to_vec_pretty(self).expect("names and numbers become JSON");
+        json.push(b'\n');
+        Ok(write_file(file, &json)?)
+    }
+}
+
+/// Returns the name of a part.
+pub(super) fn part_name(number: usize) -> String {
+    format!("part-{number:05}.parquet")
+}
+
+/// Returns what determines the content of the parts: the input, the runs, the columns and the program.
+fn what_is_predicted(
+    output: &PredictionOutput,
+    predictors: &[NamedPredictor],
+) -> Map<String, Value> {
+    let Some(input) = &output.input else {
+        return Map::new();
+    };
+    let runs = predictors.iter().map(|NamedPredictor { name, predictor }| {
+        json!({ "name": name, "outputs": predictor.run().output_digests() })
+    });
+    let of = json!({
+        "frostbert": VERSION,
+        "input": input,
+        "runs": runs.collect::<Vec<Value>>(),
+        "columns": output.columns,
+        "part_rows": output.part_rows,
+        "batch": output.most_texts,
+    });
+    // As they are read back from the file.
+    match serde_json::from_str(&of.to_string()) {
+        Ok(Value::Object(of)) => of,
+        _ => Map::new(),
+    }
+}
+
+/// Returns the first key whose values differ; that of the input is more exact.
+fn first_difference(one: &Map<String, Value>, other: &Map<String, Value>) -> Option<String> {
+    let key = one.keys().chain(other.keys()).find(|key| one.get(*key) != other.get(*key))?;
+    let inner = match (one.get(key), other.get(key)) {
+        (Some(Value::Object(one)), Some(Value::Object(other))) => first_difference(one, other),
+        _ => None,
+    };
+    Some(inner.map_or_else(|| key.clone(), |inner| format!("{key}.{inner}")))
+}
+
+/// Locks the description of a folder until the file is dropped.
+fn lock(folder: &Path, file: &Path) -> Result<File> {
+    let opened = File::open(file).map_err(Error::io("read", file))?;
+    match opened.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            Err(refused(folder, "which another process is writing to"))
+        }
+        // Some file systems cannot lock.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(opened),
+    }
+}
+
+/// Removes what a killed process left of the part that it was writing.
+fn remove_temporary_files(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        let path = entry.map_err(Error::io("list", folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if is_aside(&name) {
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+fn refused(folder: &Path, got: &str) -> Error {
+    Error::Argument {
+        action: "write predictions",
+        expected: "a folder that is empty, does not exist yet, or holds the first parts of the same predictions"
+            .into(),
+        got: format!("`{}`, {got}", folder.display()),
+        hint: "name another folder with --out, or remove what is in this one".into(),
+    }
+}

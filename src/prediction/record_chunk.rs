@@ -1,0 +1,184 @@
+//! Some records that are predicted for at a time, on their way to the heads of one or more runs.
+
+use std::{borrow::Cow, mem};
+
+use frostbert_cache::states::Dtype;
+
+use crate::{
+    config::names::{Pair, Task},
+    data::{Prompts, Record, document::Document},
+    error::{Error, Result},
+    extraction::{embedder::EncodedTexts, text_stream::ChunkOfTexts},
+    prediction::{
+        cached_states::{CachedPart, RunCache},
+        run_encoder::RunEncoder,
+        saved_run::SavedRun,
+    },
+    tasks::{encoded::EncodedRecords, prediction::Prediction, read_encoded, similarity},
+};
+
+/// How a run makes documents of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DocumentForm {
+    prompts: Prompts,
+    joint_pairs: bool,
+    /// Whether it reads two texts.
+    pub(crate) reads_pairs: bool,
+}
+
+impl DocumentForm {
+    /// Returns that of a run. New texts have the prompts of the run, and not those of the records.
+    pub(crate) fn of(run: &SavedRun) -> DocumentForm {
+        DocumentForm {
+            prompts: run.prompts(),
+            joint_pairs: run.pipeline.data.pair == Pair::Joint,
+            reads_pairs: run.pipeline.reads_pairs(),
+        }
+    }
+
+    fn documents<'a>(&'a self, records: &'a [Record]) -> Vec<Document<'a>> {
+        let documents = records
+            .iter()
+            .flat_map(|record| record.documents_with(&self.prompts, self.joint_pairs));
+        documents.collect()
+    }
+
+    /// Returns an error for a record that lacks its second text or has one too many.
+    pub(crate) fn check(&self, records: &[Record]) -> Result<()> {
+        let misfit = records.iter().find(|record| self.reads_pairs != record.text_pair.is_some());
+        let Some(record) = misfit else { return Ok(()) };
+        let shorten = |text: &str| frostbert_cache::wording::shorten(text, 40);
+        Err(if self.reads_pairs {
+            Error::Argument {
+                action: "predict",
+                expected: "two texts for each prediction, as the head was trained on".into(),
+                got: format!("`{}` alone", shorten(&record.text)),
+                hint: "give the second text with --text-pair, or a file with the columns of the train source"
+                    .into(),
+            }
+        } else {
+            Error::Argument {
+                action: "predict",
+                expected: "one text for each prediction, as the head was trained on".into(),
+                got: format!(
+                    "a second one, `{}`",
+                    shorten(record.text_pair.as_deref().unwrap_or_default())
+                ),
+                hint: "leave --text-pair out".into(),
+            }
+        })
+    }
+}
+
+/// Records that all have a text, and what the caches of some runs have of them.
+pub(crate) struct RecordChunk<'r> {
+    records: Cow<'r, [Record]>,
+    form: DocumentForm,
+    /// What the cache of each run has.
+    cached: Vec<CachedPart>,
+    /// Which of the documents are encoded: those that one of the caches lacks.
+    is_encoded: Vec<bool>,
+}
+
+impl<'r> RecordChunk<'r> {
+    /// Reads the states of records from the caches of the runs that predict for them.
+    ///
+    /// # Errors
+    /// Returns an error if a record lacks its second text or has one too many.
+    pub(crate) fn new<'c>(
+        records: Cow<'r, [Record]>,
+        form: DocumentForm,
+        caches: impl IntoIterator<Item = &'c mut RunCache>,
+    ) -> Result<RecordChunk<'r>> {
+        form.check(&records)?;
+        let documents = form.documents(&records);
+        let cached: Vec<CachedPart> =
+            caches.into_iter().map(|cache| cache.read(&documents)).collect();
+        let is_encoded = (0..documents.len())
+            .map(|document| cached.iter().any(|cached| !cached.has(document)))
+            .collect();
+        drop(documents);
+        Ok(RecordChunk { records, form, cached, is_encoded })
+    }
+
+    /// Whether a document has to be encoded.
+    pub(crate) fn needs_encoder(&self) -> bool {
+        self.is_encoded.contains(&true)
+    }
+
+    /// Encodes the documents that have to be encoded; if there are none, the encoder is not loaded.
+    ///
+    /// # Errors
+    /// Returns an error if the model cannot run, a text has no token, or a state is not finite.
+    pub(crate) fn encode(&self, encoder: &mut RunEncoder) -> Result<EncodedTexts> {
+        if self.needs_encoder() {
+            encoder.load()?.encode(&self.documents())
+        } else {
+            Ok(EncodedTexts::default())
+        }
+    }
+
+    /// Applies the heads of the runs, in the order of their caches; `encoded` has what [`RecordChunk::encode`] returns.
+    /// Returns the records, with the predictions of each run.
+    ///
+    /// # Errors
+    /// Returns an error if a state is not finite, or a run has no trained head.
+    pub(crate) fn predict(
+        self,
+        runs: &[&SavedRun],
+        mut encoded: EncodedTexts,
+        dtype: Dtype,
+    ) -> Result<(Cow<'r, [Record]>, Vec<Vec<Prediction>>)> {
+        let RecordChunk { records, cached, is_encoded, .. } = self;
+        if records.is_empty() {
+            return Ok((records, runs.iter().map(|_| Vec::new()).collect()));
+        }
+        let mut predictions = Vec::with_capacity(runs.len());
+        for (number, (run, cached)) in runs.iter().zip(cached).enumerate() {
+            let states = &run.description.states;
+            let is_last = number + 1 == runs.len();
+            // What was encoded for this run alone need not be copied.
+            let is_own = cached.is_empty()
+                && !is_encoded.contains(&false)
+                && encoded.states.iter().map(|rows| &rows.state).eq(states);
+            let own = if is_own && is_last {
+                mem::take(&mut encoded)
+            } else {
+                cached.join(states, &encoded, &is_encoded, dtype)
+            };
+            predictions.push(apply_head(run, &records, own)?);
+        }
+        Ok((records, predictions))
+    }
+}
+
+impl ChunkOfTexts for RecordChunk<'_> {
+    fn documents(&self) -> Vec<Document<'_>> {
+        let documents = self.form.documents(&self.records).into_iter().zip(&self.is_encoded);
+        documents.filter(|(_, is_encoded)| **is_encoded).map(|(document, _)| document).collect()
+    }
+}
+
+/// Returns the predictions of a run's head for records with these states.
+///
+/// # Errors
+/// Returns an error if a state is not finite, or the run has no trained head.
+pub(crate) fn apply_head(
+    run: &SavedRun,
+    records: &[Record],
+    encoded: EncodedTexts,
+) -> Result<Vec<Prediction>> {
+    let (pipeline, description) = (&run.pipeline, &run.description);
+    let encoded = EncodedRecords { pipeline, description, records, encoded };
+    let (task, view) = read_encoded(encoded)?;
+    match &run.head {
+        Some(head) => task.predict(records, &view, head),
+        None if pipeline.data.task == Task::Similarity => similarity::predict(records, &view),
+        None => Err(Error::Run {
+            path: run.folder.clone(),
+            expected: "a trained head".into(),
+            got: format!("head.kind = \"{}\"", description.kind),
+            hint: "name a run of a trained head".into(),
+        }),
+    }
+}
