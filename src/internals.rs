@@ -14,10 +14,10 @@ pub mod config {
 }
 pub mod data {
     pub use crate::data::{
-        Answer, BadRows, ClassCount, CleanOptions, ColumnName, DataTask, Format, LabelMap, Part, Prompts,
-        QuestionSummary, Record, Records, Source, SplitFractions, SwallowedLines, WantedFields,
-        class_distribution, grouped_split, read, read_from, read_from_logged, read_once, split_plan,
-        stratified_split,
+        Answer, BadRows, ClassCount, CleanOptions, ColumnName, DataTask, Format, LabelMap, Part,
+        Prompts, QuestionSummary, Record, Records, Source, SplitFractions, SwallowedLines,
+        WantedFields, class_distribution, grouped_split, read, read_from, read_from_logged,
+        read_once, split_plan, stratified_split,
     };
     pub mod dataset {
         pub use crate::data::dataset::{Dataset, DatasetSettings};
@@ -287,7 +287,8 @@ pub mod prediction {
     }
     pub mod prediction_file {
         pub use crate::prediction::prediction_file::{
-            PredictionColumns, PredictionReport, predict_to_file,
+            PredictionColumns, PredictionOutput, PredictionReport, describe_input, list_bad_rows,
+            predict_to_file,
         };
     }
     pub mod run_diff {
@@ -307,7 +308,8 @@ pub mod prediction {
     }
     pub mod several {
         pub use crate::prediction::several::{
-            NamedPredictor, names_of, predict_with_all, records_at_a_time,
+            ChunkSize, NamedPredictor, PredictedRecords, names_of, predict_all, predict_with_all,
+            records_at_a_time,
         };
     }
     pub mod similar {

@@ -1,23 +1,22 @@
 //! Applies a trained head to new texts.
 
-use std::path::Path;
+use std::{borrow::Cow, iter, path::Path};
 
-use frostbert_cache::{fingerprint::Key, states::StateKind};
+use frostbert_cache::states::StateKind;
 
 use crate::{
-    config::{
-        names::{Pair, Task},
-        settings::KindSettings,
-    },
+    config::names::{Pair, Task},
     data::{Prompts, Record, document::Document},
     encoder::checkpoint::Checkpoint,
-    error::{Error, Result},
-    extraction::{
-        embedder::{EncodedTexts, TextEncoder},
-        machine::Machine,
+    error::Result,
+    extraction::{embedder::EncodedTexts, machine::Machine},
+    prediction::{
+        cached_states::RunCache,
+        record_chunk::{DocumentForm, RecordChunk, apply_head},
+        run_encoder::RunEncoder,
+        saved_run::SavedRun,
     },
-    prediction::{cached_states::CachedStates, saved_run::SavedRun},
-    tasks::{encoded::EncodedRecords, prediction::Prediction, read_encoded, similarity},
+    tasks::prediction::Prediction,
 };
 
 /// The most records predicted at a time where the head reads the states of every token or word.
@@ -32,15 +31,11 @@ const CHUNK_PROBABILITIES: usize = CHUNK_RECORDS * 1000;
 
 /// A trained head with its encoder, which predicts for new texts.
 pub struct Predictor {
-    run: SavedRun,
-    checkpoint: Checkpoint,
-    machine: Machine,
+    pub(super) run: SavedRun,
     /// Loaded when the first document needs it.
-    encoder: Option<TextEncoder>,
+    pub(super) encoder: RunEncoder,
     /// States that need not be computed.
-    cached: Option<CachedStates>,
-    /// Why the run's cache is not used, if it is damaged.
-    cache_problem: Option<String>,
+    pub(super) cache: RunCache,
 }
 
 impl Predictor {
@@ -50,8 +45,19 @@ impl Predictor {
     /// Returns an error if the model is not the one that the head was trained on, or if it cannot run.
     pub fn open(run: SavedRun, machine: &Machine) -> Result<Predictor> {
         let mut predictor = Predictor::without_encoder(run, machine)?;
-        predictor.encoder()?;
+        predictor.load()?;
         Ok(predictor)
+    }
+
+    /// Creates a predictor whose encoder is loaded only when a document needs it: of several runs that read states of the
+    /// same encoder, only one loads it, and states may be computed elsewhere.
+    ///
+    /// # Errors
+    /// Returns an error if the model is not the one that the head was trained on.
+    #[doc(hidden)]
+    pub fn without_encoder(run: SavedRun, machine: &Machine) -> Result<Predictor> {
+        let encoder = RunEncoder::new(&run, machine)?;
+        Ok(Predictor { run, encoder, cache: RunCache::default() })
     }
 
     /// Creates a predictor for many documents: states that are in the run's cache are not computed again, and the
@@ -62,85 +68,37 @@ impl Predictor {
     #[doc(hidden)]
     pub fn open_with_cache(run: SavedRun, machine: &Machine) -> Result<Predictor> {
         let mut predictor = Predictor::without_encoder(run, machine)?;
-        let inputs = predictor.run.inputs(&predictor.checkpoint);
-        match CachedStates::open(&predictor.run, &inputs) {
-            Ok(cached) => predictor.cached = cached,
-            Err(error) => predictor.give_up_cache(&error),
-        }
+        predictor.cache = RunCache::open(&predictor.run, predictor.encoder.inputs());
         Ok(predictor)
     }
 
-    /// Creates a predictor without an encoder: for states that are computed elsewhere, or read from a cache.
+    /// Loads the encoder, if that has not been done.
     ///
     /// # Errors
-    /// Returns an error if the model is not the one that the head was trained on.
-    pub(crate) fn without_encoder(run: SavedRun, machine: &Machine) -> Result<Predictor> {
-        let checkpoint = run.checkpoint()?;
-        Ok(Predictor {
-            run,
-            checkpoint,
-            machine: machine.clone(),
-            encoder: None,
-            cached: None,
-            cache_problem: None,
-        })
+    /// Returns an error if it cannot run.
+    #[doc(hidden)]
+    pub fn load(&mut self) -> Result<()> {
+        self.encoder.load().map(drop)
     }
 
-    /// Returns the encoder, which is loaded on the first call.
-    fn encoder(&mut self) -> Result<&mut TextEncoder> {
-        if self.encoder.is_none() {
-            let settings = self.run.pipeline.extraction.of_sources(Vec::new());
-            let states = &self.run.description.states;
-            let encoder = TextEncoder::open(&self.checkpoint, &settings, states, &self.machine)?;
-            self.encoder = Some(encoder);
-        }
-        Ok(self.encoder.as_mut().expect("just opened"))
-    }
-
-    /// Stops using the cache and remembers why. Predictions do not need it: all texts are encoded instead.
-    fn give_up_cache(&mut self, error: &Error) {
-        self.cache_problem = Some(format!("{error}: texts are encoded again"));
-        self.cached = None;
+    /// Limits the number of texts, or windows of them, that go through the encoder together. With 1, the states of a
+    /// text depend on no other text, to the last bit.
+    #[must_use]
+    pub fn with_batches_of(mut self, most_texts: usize) -> Predictor {
+        self.encoder.limit_batches(most_texts);
+        self
     }
 
     /// Why the run's cache is not used, if it is damaged.
     #[doc(hidden)]
     pub fn cache_problem(&self) -> Option<&str> {
-        self.cache_problem.as_deref()
+        self.cache.problem()
     }
 
     /// Returns the number of documents so far whose states were read from the run's cache.
     #[doc(hidden)]
     pub fn reused(&self) -> u64 {
-        self.cached.as_ref().map_or(0, |cached| cached.reused)
-    }
-
-    /// Returns the states of documents, in order.
-    fn states_of(&mut self, inputs: &[Document<'_>]) -> Result<EncodedTexts> {
-        let Some(cached) = &self.cached else {
-            return self.encoder()?.encode(inputs);
-        };
-        let keys: Vec<Key> = inputs.iter().map(|input| input.key()).collect();
-        let places: Vec<Option<_>> = keys.iter().map(|key| cached.locate(key)).collect();
-        let lacking = inputs.iter().zip(&places).filter(|(_, places)| places.is_none());
-        let lacking: Vec<Document<'_>> = lacking.map(|(input, _)| *input).collect();
-        let encoded = if lacking.is_empty() {
-            EncodedTexts::default()
-        } else {
-            self.encoder()?.encode(&lacking)?
-        };
-        if lacking.len() == inputs.len() {
-            return Ok(encoded);
-        }
-        let joined = self.cached.as_mut().map(|cached| cached.join(&keys, &places, &encoded));
-        match joined {
-            Some(Ok(joined)) => Ok(joined),
-            Some(Err(error)) => {
-                self.give_up_cache(&error);
-                self.encoder()?.encode(inputs)
-            }
-            None => Ok(encoded),
-        }
+        self.cache.reused()
     }
 
     /// Opens a run folder, or the newest run in a folder of runs, and loads its model on the device of its pipeline.
@@ -194,8 +152,7 @@ impl Predictor {
 
     /// Returns the number of texts so far that were truncated.
     pub fn truncated(&self) -> u64 {
-        let encoded = self.encoder.as_ref().map_or(0, |encoder| encoder.truncated);
-        encoded + self.cached.as_ref().map_or(0, |cached| cached.truncated)
+        self.encoder.truncated() + self.cache.truncated()
     }
 
     /// Returns the labels of the head, by id; empty for numbers and answers.
@@ -217,25 +174,6 @@ impl Predictor {
         (CHUNK_PROBABILITIES / self.labels().len().max(1)).clamp(1, most)
     }
 
-    /// Predicts for records like [`Predictor::predict`], but returns `None` for a record without a text.
-    ///
-    /// # Errors
-    /// Returns the errors of [`Predictor::predict`].
-    pub fn predict_where_there_is_text(
-        &mut self,
-        records: Vec<Record>,
-    ) -> Result<Vec<(Record, Option<Prediction>)>> {
-        let with_text: Vec<Record> =
-            records.iter().filter(|record| !record.is_empty()).cloned().collect();
-        let predictions = if with_text.is_empty() { Vec::new() } else { self.predict(&with_text)? };
-        let mut predictions = predictions.into_iter();
-        let rows = records.into_iter().map(|record| {
-            let prediction = if record.is_empty() { None } else { predictions.next() };
-            (record, prediction)
-        });
-        Ok(rows.collect())
-    }
-
     /// Returns whether the head reads two texts: a pair, or a question and its context.
     pub fn needs_pairs(&self) -> bool {
         self.run.pipeline.reads_pairs()
@@ -249,38 +187,14 @@ impl Predictor {
     /// Returns an error if a record lacks its second text or has one too many, if the encoder fails, or if a state is
     /// not finite.
     pub fn predict(&mut self, records: &[Record]) -> Result<Vec<Prediction>> {
-        if let Some(record) =
-            records.iter().find(|record| self.needs_pairs() && record.text_pair.is_none())
-        {
-            return Err(Error::Argument {
-                action: "predict",
-                expected: "two texts for each prediction, as the head was trained on".into(),
-                got: format!("`{}` alone", frostbert_cache::wording::shorten(&record.text, 40)),
-                hint: "give the second text with --text-pair, or a file with the columns of the train source"
-                    .into(),
-            });
+        if records.is_empty() {
+            return Ok(Vec::new());
         }
-        if let Some(record) =
-            records.iter().find(|record| !self.needs_pairs() && record.text_pair.is_some())
-        {
-            return Err(Error::Argument {
-                action: "predict",
-                expected: "one text for each prediction, as the head was trained on".into(),
-                got: format!(
-                    "a second one, `{}`",
-                    frostbert_cache::wording::shorten(
-                        record.text_pair.as_deref().unwrap_or_default(),
-                        40
-                    )
-                ),
-                hint: "leave --text-pair out".into(),
-            });
-        }
-        // Of several runs that predict for the same records, each has its own prompts.
-        let prompts = self.run.prompts();
-        let inputs = self.documents(records, &prompts);
-        let encoded = self.states_of(&inputs)?;
-        self.predict_encoded(records, encoded)
+        let form = DocumentForm::of(&self.run);
+        let chunk = RecordChunk::new(Cow::Borrowed(records), form, iter::once(&mut self.cache))?;
+        let encoded = chunk.encode(&mut self.encoder)?;
+        let (_, mut predictions) = chunk.predict(&[&self.run], encoded, self.encoder.dtype())?;
+        Ok(predictions.pop().unwrap_or_default())
     }
 
     /// Returns the run.
@@ -290,7 +204,7 @@ impl Predictor {
 
     /// Returns the model that the head was trained on.
     pub(crate) fn checkpoint(&self) -> &Checkpoint {
-        &self.checkpoint
+        self.encoder.checkpoint()
     }
 
     /// Returns the documents of records that the head reads, with the prompts of the run.
@@ -312,21 +226,6 @@ impl Predictor {
         records: &[Record],
         encoded: EncodedTexts,
     ) -> Result<Vec<Prediction>> {
-        let description = &self.run.description;
-        let encoded =
-            EncodedRecords { pipeline: &self.run.pipeline, description, records, encoded };
-        let (task, view) = read_encoded(encoded)?;
-        match &self.run.head {
-            Some(head) => task.predict(records, &view, head),
-            None if matches!(self.run.pipeline.head.kind, KindSettings::Cosine) => {
-                similarity::predict(records, &view)
-            }
-            None => Err(Error::Run {
-                path: self.run.folder.clone(),
-                expected: "a trained head".into(),
-                got: format!("head.kind = \"{}\"", description.kind),
-                hint: "name a run of a trained head".into(),
-            }),
-        }
+        apply_head(&self.run, records, encoded)
     }
 }
