@@ -84,4 +84,14 @@ mod tests {
         let lengths = [7; 100];
         assert_eq!(padding_efficiency(&lengths, &plan_batches(&lengths, 70)), 1.0);
     }
+
+    #[test]
+    fn a_batch_has_no_more_rows_than_it_may() {
+        let sizes = |most| -> Vec<usize> {
+            plan_small_batches(&[7; 10], 1_000, most).iter().map(Vec::len).collect()
+        };
+        assert_eq!(sizes(4), [4, 4, 2]);
+        assert_eq!(sizes(1), [1; 10]);
+        assert_eq!(sizes(usize::MAX), [10]);
+    }
 }

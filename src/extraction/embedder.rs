@@ -40,6 +40,8 @@ pub(crate) struct TextEncoder {
     pub(super) tokenizer: TextTokenizer,
     /// The most documents, or windows of them, in a batch.
     pub(super) most_rows: usize,
+    /// Number of inputs so far.
+    pub(crate) encoded: u64,
     /// Number of inputs so far whose end was cut off.
     pub(crate) truncated: u64,
 }
@@ -82,6 +84,7 @@ impl TextEncoder {
             encoder,
             tokenizer,
             most_rows: usize::MAX,
+            encoded: 0,
             truncated: 0,
         })
     }
@@ -120,6 +123,7 @@ impl TextEncoder {
         };
         let budget = request.most_tokens(&self.encoder);
         let planned = request.plan(inputs, |_| budget, self.most_rows)?;
+        self.encoded += inputs.len() as u64;
         self.truncated += planned.n_truncated();
         request.run_planned(&mut self.encoder, planned, inputs)
     }

@@ -62,8 +62,8 @@ impl TextEncoder {
         chunks: impl Iterator<Item = Result<C>> + Send,
         mut take: impl FnMut(C, EncodedTexts) -> Result<bool>,
     ) -> Result<()> {
-        let TextEncoder { settings, states, hidden, encoder, tokenizer, most_rows, truncated } =
-            self;
+        let TextEncoder { settings, states, hidden, encoder, tokenizer, most_rows, .. } = self;
+        let (encoded, truncated) = (&mut self.encoded, &mut self.truncated);
         let request = &EncodeRequest {
             tokenizer,
             states,
@@ -81,8 +81,9 @@ impl TextEncoder {
             // When the work is done, the sender is dropped, which ends the loop of `take_in_order`.
             let work = scope.spawn(move || encode_planned(encoder, request, planned, &done_sender));
             let mut take_next = |chunk: ChunkInWork<C>| {
-                *truncated += chunk.truncated;
                 let shard = chunk.shard.into_inner().unwrap_or_else(PoisonError::into_inner);
+                *encoded += shard.layout().documents.len() as u64;
+                *truncated += chunk.truncated;
                 take(chunk.chunk, request.encoded(shard))
             };
             let taken = take_in_order(&done, &mut take_next);

@@ -60,6 +60,8 @@ pub struct PredictionReport {
     pub bad: u64,
     /// The number of documents whose states were in the run's cache.
     pub reused: u64,
+    /// The number of documents that were encoded; one that several runs read states of counts once if they share a model.
+    pub encoded: u64,
     /// Wall time in seconds, from the first record.
     pub seconds: f64,
 }
@@ -91,6 +93,7 @@ pub fn predict_to_file(
         skipped: 0,
         bad: 0,
         reused: 0,
+        encoded: 0,
         seconds: 0.0,
     };
     let mut records = records;
@@ -150,6 +153,7 @@ pub fn predict_to_file(
         parts.complete()?;
     }
     report.reused = predictors.iter().map(|one| one.predictor.reused()).sum();
+    report.encoded = predictors.iter().map(|one| one.predictor.encoded()).sum();
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
 }

@@ -101,6 +101,11 @@ impl Predictor {
         self.cache.reused()
     }
 
+    /// Returns the number of documents so far that its encoder read. Of several runs that share one, it is that of the first.
+    pub(crate) fn encoded(&self) -> u64 {
+        self.encoder.encoded()
+    }
+
     /// Opens a run folder, or the newest run in a folder of runs, and loads its model on the device of its pipeline.
     ///
     /// ```no_run

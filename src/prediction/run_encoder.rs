@@ -95,6 +95,11 @@ impl RunEncoder {
         self.settings.dtype
     }
 
+    /// Returns the number of texts so far that were encoded.
+    pub(crate) fn encoded(&self) -> u64 {
+        self.loaded.as_ref().map_or(0, |encoder| encoder.encoded)
+    }
+
     /// Returns the number of texts so far that were truncated.
     pub(crate) fn truncated(&self) -> u64 {
         self.loaded.as_ref().map_or(0, |encoder| encoder.truncated)

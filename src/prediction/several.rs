@@ -273,3 +273,47 @@ fn put_together(
     });
     PredictedRecords { predictions: predictions.collect(), records }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(text: &str) -> Record {
+        Record { text: text.into(), ..Record::default() }
+    }
+
+    #[test]
+    fn a_chunk_never_reaches_beyond_its_part() {
+        let sizes = |n_records: usize, records: usize, part: usize| -> Vec<usize> {
+            let stream = (0..n_records).map(|_| Ok(record("a")));
+            let chunks = chunks_of(stream, ChunkSize { records, part });
+            chunks.map(|chunk| chunk.unwrap().len()).collect()
+        };
+        assert_eq!(sizes(11, 4, 5), [4, 1, 4, 1, 1]);
+        assert_eq!(sizes(8, 4, 8), [4, 4]);
+        assert_eq!(sizes(9, 4, usize::MAX), [4, 4, 1]);
+        assert!(sizes(0, 4, 5).is_empty());
+    }
+
+    #[test]
+    fn records_without_a_text_stay_where_they_were() {
+        let texts = [" ", "a", "", "b", "c", "\n"];
+        let (with, without) = split_off_empty(texts.map(record).to_vec());
+        assert_eq!(with.len(), 3);
+        let of = |record: &Record, run: f64| {
+            let (text, text_pair) = (record.text.clone(), None);
+            Prediction::Value { text, text_pair, value: run }
+        };
+        let predictions =
+            [1.0, 2.0].map(|run| with.iter().map(|record| of(record, run)).collect::<Vec<_>>());
+        let together = put_together(with, without, predictions.to_vec());
+        let read: Vec<&str> = together.records.iter().map(|record| record.text.as_str()).collect();
+        assert_eq!(read, texts);
+        for (own, run) in together.predictions.iter().zip([1.0, 2.0]) {
+            for (text, prediction) in texts.iter().zip(own) {
+                let expected = (!text.trim().is_empty()).then(|| of(&record(text), run));
+                assert_eq!(*prediction, expected);
+            }
+        }
+    }
+}

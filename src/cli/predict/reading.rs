@@ -46,7 +46,7 @@ pub(super) fn read(
             ..with_columns(source)
         };
         let records = data::read_from_logged(std::io::stdin(), &source, want, log);
-        return Ok((records.map_err(|error| say_how_to_skip(error, arguments))?, source));
+        return Ok((records?, source));
     }
     let mut source = with_columns(saved.source_with(file, format, &arguments.set)?);
     source.kept_columns = kept_columns(&arguments.keep_columns, Some(&source))?;
@@ -85,7 +85,8 @@ fn kept_columns(given: &[ColumnName], source: Option<&Source>) -> Result<Vec<Col
 
 /// Adds to the error for a record how to leave such records out.
 pub(super) fn say_how_to_skip(mut error: Error, arguments: &PredictArguments) -> Error {
-    if let Error::Record { hint, .. } = &mut error
+    // An error without a line is of the file.
+    if let Error::Record { hint, line: Some(_), .. } = &mut error
         && !arguments.skip_bad
     {
         hint.push_str("; or leave records that cannot be read out with --skip-bad");
