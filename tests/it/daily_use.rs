@@ -297,7 +297,8 @@ fn predictions_go_to_a_file_with_the_ids_in_order() {
         workshop.json(&[&arguments, more].concat())
     };
     let report = out("out.csv", &["--probabilities"]);
-    assert_eq!(keys(&report), BTreeSet::from(["out", "reused", "rows", "seconds", "skipped"]));
+    let expected = ["bad", "encoded", "out", "resumed", "reused", "rows", "seconds", "skipped"];
+    assert_eq!(keys(&report), BTreeSet::from(expected));
     assert_eq!((&report["rows"], &report["skipped"]), (&json!(3), &json!(1)));
     let written = fs::read_to_string(workshop.path("out.csv")).unwrap();
     let lines: Vec<&str> = written.lines().collect();

@@ -54,6 +54,7 @@ mod output_failures;
 mod parquet_files;
 mod precision;
 mod predicting;
+mod predicting_at_scale;
 mod prompts;
 mod questions;
 mod real_alignment;

@@ -107,7 +107,7 @@ fn a_folder_gets_parts_and_one_that_holds_something_stays() {
     let report = workshop.json(&["predict", "tiny", "train.csv", "--out", "labelled/"]);
     assert_eq!((&report["out"], &report["rows"]), (&json!("labelled/"), &json!(120)));
     let files: Vec<String> = contents(&workshop.path("labelled")).into_keys().collect();
-    assert_eq!(files, ["part-00000.parquet"]);
+    assert_eq!(files, ["_parts.json", "part-00000.parquet"]);
     workshop.json(&["predict", "tiny", "train.csv", "--out", "one.parquet"]);
     let bytes = |name: &str| fs::read(workshop.path(name)).unwrap();
     assert!(bytes("labelled/part-00000.parquet") == bytes("one.parquet"));
