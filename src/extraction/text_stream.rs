@@ -46,7 +46,7 @@ enum PlannedChunk<C> {
     /// Its batches, each of which holds the chunk: whoever drops the last of them has the complete chunk.
     Batches(Vec<(Arc<ChunkInWork<C>>, TextBatch)>),
     /// It has no text to encode.
-    Nothing(ChunkInWork<C>),
+    Nothing(Box<ChunkInWork<C>>),
 }
 
 impl TextEncoder {
@@ -125,7 +125,7 @@ fn plan_chunk<C: ChunkOfTexts>(
     let shard = Mutex::new(request.open_shard(plan.layout));
     let chunk = ChunkInWork { number, chunk, shard, truncated };
     if batches.is_empty() {
-        return Ok(PlannedChunk::Nothing(chunk));
+        return Ok(PlannedChunk::Nothing(Box::new(chunk)));
     }
     let chunk = Arc::new(chunk);
     let batches = batches.into_iter().map(|batch| (Arc::clone(&chunk), batch));
@@ -142,7 +142,7 @@ fn encode_planned<C: ChunkOfTexts>(
     let (workers, _) = encoder.workers();
     let batches = planned.into_iter().flat_map(|chunk| match chunk {
         Ok(PlannedChunk::Batches(batches)) => batches.into_iter().map(Ok).collect::<Vec<_>>(),
-        Ok(PlannedChunk::Nothing(chunk)) => match done.send(chunk) {
+        Ok(PlannedChunk::Nothing(chunk)) => match done.send(*chunk) {
             Ok(()) => Vec::new(),
             Err(_) => vec![Err(thread_ended())],
         },

@@ -70,6 +70,9 @@ impl DocumentForm {
     }
 }
 
+/// For each run, its predictions for some records.
+pub(crate) type PredictionsByRun = Vec<Vec<Prediction>>;
+
 /// Records that all have a text, and what the caches of some runs have of them.
 pub(crate) struct RecordChunk<'r> {
     records: Cow<'r, [Record]>,
@@ -128,7 +131,7 @@ impl<'r> RecordChunk<'r> {
         runs: &[&SavedRun],
         mut encoded: EncodedTexts,
         dtype: Dtype,
-    ) -> Result<(Cow<'r, [Record]>, Vec<Vec<Prediction>>)> {
+    ) -> Result<(Cow<'r, [Record]>, PredictionsByRun)> {
         let RecordChunk { records, cached, is_encoded, .. } = self;
         if records.is_empty() {
             return Ok((records, runs.iter().map(|_| Vec::new()).collect()));

@@ -12,7 +12,7 @@ use crate::{
     prediction::{
         cached_states::RunCache,
         predictor::Predictor,
-        record_chunk::{DocumentForm, RecordChunk},
+        record_chunk::{DocumentForm, PredictionsByRun, RecordChunk},
         run_encoder::RunEncoder,
         saved_run::SavedRun,
     },
@@ -167,7 +167,7 @@ fn predict_with_groups(
 ) -> Result<PredictedRecords> {
     let (records, without_text) = split_off_empty(records);
     let n_runs = groups.iter().map(|group| group.runs.len()).sum();
-    let mut predictions: Vec<Vec<Prediction>> = (0..n_runs).map(|_| Vec::new()).collect();
+    let mut predictions: PredictionsByRun = (0..n_runs).map(|_| Vec::new()).collect();
     if !records.is_empty() {
         for group in groups {
             let caches = group.caches.iter_mut().map(|cache| &mut **cache);
@@ -252,7 +252,7 @@ fn split_off_empty(records: Vec<Record>) -> (Vec<Record>, Vec<(usize, Record)>) 
 fn put_together(
     records: Vec<Record>,
     without_text: Vec<(usize, Record)>,
-    predictions: Vec<Vec<Prediction>>,
+    predictions: PredictionsByRun,
 ) -> PredictedRecords {
     let places: Vec<usize> = without_text.iter().map(|(place, _)| *place).collect();
     let n_records = records.len() + places.len();

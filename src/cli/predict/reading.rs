@@ -72,7 +72,7 @@ fn kept_columns(given: &[ColumnName], source: Option<&Source>) -> Result<Vec<Col
         return Ok(given.to_vec());
     }
     let Some(source) = source else {
-        return Err(super::super::wrong_usage(
+        return Err(crate::cli::wrong_usage(
             "--keep-columns '*' needs a file: name the columns of what is read from stdin".into(),
         ));
     };
