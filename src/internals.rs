@@ -8,6 +8,9 @@ pub mod config {
     pub mod keys {
         pub use crate::config::keys::by_kinds;
     }
+    pub mod names {
+        pub use crate::config::names::Task;
+    }
     pub mod settings {
         pub use crate::config::settings::{Pipeline, show};
     }
@@ -367,6 +370,14 @@ pub mod selection {
     }
     pub mod trials {
         pub use crate::selection::trials::trials;
+    }
+}
+pub mod server {
+    pub mod answers {
+        pub use crate::server::answers::{AnswerError, Answers, Ticket};
+    }
+    pub mod queue {
+        pub use crate::server::queue::{BatchQueue, QueueLimits, Refusal};
     }
 }
 pub mod sweep {

@@ -73,6 +73,7 @@ mod prediction;
 mod report;
 mod run_folder;
 mod selection;
+mod server;
 mod sweep;
 mod tasks;
 mod train;

@@ -28,7 +28,20 @@ macro_rules! names {
 
 names! {
     /// The task that a head learns.
-    Task, "lowercase", Classification { Classification, Multilabel, Regression, Tokens, Qa, Similarity }
+    Task, "lowercase", Classification {
+        /// One label for a text or a pair.
+        Classification,
+        /// Any number of labels for a text or a pair.
+        Multilabel,
+        /// A number for a text or a pair.
+        Regression,
+        /// A label for each word.
+        Tokens,
+        /// The span of a context that answers a question.
+        Qa,
+        /// A number for a pair that says how similar its texts are.
+        Similarity,
+    }
 }
 names! {
     /// Whether the two texts of a pair are encoded in one input or in two.

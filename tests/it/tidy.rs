@@ -12,13 +12,14 @@ use source::{NamedPath, ROOTS, Source, Token, paths};
 use crate::support::repository;
 
 /// The layers, from the top: a file imports only from layers below its own.
-const LAYERS: [&str; 21] = [
+const LAYERS: [&str; 22] = [
     "internals",
     "api",
     "experiment",
     "page",
     "sweep",
     "training",
+    "server",
     "prediction",
     "doctor",
     "run_folder",
