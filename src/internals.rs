@@ -376,6 +376,14 @@ pub mod server {
     pub mod answers {
         pub use crate::server::answers::{AnswerError, Answers, Ticket};
     }
+    pub mod embedding {
+        pub use crate::server::embedding::EmbeddedText;
+    }
+    pub mod engine {
+        pub use crate::server::engine::{
+            Engine, EngineOptions, EngineTotals, ServedRun, UnloadedEngine,
+        };
+    }
     pub mod queue {
         pub use crate::server::queue::{BatchQueue, QueueLimits, Refusal};
     }

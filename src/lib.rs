@@ -33,8 +33,9 @@
 //! says what to do about it. The library never prints, never exits and never reads environment variables; long
 //! operations report to a [`Progress`].
 //!
-//! Two features are enabled by default: `cli` is the program and its dependencies (clap, indicatif, anyhow), and `hub`
-//! fetches models from the Hugging Face hub. A library that needs neither sets `default-features = false`.
+//! Three features are enabled by default: `cli` is the program and its dependencies (clap, indicatif, anyhow), `hub`
+//! fetches models from the Hugging Face hub, and `serve` is the program's HTTP server. A library that needs none of them
+//! sets `default-features = false`.
 //!
 //! # Architecture
 //!
@@ -51,7 +52,7 @@
 //! labels of texts and pairs, numbers, tags of words, answers to questions), trains a bank of heads ([`head`], with the
 //! losses and optimisers of [`train`]), evaluates them ([`metrics`]), compares many of them ([`sweep`], [`selection`])
 //! and writes a run folder ([`report`]) that can be replayed bit by bit ([`run_folder::lock`]). [`prediction`] applies
-//! saved runs to new texts and compares texts by their states.
+//! saved runs to new texts and compares texts by their states; [`server`] does so for many requests at a time.
 //!
 //! The cache is a separate crate, `frostbert-cache`, for programs that need neither ONNX Runtime nor a tokenizer. A
 //! file imports only from modules below its own in the list of docs/architecture.md. docs/heads.md documents what heads
