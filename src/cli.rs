@@ -28,6 +28,8 @@ mod report;
 mod run;
 mod runs;
 mod screen;
+#[cfg(feature = "serve")]
+mod serve;
 mod similar;
 mod stage_two;
 mod sweep;

@@ -88,7 +88,7 @@ const BELOW_THE_CACHE: [&str; 8] =
 const BLIND: [&str; 3] = ["head", "train", "metrics"];
 
 /// Foreign crates, and the only places in the root package that may name them.
-const FOREIGN: [(&[&str], &[&str]); 12] = [
+const FOREIGN: [(&[&str], &[&str]); 13] = [
     (&["ort"], &["encoder/"]),
     (
         &["parquet", "arrow"],
@@ -127,6 +127,7 @@ const FOREIGN: [(&[&str], &[&str]); 12] = [
         ],
         &["main.rs", "cli/"],
     ),
+    (&["axum", "base64", "http_body_util", "hyper", "hyper_util", "tokio"], &["cli/serve"]),
 ];
 
 const UNSAFE_FILES: [&str; 2] = ["crates/frostbert-cache/src/mmap.rs", "src/train/gemm.rs"];
@@ -409,9 +410,11 @@ fn the_crate_of_the_cache_brings_no_runtime_tokenizer_solver_terminal_or_client(
 fn the_library_alone_compiles_no_terminal_and_no_client() {
     let manifest = std::fs::read_to_string(repository().join("Cargo.toml")).unwrap();
     let manifest: toml::Table = manifest.parse().unwrap();
-    for (feature, names) in
-        [("cli", &["anyhow", "clap", "indicatif"][..]), ("hub", &["sha1", "ureq"])]
-    {
+    for (feature, names) in [
+        ("cli", &["anyhow", "clap", "indicatif"][..]),
+        ("hub", &["sha1", "ureq"]),
+        ("serve", &["axum", "base64", "http-body-util", "hyper", "hyper-util", "tokio"]),
+    ] {
         for name in names {
             let brought = toml::Value::from(format!("dep:{name}"));
             assert!(manifest["features"][feature].as_array().unwrap().contains(&brought), "{name}");

@@ -1,0 +1,5 @@
+//! `frostbert serve`: an HTTP server for the heads of runs and the vectors of their models.
+
+mod access;
+mod body;
+mod http_error;
