@@ -3,3 +3,5 @@
 mod access;
 mod body;
 mod http_error;
+mod listen;
+mod timed_stream;

@@ -1,0 +1,175 @@
+//! Accepts connections until a signal stops the server, and lets those that are there finish.
+
+use std::{io, pin::pin, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::timed_stream::TimedStream;
+
+/// The most connections at a time; others wait to be accepted.
+const MOST_CONNECTIONS: usize = 512;
+
+/// How long a client may take to send the head of a request, and how long an idle connection is kept.
+const HEAD_TIME: Duration = Duration::from_secs(30);
+
+/// The most bytes of the head of a request, which is also how much of a body is read at a time.
+const HEAD_BYTES: usize = 64 << 10;
+
+/// How long a connection that is idle when the server stops may still send a request.
+const IDLE_TIME: Duration = Duration::from_millis(500);
+
+/// How long the last answers may take when the server stops.
+const STOP_TIME: Duration = Duration::from_secs(30);
+
+/// How long to wait where a connection cannot be accepted, as when too many files are open.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The signals that stop a server: the first lets it finish, the second does not.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn new() -> io::Result<StopSignals> {
+        Ok(StopSignals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The connections of a server.
+struct Connections {
+    service: TowerToHyperService<Router>,
+    places: Arc<Semaphore>,
+    tasks: JoinSet<()>,
+    /// Whether idle connections are to be closed.
+    closing: watch::Sender<bool>,
+}
+
+impl Connections {
+    fn spawn(&mut self, stream: TcpStream, place: Option<OwnedSemaphorePermit>) {
+        let (service, closing) = (self.service.clone(), self.closing.subscribe());
+        self.tasks.spawn(async move {
+            answer(stream, service, closing).await;
+            drop(place);
+        });
+        while self.tasks.try_join_next().is_some() {}
+    }
+
+    /// Waits until all connections are closed.
+    async fn finish(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Answers connections with `router` until a signal arrives, then calls `on_stop`, and lets all requests that have
+/// arrived be answered. `on_ready` is called once signals are awaited. Returns whether everything was answered.
+pub(super) async fn listen(
+    listener: std::net::TcpListener,
+    router: Router,
+    on_ready: impl FnOnce() -> anyhow::Result<()>,
+    on_stop: impl FnOnce(),
+) -> anyhow::Result<bool> {
+    let mut signals = StopSignals::new()?;
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    on_ready()?;
+    let mut connections = Connections {
+        service: TowerToHyperService::new(router),
+        places: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+        tasks: JoinSet::new(),
+        closing: watch::channel(false).0,
+    };
+    loop {
+        let places = Arc::clone(&connections.places);
+        tokio::select! {
+            () = signals.next() => break,
+            accepted = accept(&listener, places) => match accepted {
+                Ok((stream, place)) => connections.spawn(stream, place),
+                Err(_) => sleep(ACCEPT_PAUSE).await,
+            },
+        }
+    }
+    // Connections that the system has already accepted are served too.
+    let listener = listener.into_std()?;
+    while let Ok((stream, _)) = listener.accept() {
+        stream.set_nonblocking(true)?;
+        connections.spawn(TcpStream::from_std(stream)?, None);
+    }
+    drop(listener);
+    on_stop();
+    // From now on every answer closes its connection; who is about to send a request may still do so.
+    if timeout(IDLE_TIME, connections.finish()).await.is_ok() {
+        return Ok(true);
+    }
+    connections.closing.send_replace(true);
+    tokio::select! {
+        () = signals.next() => {}
+        finished = timeout(STOP_TIME, connections.finish()) => {
+            if finished.is_ok() {
+                return Ok(true);
+            }
+        }
+    }
+    connections.tasks.shutdown().await;
+    Ok(false)
+}
+
+/// Accepts a connection when there is a place for it.
+async fn accept(
+    listener: &TcpListener,
+    places: Arc<Semaphore>,
+) -> io::Result<(TcpStream, Option<OwnedSemaphorePermit>)> {
+    // The semaphore is never closed.
+    let place = places.acquire_owned().await.ok();
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, place))
+}
+
+/// Answers the requests of a connection until it is closed.
+async fn answer(
+    stream: TcpStream,
+    service: TowerToHyperService<Router>,
+    mut closing: watch::Receiver<bool>,
+) {
+    // Without it, answers are only slower.
+    let _ = stream.set_nodelay(true);
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_BYTES);
+    let connection = http.serve_connection(TokioIo::new(TimedStream::new(stream)), service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        // A client that breaks off is no error of ours.
+        _ = connection.as_mut() => return,
+        () = closed(&mut closing) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
+}
+
+/// Waits until idle connections are to be closed.
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    // An error means that the server is gone.
+    let _ = closing.wait_for(|is_closing| *is_closing).await.map(drop);
+}
