@@ -2,6 +2,7 @@
 
 mod access;
 mod body;
+mod docs;
 mod http_error;
 mod listen;
 mod timed_stream;
