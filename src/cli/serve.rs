@@ -2,7 +2,9 @@
 
 mod access;
 mod body;
+mod counts;
 mod docs;
 mod http_error;
 mod listen;
+mod service;
 mod timed_stream;
