@@ -153,6 +153,9 @@ enum Command {
     /// 'data.train={path="FILE"}'`.
     #[command(after_help = predict::EXAMPLES)]
     Predict(predict::PredictArguments),
+    #[cfg(feature = "serve")]
+    #[command(about = "Answer requests over HTTP: predictions of runs, and embeddings of their models", long_about = serve::ABOUT, after_help = serve::EXAMPLES)]
+    Serve(serve::ServeArguments),
     #[command(about = "Write the page of a run, or one that compares several", long_about = report::ABOUT, after_help = examples::REPORT)]
     Report(report::ReportArguments),
     /// List, show and compare runs, tag them, and remove them
@@ -329,6 +332,15 @@ impl Arguments {
         self.global.json
     }
 
+    /// Returns whether the command does something else about an interrupt than to exit.
+    fn stops_by_itself(&self) -> bool {
+        #[cfg(feature = "serve")]
+        if let Command::Serve(_) = &self.command {
+            return true;
+        }
+        false
+    }
+
     /// Returns what is kept when the command is interrupted, and how to resume it.
     fn after_interrupt(&self) -> &'static str {
         match &self.command {
@@ -368,7 +380,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(log) = &arguments.global.log {
         log::open(log)?;
     }
-    errors::catch_interrupts(arguments.after_interrupt(), arguments.json());
+    if !arguments.stops_by_itself() {
+        errors::catch_interrupts(arguments.after_interrupt(), arguments.json());
+    }
     let context = Context::new(&arguments.global)?;
     match &arguments.command {
         Command::Run(arguments) => run::run(arguments, &context),
@@ -379,6 +393,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Sweep(arguments) => sweep::run(arguments, &context),
         Command::Evaluate(arguments) => evaluate::run(arguments, &context),
         Command::Predict(arguments) => predict::run(arguments, &context),
+        #[cfg(feature = "serve")]
+        Command::Serve(arguments) => serve::run(arguments, &context),
         Command::Report(arguments) => report::run(arguments, &context),
         Command::Runs(command) => runs::run(command, &context),
         Command::Similar(arguments) => similar::run(arguments, &context),

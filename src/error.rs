@@ -349,6 +349,7 @@ fn of_io(error: &IoError) -> ErrorKind {
     match error.source.kind() {
         io::ErrorKind::NotFound => ErrorKind::Missing,
         io::ErrorKind::StorageFull => ErrorKind::NoSpace,
+        io::ErrorKind::AddrInUse => ErrorKind::Busy,
         _ => ErrorKind::Failed,
     }
 }
