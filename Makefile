@@ -16,8 +16,11 @@ demo:
 	./target/release/frostbert run pipelines/banking77.toml
 	./target/release/frostbert predict runs/banking77 data/bank_messages.txt
 
+# Features other than the default ones: FEATURES="--no-default-features --features cli,hub" leaves the server out.
+FEATURES =
+
 build: setup
-	cargo build --release --locked --config scripts/quick-build.toml
+	cargo build --release --locked --config scripts/quick-build.toml $(FEATURES)
 
 test: setup
 	cargo fmt --all --check
