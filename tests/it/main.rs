@@ -72,6 +72,7 @@ mod runs_removed;
 mod scripts_and_cron;
 mod selection;
 mod sentence_folders;
+mod serving;
 mod shipped_data;
 mod silent_errors;
 mod similarity;
