@@ -3,6 +3,8 @@
 
 mod client;
 mod image;
+mod refusing;
+mod stopping;
 
 use std::{fs, thread};
 
