@@ -236,6 +236,14 @@ impl Embedder {
         document: impl Fn(usize) -> Document<'a>,
         pooling: Pooling,
     ) -> Result<Array2<f32>> {
+        if let Pooling::Given(column) = pooling {
+            return Err(Error::Argument {
+                action: "embed texts",
+                expected: "a pooling of the encoder's states".into(),
+                got: format!("given vectors, `{column}`"),
+                hint: "use Pooling::Mean, Pooling::Cls or Pooling::Max".into(),
+            });
+        }
         let state = StateId::pooled(pooling, self.layer);
         let mut rows = Array2::zeros((n_documents, self.hidden));
         let mut first = 0;

@@ -73,7 +73,8 @@ impl Store {
     pub(crate) fn of_pooling(pooling: Pooling) -> Store {
         match pooling {
             Pooling::Cls => Store::Cls,
-            Pooling::Mean => Store::Mean,
+            // No model is described by vectors that were given.
+            Pooling::Mean | Pooling::Given(_) => Store::Mean,
             Pooling::Max => Store::Max,
         }
     }

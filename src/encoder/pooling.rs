@@ -30,7 +30,7 @@ pub fn pool(pooling: Pooling, states: &[f32], out: &mut [f32]) {
     out.copy_from_slice(&states[..hidden]);
     let others = states[hidden..].chunks_exact(hidden);
     match pooling {
-        Pooling::Cls => {}
+        Pooling::Cls | Pooling::Given(_) => {}
         Pooling::Mean => {
             for row in others {
                 for (sum, value) in out.iter_mut().zip(row) {

@@ -264,7 +264,9 @@ fn pool(
         let start = left_out.get(window).map_or(0, |n_tokens| *n_tokens as usize) * states.hidden;
         let row = match pooling {
             // The other states need not be converted.
-            Pooling::Cls => states.row(window).part(start..start + states.hidden),
+            Pooling::Cls | Pooling::Given(_) => {
+                states.row(window).part(start..start + states.hidden)
+            }
             Pooling::Mean | Pooling::Max => {
                 states.row(window).part(start..states.rows[window].len() * states.hidden)
             }

@@ -272,6 +272,7 @@ fn pooled(tokens: &Value, pooling: Pooling) -> Vec<f64> {
                 Pooling::Cls => tokens[0][place],
                 Pooling::Mean => values.sum::<f64>() / tokens.len() as f64,
                 Pooling::Max => values.fold(f64::NEG_INFINITY, f64::max),
+                Pooling::Given(column) => unreachable!("no encoder pools {column}"),
             }
         })
         .collect()

@@ -186,6 +186,16 @@ impl Key {
         Key(*hasher.finalize().as_bytes())
     }
 
+    /// Returns the key of a document that is known by its vector alone: the blake3 of a tag, the number of values, and
+    /// the values as little-endian f32.
+    pub fn of_vector(bytes: &[u8]) -> Key {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"vect");
+        hasher.update(&(bytes.len() as u64 / 4).to_le_bytes());
+        hasher.update(bytes);
+        Key(*hasher.finalize().as_bytes())
+    }
+
     /// Formats the key as 64 hexadecimal digits.
     pub fn to_hex(self) -> String {
         blake3::Hash::from_bytes(self.0).to_hex().to_string()

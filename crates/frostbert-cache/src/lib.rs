@@ -65,6 +65,9 @@ pub mod staging;
 pub mod state_file;
 pub mod states;
 mod tables;
+// Rows that no encoder computed, for one run: shared with frostbert, and not a part of the format.
+#[doc(hidden)]
+pub mod vectors;
 pub mod verify;
 // How messages put numbers and names: shared with frostbert, and not a part of the format.
 #[doc(hidden)]

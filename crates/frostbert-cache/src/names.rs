@@ -11,8 +11,11 @@ pub(crate) const TOKENS_FILE: &str = "tokens.parquet";
 /// The table that locates each word row in its document.
 pub(crate) const WORDS_FILE: &str = "words.parquet";
 
-/// Returns the file name of a state, such as `mean-L06.parquet`.
+/// Returns the file name of a state, such as `mean-L06.parquet`. A column's name may be none of a file.
 pub(crate) fn state_file_name(state: StateId) -> String {
+    if state.column().is_some() {
+        return "given.parquet".into();
+    }
     format!("{state}.parquet")
 }
 

@@ -64,6 +64,19 @@ impl CacheReader {
         }
     }
 
+    /// Creates a reader for the shards of a manifest in memory, whose folder no other process knows.
+    ///
+    /// # Errors
+    /// Returns an error if a table of documents cannot be read.
+    pub(crate) fn unshared(folder: &Path, manifest: Manifest) -> Result<CacheReader> {
+        Ok(CacheReader {
+            folder: folder.to_path_buf(),
+            index: DocumentIndex::read(folder, &manifest)?,
+            manifest,
+            _reading: None,
+        })
+    }
+
     /// Returns the cache folder.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -340,7 +340,7 @@ impl OpenShard {
 fn join_pooled(pooling: Pooling, windows: &[PooledWindow], n_tokens: &[f32]) -> Vec<f32> {
     let mut joined = windows[0].values.clone();
     match pooling {
-        Pooling::Cls => {}
+        Pooling::Cls | Pooling::Given(_) => {}
         Pooling::Max => {
             for window in &windows[1..] {
                 for (largest, value) in joined.iter_mut().zip(&window.values) {

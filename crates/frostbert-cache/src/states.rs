@@ -1,7 +1,13 @@
 //! What the encoder passes to the cache: the states of each layer, row by row in the storage type, and the positions of
 //! those rows' tokens in their document.
 
-use std::{collections::BTreeMap, fmt, ops::Range, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    ops::Range,
+    str::FromStr,
+    sync::{Mutex, PoisonError},
+};
 
 use half::{f16, slice::HalfFloatSliceExt};
 use multiversion::multiversion;
@@ -29,10 +35,13 @@ pub enum Pooling {
     Mean,
     /// The element-wise maximum over all real tokens.
     Max,
+    /// None: the vector was given, in a column of this name, and no encoder of this program computed it. See
+    /// [`StateId::given`].
+    Given(&'static str),
 }
 
 impl Pooling {
-    /// All poolings, in file order.
+    /// All poolings of an encoder's states, in file order.
     pub const ALL: [Pooling; 3] = [Pooling::Cls, Pooling::Mean, Pooling::Max];
 
     /// Returns the name in pipelines, file names and metadata.
@@ -41,6 +50,7 @@ impl Pooling {
             Pooling::Cls => "cls",
             Pooling::Mean => "mean",
             Pooling::Max => "max",
+            Pooling::Given(column) => column,
         }
     }
 }
@@ -100,11 +110,45 @@ impl StateId {
     pub fn pooled(pooling: Pooling, layer: usize) -> StateId {
         StateId { kind: StateKind::Pooled(pooling), layer }
     }
+
+    /// Returns the id of vectors that were given in a column: each is the row of a document, of no layer.
+    pub fn given(column: &str) -> StateId {
+        StateId::pooled(Pooling::Given(interned(column)), 0)
+    }
+
+    /// Returns the column of vectors that were given; `None` for the states of an encoder.
+    pub fn column(self) -> Option<&'static str> {
+        match self.kind {
+            StateKind::Pooled(Pooling::Given(column)) => Some(column),
+            _ => None,
+        }
+    }
 }
+
+/// Returns a name that lives as long as the program, so that an id can be copied. A program names few columns.
+fn interned(name: &str) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    match names.get(name) {
+        Some(known) => known,
+        None => {
+            let name: &'static str = Box::leak(name.into());
+            names.insert(name);
+            name
+        }
+    }
+}
+
+/// What stands before the column of given vectors where an id is stored, so that a column `mean-L06` is no state of a
+/// layer.
+const COLUMN_PREFIX: &str = "column:";
 
 impl fmt::Display for StateId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-L{:02}", self.kind.name(), self.layer)
+        match self.column() {
+            Some(column) => f.write_str(column),
+            None => write!(f, "{}-L{:02}", self.kind.name(), self.layer),
+        }
     }
 }
 
@@ -112,6 +156,9 @@ impl FromStr for StateId {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self, Error> {
+        if let Some(column) = name.strip_prefix(COLUMN_PREFIX) {
+            return Ok(StateId::given(column));
+        }
         let parsed = name.split_once("-L").and_then(|(kind, layer)| {
             Some(StateId { kind: kind.parse().ok()?, layer: layer.parse().ok()? })
         });
@@ -121,7 +168,10 @@ impl FromStr for StateId {
 
 impl Serialize for StateId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        match self.column() {
+            Some(column) => serializer.collect_str(&format_args!("{COLUMN_PREFIX}{column}")),
+            None => serializer.collect_str(self),
+        }
     }
 }
 
@@ -353,6 +403,19 @@ mod tests {
         assert_eq!(StateId::pooled(Pooling::Mean, 6).to_string(), "mean-L06");
         assert!("mean".parse::<StateId>().is_err());
         assert!("sum-L06".parse::<StateId>().is_err());
+    }
+
+    #[test]
+    fn given_vectors_are_named_by_their_column_whatever_its_name() {
+        for column in ["embedding", "mean-L06", "a/b", ""] {
+            let state = StateId::given(column);
+            assert_eq!((state.to_string().as_str(), state.column()), (column, Some(column)));
+            let json = serde_json::to_string(&state).unwrap();
+            assert_eq!(json, format!("\"column:{column}\""));
+            assert_eq!(serde_json::from_str::<StateId>(&json).unwrap(), state);
+        }
+        assert_ne!(StateId::given("mean-L06"), "mean-L06".parse().unwrap());
+        assert_eq!(StateId::pooled(Pooling::Mean, 6).column(), None);
     }
 
     #[test]
