@@ -47,11 +47,13 @@ mod label_list;
 mod labels;
 mod lines;
 mod loader;
+mod npy;
 mod odd_labels;
 mod open_file;
 mod open_source;
 mod parquet_file;
 mod parquet_pages;
+mod parquet_vectors;
 mod parts;
 mod prompts;
 mod question_table;
@@ -67,6 +69,8 @@ mod summary;
 mod swallowed;
 mod target;
 mod text_folder;
+mod vector;
+mod vector_rows;
 
 use std::{fs::File, io::Read, iter, path::Path};
 
@@ -85,6 +89,7 @@ pub use summary::{ClassCount, QuestionSummary, class_distribution};
 pub use swallowed::SwallowedLines;
 pub use target::DataTask;
 pub(crate) use target::Target;
+pub(crate) use vector::Vector;
 
 pub use self::bad_rows::BadRows;
 use self::{
@@ -137,6 +142,7 @@ fn read_open(
     let format = source.resolve_format()?;
     source.check_delimiter(format)?;
     source.check_kept_columns(format)?;
+    source.check_vectors(format)?;
     let file = match open {
         OpenSource::Folder(folder) => {
             return parts::with_parts(source, log, |source| {
@@ -152,6 +158,12 @@ fn read_open(
                 let failed = FailedRows::new(source, log, BadBytes::default());
                 Ok(until_error(parquet_file::read(file.try_clone()?, source, want, failed)?))
             }
+            Format::Npy => {
+                let failed = FailedRows::new(source, log, BadBytes::default());
+                let labels = npy::label_source(source, want)?;
+                let labels = labels.map(|labels| read_logged(&labels, want, log)).transpose()?;
+                Ok(until_error(npy::read(file.try_clone()?, labels, source, failed)?))
+            }
             format => read_text(file.text(source)?, format, source, want, log),
         })
     })?;
@@ -164,7 +176,7 @@ fn read_open(
 /// Reads records from `input` instead of the file that `source` names, for example from standard input.
 ///
 /// `source.path` is used in messages, and its extension determines the format if `source.format` is not set. Parquet
-/// files and folders cannot be read from a stream.
+/// files, arrays and folders cannot be read from a stream.
 pub fn read_from(
     input: impl Read + Send + 'static,
     source: &Source,
@@ -183,8 +195,9 @@ pub fn read_from_logged(
     let format = source.resolve_format()?;
     source.check_delimiter(format)?;
     source.check_kept_columns(format)?;
+    source.check_vectors(format)?;
     parts::with_parts(source, log, |source| match format {
-        Format::Parquet | Format::Folder => Err(not_a_stream(source, format)),
+        Format::Parquet | Format::Folder | Format::Npy => Err(not_a_stream(source, format)),
         // Lines are returned as they arrive; the other formats first wait for the beginning of the input.
         Format::Lines => {
             let text = read::decode(Box::new(input), source)?;
@@ -266,7 +279,7 @@ fn read_text(
         Format::Conll => Ok(until_error(conll::read(input, source, want, failed)?)),
         Format::Conllu => Ok(until_error(conllu::read(input, source, want, failed)?)),
         Format::Squad => Ok(until_error(squad::read(input, source, want, failed)?)),
-        Format::Parquet | Format::Folder => Err(not_a_stream(source, format)),
+        Format::Parquet | Format::Folder | Format::Npy => Err(not_a_stream(source, format)),
     }
 }
 

@@ -25,7 +25,7 @@ pub struct BadRow {
     pub file: PathBuf,
     /// What a record of the source is called.
     pub unit: &'static str,
-    /// The line, from 1, where there are lines; for Parquet the row.
+    /// The line, from 1, where there are lines; for Parquet and arrays the row.
     pub line: Option<u64>,
     /// What was expected, and what is there.
     pub reason: String,
@@ -147,7 +147,7 @@ impl BadRow {
     }
 }
 
-/// What a record of a Parquet file is called: its line is none.
+/// What a record of a Parquet file or an array is called: its line is none.
 const ROW: &str = "row";
 
 impl Source {
@@ -172,7 +172,7 @@ impl Source {
         match self.resolve_format() {
             Ok(Format::Conll | Format::Conllu) => "sentence",
             Ok(Format::Squad) => "question",
-            Ok(Format::Parquet) => ROW,
+            Ok(Format::Parquet | Format::Npy) => ROW,
             Ok(Format::Folder) => "text",
             _ => "line",
         }

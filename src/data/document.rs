@@ -63,6 +63,14 @@ impl Record {
         self.documents_with(&self.prompts, joint_pairs)
     }
 
+    /// The keys of a record's documents; a vector is a document of its own.
+    pub(crate) fn keys(&self, joint_pairs: bool) -> Vec<Key> {
+        match &self.vector {
+            Some(vector) => vec![vector.key],
+            None => self.documents(joint_pairs).map(Document::key).collect(),
+        }
+    }
+
     /// Like [`Record::documents`], with these prompts in place of its own.
     pub(crate) fn documents_with<'a>(
         &'a self,

@@ -19,7 +19,6 @@ use crate::{
         checks::{DataChecks, FileChecks},
         clean,
         dataset::{Dataset, DatasetSettings, distribution_of, numbered},
-        document::Document,
         example::{Example, FileRecord, part_name},
         label_ids,
         odd_labels::{Unlabelled, label_warnings},
@@ -31,6 +30,7 @@ use crate::{
         strata::split_rows,
         summary::{question_summaries, value_summaries},
         target::{TargetReader, require_contrast},
+        vector_rows::VectorWidth,
     },
     error::{Error, Result},
 };
@@ -163,6 +163,8 @@ struct Loader {
     split: Option<SplitCheck>,
     /// Records that cannot be read.
     bad_rows: BadRows,
+    /// The width of vectors, in all files.
+    width: VectorWidth,
     /// Number of answers that were moved to a place where they occur.
     moved_answers: usize,
     /// Number of rows of the test files that were left out.
@@ -189,6 +191,7 @@ impl Loader {
             checks: Vec::new(),
             split: None,
             bad_rows: BadRows::default(),
+            width: VectorWidth::default(),
             moved_answers: 0,
             lost_test_rows: 0,
             warnings: Vec::new(),
@@ -233,8 +236,8 @@ impl Loader {
                 continue;
             }
             // Treated like a file that is given for the split: nothing is thinned out.
-            let (examples, counts) =
-                clean(own, KEEP_ALL, keys_of(self.joint_pairs), |record| targets.spell(record))?;
+            let keys = |record: &Record| record.keys(self.joint_pairs);
+            let (examples, counts) = clean(own, KEEP_ALL, keys, |record| targets.spell(record))?;
             let files = &self.files[first_file..];
             let checks = FileChecks::of(part, counts, KEEP_ALL, files);
             self.checks.push(FileChecks { bad_lines: n_bad(part), ..checks });
@@ -281,7 +284,7 @@ impl Loader {
             let file = first_file + example.source;
             let group = self.group_of(&example, file);
             self.rows.push(Example {
-                keys: keys_of(self.joint_pairs)(&example),
+                keys: example.keys(self.joint_pairs),
                 group,
                 id: example.id,
                 text: example.text,
@@ -324,7 +327,8 @@ impl Loader {
             });
             numbered(examples, number, source)
         });
-        let (labels, takes_all) = (&self.labels, self.takes_all);
+        let (labels, takes_all, width) = (&self.labels, self.takes_all, &mut self.width);
+        let examples = examples.map(|example| width.check(example?, sources));
         let examples = examples.filter_map(|example| match example {
             Ok(example) => targets.readable(example, labels, &self.bad_rows),
             error => Some(error),
@@ -358,7 +362,8 @@ impl Loader {
             }
             example => Some(example),
         });
-        let keys = keys_of(self.joint_pairs);
+        let joint_pairs = self.joint_pairs;
+        let keys = |record: &Record| record.keys(joint_pairs);
         let (examples, mut counts) =
             clean(examples, options, keys, |example| targets.spell(example))?;
         (self.moved_answers, self.lost_test_rows) = (n_moved.get(), n_lost.get());
@@ -454,11 +459,6 @@ impl Loader {
             files,
         }
     }
-}
-
-/// Returns a function that computes the keys of a record's documents.
-fn keys_of(joint_pairs: bool) -> impl Fn(&Record) -> Vec<Key> {
-    move |record| record.documents(joint_pairs).map(Document::key).collect()
 }
 
 /// The part that a record is for: the one that its file says, unless all are taken, or else the one that it is read as.

@@ -1,9 +1,10 @@
-//! parquet: columns of strings; labels and ids may also be numbers and booleans. The only data reader for Parquet.
+//! parquet: columns of strings; labels and ids may also be numbers and booleans, and vectors lists of floats. The only
+//! data reader for Parquet.
 
 use std::{fs::File, iter, sync::Arc};
 
 use arrow::{
-    array::{Array, StringViewArray},
+    array::{Array, ArrayRef, StringViewArray},
     compute::cast,
     datatypes::{DataType, Fields, Schema},
     record_batch::RecordBatch,
@@ -24,9 +25,11 @@ use parquet::{
 use super::{
     bad_rows::FailedRows,
     parquet_pages,
+    parquet_vectors::{is_vectors, vector},
     record::{Record, WantedFields},
     record_limit::{MAX_RECORD_BYTES, too_long},
     source::{ColumnName, Source},
+    vector_rows::VectorWidth,
 };
 use crate::error::{Error, Result};
 
@@ -64,7 +67,8 @@ pub(super) fn read(
     let builder =
         fenced_or(|| open(file), ParquetError::General).map_err(|error| failure(source, error))?;
     let roots = Columns::find(builder.schema(), source, want)?;
-    let mut projected: Vec<usize> = roots.all().copied().collect();
+    let vectors = vectors_in(builder.schema(), source)?;
+    let mut projected: Vec<usize> = roots.all().copied().chain(vectors).collect();
     projected.sort_unstable();
     projected.dedup();
     let n_batch_rows = n_batch_rows(builder.metadata());
@@ -79,6 +83,9 @@ pub(super) fn read(
         batches,
         columns: roots.within(&projected),
         batch: None,
+        vectors: vectors.map(|root| place_of(root, &projected)),
+        vectors_in_batch: None,
+        width: VectorWidth::default(),
         n_rows_in_batch: 0,
         row_in_batch: 0,
         row: 0,
@@ -127,7 +134,8 @@ pub(super) fn n_batch_rows(metadata: &ParquetMetaData) -> usize {
 
 /// A value for each requested column: its index, or its strings in a batch.
 struct Columns<T> {
-    text: T,
+    /// None where there are vectors in place of texts.
+    text: Option<T>,
     text_pair: Option<T>,
     label: Option<T>,
     id: Option<T>,
@@ -138,7 +146,7 @@ struct Columns<T> {
 impl<T> Columns<T> {
     fn map<U>(&self, change: impl Fn(&T) -> Result<U>) -> Result<Columns<U>> {
         Ok(Columns {
-            text: change(&self.text)?,
+            text: self.text.as_ref().map(&change).transpose()?,
             text_pair: self.text_pair.as_ref().map(&change).transpose()?,
             label: self.label.as_ref().map(&change).transpose()?,
             id: self.id.as_ref().map(&change).transpose()?,
@@ -149,7 +157,7 @@ impl<T> Columns<T> {
 
     fn all(&self) -> impl Iterator<Item = &T> {
         let some =
-            [Some(&self.text), self.text_pair.as_ref(), self.label.as_ref(), self.id.as_ref()];
+            [self.text.as_ref(), self.text_pair.as_ref(), self.label.as_ref(), self.id.as_ref()];
         some.into_iter().flatten().chain(&self.label_columns).chain(&self.kept)
     }
 }
@@ -161,8 +169,15 @@ impl Columns<usize> {
         let name = |key: &str, column: &ColumnName| {
             index(schema, source, key, column, is_name, "strings, numbers or booleans")
         };
+        // A file of labels has no texts; where one is asked for, it is the label.
+        let is_of_labels = source.text.is_some() && source.text == source.label;
+        let first = if is_of_labels {
+            name(source.key("label"), &source.label_column())
+        } else {
+            text(source.key("text"), &source.text_column())
+        };
         Ok(Columns {
-            text: text(source.key("text"), &source.text_column())?,
+            text: if source.state.is_some() { None } else { Some(first?) },
             text_pair: source
                 .wanted_pair(want)?
                 .map(|column| text(source.key("text_pair"), column))
@@ -179,9 +194,9 @@ impl Columns<usize> {
 
     /// The places among the columns that are read.
     fn within(&self, projected: &[usize]) -> Self {
-        let place = |root: usize| projected.partition_point(|&other| other < root);
+        let place = |root: usize| place_of(root, projected);
         Columns {
-            text: place(self.text),
+            text: self.text.map(place),
             text_pair: self.text_pair.map(place),
             label: self.label.map(place),
             id: self.id.map(place),
@@ -191,10 +206,29 @@ impl Columns<usize> {
     }
 }
 
+/// The place of a column among those that are read.
+fn place_of(root: usize, projected: &[usize]) -> usize {
+    projected.partition_point(|&other| other < root)
+}
+
+/// The column of vectors, if the source names one.
+fn vectors_in(schema: &Schema, source: &Source) -> Result<Option<usize>> {
+    let lists = "lists of floats";
+    let found = source
+        .state
+        .as_ref()
+        .map(|column| index(schema, source, "state", column, is_vectors, lists));
+    found.transpose()
+}
+
 struct RowReader {
     batches: ParquetRecordBatchReader,
     columns: Columns<usize>,
     batch: Option<Columns<StringViewArray>>,
+    /// The place of the column of vectors.
+    vectors: Option<usize>,
+    vectors_in_batch: Option<ArrayRef>,
+    width: VectorWidth,
     n_rows_in_batch: usize,
     row_in_batch: usize,
     row: u64,
@@ -215,13 +249,19 @@ impl RowReader {
             let strings =
                 fenced_or(strings, |panic| failure(&self.source, ParquetError::General(panic)))?;
             self.batch = Some(strings);
+            self.vectors_in_batch = self.vectors.map(|place| Arc::clone(batch.column(place)));
             self.n_rows_in_batch = batch.num_rows();
             self.row_in_batch = 0;
         }
         let row = self.row_in_batch;
         self.row_in_batch += 1;
         self.row += 1;
-        Ok(self.batch.as_ref().map(|batch| self.record(batch, row)))
+        let record = self.batch.as_ref().map(|batch| self.record(batch, row));
+        Ok(record.map(|record| {
+            let record = record?;
+            self.width.require(&record, &self.source)?;
+            Ok(record)
+        }))
     }
 
     /// The record of a row of a batch, the last that was reached.
@@ -235,9 +275,9 @@ impl RowReader {
         }
         let cell = |cells: &StringViewArray| value(cells, row).unwrap_or_default().to_owned();
         let label = batch.label.as_ref().and_then(|labels| value(labels, row));
-        Ok(Record {
+        let record = Record {
             id: batch.id.as_ref().and_then(|ids| value(ids, row)).map(str::to_owned),
-            text: cell(&batch.text),
+            text: batch.text.as_ref().map(cell).unwrap_or_default(),
             text_pair: batch.text_pair.as_ref().map(cell),
             label: label.map(|label| self.source.label_of(label)),
             label_cells: batch
@@ -248,7 +288,11 @@ impl RowReader {
             kept: batch.kept.iter().map(|cells| value(cells, row).map(str::to_owned)).collect(),
             line: Some(self.row),
             ..Record::default()
-        })
+        };
+        match &self.vectors_in_batch {
+            Some(column) => self.source.with_vector(self.row, vector(column, row), record),
+            None => Ok(record),
+        }
     }
 
     /// Returns the strings of a column as views of what was read; those of a dictionary are not copied row by row.

@@ -6,7 +6,7 @@ use super::{
     Records,
     bad_rows::{BadBytes, BadRows, FailedRows},
     record::Record,
-    source::Source,
+    source::{Format, Source},
     split::Part,
     until_error,
 };
@@ -41,7 +41,8 @@ pub(super) fn with_parts(
         return read(source);
     };
     let format = source.resolve_format()?;
-    if !format.has_columns() {
+    // The columns of an array are those of its file of labels.
+    if !format.has_columns() && format != Format::Npy {
         return Err(source.malformed(
             None,
             "a file with columns, one of which is `split_column`",

@@ -1,6 +1,6 @@
 //! A record of a data file, in any format.
 
-use super::{prompts::Prompts, split::Part};
+use super::{prompts::Prompts, split::Part, vector::Vector};
 
 /// One record of a data file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Record {
     /// The values of [`Source::kept_columns`](super::Source::kept_columns), in their order, as the file spells them; `None`
     /// for a null or missing one.
     pub kept: Vec<Option<String>>,
+    /// Its vector, where the source has these in place of texts; [`Record::text`] is then its id, or `row 17`.
+    pub vector: Option<Vector>,
     /// The words of the file, for conll and conllu; at least one.
     pub words: Option<Vec<String>>,
     /// One tag for each word, if [`WantedFields::label`] is set. IOB1 is converted to IOB2.

@@ -23,6 +23,9 @@ pub struct Source {
     /// The column of the text, `"text"` if absent: see [`Source::text_column`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<ColumnName>,
+    /// The column of vectors that another model made, which are read in place of texts; see [`Source::has_vectors`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<ColumnName>,
     /// The column of the second text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_pair: Option<ColumnName>,
@@ -57,7 +60,7 @@ pub struct Source {
     /// The column of the words' tags, for conll and conllu; see [`Record::tags`](super::Record::tags).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<ColumnName>,
-    /// For `lines`: a file of labels, each on the same line as its text.
+    /// For `lines` and `npy`: a file of labels, each on the same line as its text, or a table with a row for each vector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_path: Option<PathBuf>,
     /// For questions in a table: the column of the questions, `"question"` if absent.
@@ -140,6 +143,8 @@ pub enum Format {
     Squad,
     /// A folder of text files for each label.
     Folder,
+    /// An array of vectors, as NumPy saves it.
+    Npy,
 }
 
 impl std::str::FromStr for ColumnName {
@@ -161,6 +166,7 @@ impl Source {
             path: path.into(),
             format: None,
             text: None,
+            state: None,
             text_pair: None,
             label: None,
             id: None,
@@ -239,7 +245,7 @@ impl Source {
     }
 
     /// Returns the format given, or the one that the extension (before `.gz`) stands for: `.csv`, `.tsv`, `.jsonl`,
-    /// `.ndjson`, `.parquet`, `.txt`, `.lines`, `.conll`, `.conllu`, and `.json` for squad (which is read as json if
+    /// `.ndjson`, `.parquet`, `.txt`, `.lines`, `.conll`, `.conllu`, `.npy`, and `.json` for squad (which is read as json if
     /// the file turns out to hold records). A folder is a folder of text files.
     ///
     /// Fails for any other extension.
@@ -256,6 +262,7 @@ impl Source {
             Some("conll") => Ok(Format::Conll),
             Some("conllu") => Ok(Format::Conllu),
             Some("json") => Ok(Format::Squad),
+            Some("npy") => Ok(Format::Npy),
             _ if self.path.is_dir() => Ok(Format::Folder),
             other => Err(self.malformed(
                 None,
@@ -328,7 +335,8 @@ impl Source {
 
     /// Returns an error if the source names a delimiter or a file of labels that its format cannot have.
     pub(super) fn check_delimiter(&self, format: Format) -> Result<()> {
-        let has_lines = format == Format::Lines && self.pattern.is_none() && self.label.is_none();
+        let has_lines = format == Format::Npy
+            || format == Format::Lines && self.pattern.is_none() && self.label.is_none();
         if self.label_path.is_some() && !has_lines {
             return Err(self.malformed(
                 None,
@@ -338,7 +346,7 @@ impl Source {
             ));
         }
         match (self.delimiter, format) {
-            (None, _) | (_, Format::Csv | Format::Tsv) => Ok(()),
+            (None, _) | (_, Format::Csv | Format::Tsv | Format::Npy) => Ok(()),
             (Some(_), format) => Err(self.malformed(
                 None,
                 "a format with a `delimiter`, csv or tsv",
@@ -406,7 +414,7 @@ impl Source {
 
 impl Format {
     /// All formats.
-    pub const ALL: [Format; 10] = [
+    pub const ALL: [Format; 11] = [
         Format::Csv,
         Format::Tsv,
         Format::Jsonl,
@@ -417,6 +425,7 @@ impl Format {
         Format::Conllu,
         Format::Squad,
         Format::Folder,
+        Format::Npy,
     ];
 
     /// Whether its records have columns, or keys, that a source can name.
@@ -464,6 +473,7 @@ impl fmt::Display for Format {
             Format::Conllu => "conllu",
             Format::Squad => "squad",
             Format::Folder => "folder",
+            Format::Npy => "npy",
         })
     }
 }

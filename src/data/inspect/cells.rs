@@ -207,7 +207,7 @@ fn open(source: &Source) -> Result<Text> {
 
 /// Reads the beginning of a text file; empty for other formats.
 pub(super) fn beginning(source: &Source) -> Result<String> {
-    if matches!(source.resolve_format()?, Format::Parquet | Format::Folder) {
+    if matches!(source.resolve_format()?, Format::Parquet | Format::Folder | Format::Npy) {
         return OpenFile::open(&source.path).map(|_| String::new());
     }
     let mut bytes = Vec::new();
