@@ -89,7 +89,6 @@ pub use summary::{ClassCount, QuestionSummary, class_distribution};
 pub use swallowed::SwallowedLines;
 pub use target::DataTask;
 pub(crate) use target::Target;
-pub(crate) use vector::Vector;
 
 pub use self::bad_rows::BadRows;
 use self::{

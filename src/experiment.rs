@@ -53,8 +53,9 @@ pub struct Experiment {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct RunReport {
-    /// The report of stage 1, for all tasks together.
-    pub extract: ExtractReport,
+    /// The report of stage 1, for all tasks together; none if their rows brought their states with them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extract: Option<ExtractReport>,
     /// The report of stage 2.
     pub heads: HeadsReport,
 }
@@ -110,6 +111,7 @@ impl Experiment {
     /// damaged or in use by another process. What was encoded before the error stays in the cache.
     pub fn extract(&self, machine: &Machine, progress: &dyn Progress) -> Result<ExtractReport> {
         self.tell_notes(progress);
+        self.require_encoder()?;
         self.extract_with(&self.checkpoints()?, machine, progress)
     }
 
@@ -149,9 +151,21 @@ impl Experiment {
         for task in &self.tasks {
             check_heads_are_stored(&task.pipeline, &checkpoints)?;
         }
-        let extract = self.extract_with(&checkpoints, machine, progress)?;
-        let heads = train_heads(&checkpoints, &data, Some(&extract), &self.extras, progress)?;
+        let extract = || self.extract_with(&checkpoints, machine, progress);
+        let extract = self.has_encoder().then(extract).transpose()?;
+        let heads = train_heads(&checkpoints, &data, extract.as_ref(), &self.extras, progress)?;
         Ok(RunReport { extract, heads })
+    }
+
+    /// Whether an encoder computes the states: of all tasks, which share their model, or of none.
+    fn has_encoder(&self) -> bool {
+        self.tasks.iter().all(|task| task.pipeline.given_state().is_none())
+    }
+
+    /// Returns an error if the rows of a task bring their states with them.
+    fn require_encoder(&self) -> Result<()> {
+        let mut tasks = self.tasks.iter();
+        tasks.try_for_each(|task| task.pipeline.extraction.require_encoder("extract states"))
     }
 
     /// Returns an error if no task asks for a sweep.
@@ -165,7 +179,8 @@ impl Experiment {
     /// The models of all tasks, each once: one, unless a sweep compares some.
     fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
         let mut checkpoints: Vec<Checkpoint> = Vec::new();
-        for own in self.tasks.iter().flat_map(|task| task.pipeline.by_model()) {
+        let pipelines = self.tasks.iter().flat_map(|task| task.pipeline.by_model());
+        for own in pipelines.filter(|own| own.given_state().is_none()) {
             let folder = &own.extraction.model;
             if checkpoints.iter().any(|open| open.folder == *folder) {
                 continue;
@@ -314,12 +329,14 @@ fn each_once<'m>(messages: impl Iterator<Item = &'m String>) -> Vec<&'m String> 
     different
 }
 
-/// The pipeline of a task as stage 1 is to do it for each of its models, with the model.
+/// The pipeline of a task as stage 1 is to do it for each of its models, with the model; none where the rows bring their
+/// states with them.
 fn by_model<'c>(
     pipeline: &Pipeline,
     checkpoints: &'c [Checkpoint],
 ) -> Vec<(Pipeline, &'c Checkpoint)> {
-    let pipelines = pipeline.by_model().into_iter().map(|own| {
+    let pipelines = pipeline.by_model().into_iter().filter(|own| own.given_state().is_none());
+    let pipelines = pipelines.map(|own| {
         let checkpoint = checkpoints.iter().find(|open| open.folder == own.extraction.model);
         (own, checkpoint.expect("the models of all tasks are open"))
     });

@@ -11,6 +11,7 @@ pub(crate) mod extract;
 pub(crate) mod filling_shard;
 pub(crate) mod forecast;
 pub(crate) mod gc;
+pub(crate) mod given;
 pub(crate) mod lazy_encoder;
 pub(crate) mod machine;
 pub(crate) mod parity;

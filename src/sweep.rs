@@ -434,13 +434,13 @@ impl Sweep<'_> {
     fn model(&self, trial: usize) -> ModelCache<'_> {
         let folder = &self.trials[trial].pipeline.extraction.model;
         let mut models = self.models.iter();
-        let own = models.find(|model| model.checkpoint.folder == *folder);
+        let own = models.find(|model| model.is_in(folder));
         *own.expect("the models of all trials are open")
     }
 
     /// What the features of a trial's head depend on.
     fn view_key(&self, trial: usize) -> Result<ViewKey> {
-        ViewKey::of(&self.trials[trial].pipeline, self.model(trial).checkpoint.config.layers)
+        ViewKey::of(&self.trials[trial].pipeline, self.model(trial).layers())
     }
 
     /// The rows that a trial's head reads.

@@ -58,15 +58,20 @@ pub(super) fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCod
     };
     let RunReport { extract, heads, .. } = report;
     if context.json {
-        let extract = output::extract_json(&extract)?;
-        let mut report = json!({ "extract": extract, heads.name(): heads });
+        let mut report = json!({});
+        if let Some(extract) = &extract {
+            report["extract"] = output::extract_json(extract)?;
+        }
+        report[heads.name()] = json!(heads);
         if let Some((lock, same)) = replayed {
             report["replay"] = json!({ "lock": lock.to_string_lossy(), "same": same });
         }
         output::print_json(&report)?;
     } else {
         let mut screen = Screen::default();
-        screen.text(&output::describe_extract(&extract));
+        if let Some(extract) = &extract {
+            screen.text(&output::describe_extract(extract));
+        }
         describe_heads(&heads, &mut screen);
         if let Some((lock, same)) = replayed {
             let (lock, same) = (lock.display(), same.join(", "));

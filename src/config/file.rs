@@ -38,12 +38,13 @@ pub struct PipelineFile {
     /// `[run]`
     #[serde(default)]
     pub run: RunSection,
-    /// `[model]`
+    /// `[model]`; absent if the rows bring their states with them.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub model: ModelSection,
     /// `[data]`
     pub data: DataSection,
     /// `[cache]`
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub cache: CacheSection,
     /// `[head]`
     #[serde(default)]
@@ -70,6 +71,7 @@ pub(crate) struct TasksFile {
     #[serde(default)]
     pub run: RunSection,
     /// Shared by all tasks.
+    #[serde(default)]
     pub model: ModelSection,
     /// Shared by all tasks.
     #[serde(default)]
@@ -104,7 +106,7 @@ pub struct RunSection {
 }
 
 /// `[model]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSection {
     /// The checkpoint folder.

@@ -2,6 +2,7 @@
 
 mod changed;
 mod extraction;
+mod given_states;
 mod head;
 mod layers;
 mod model_folder;
@@ -148,6 +149,7 @@ impl Pipeline {
             sources::tell_json(&mut file);
             // A lock is not held to this: it may be of a release that took such keys and did nothing with them.
             sources::refuse_keys_of_questions(&mut file.data, &refusal(path))?;
+            given_states::check(&file, &refusal(path))?;
             let mut notes = sources::find_texts(&mut file);
             let PromptMessages { notes: more, warnings } = choose(&mut file, &refusal(path))?;
             notes.extend(more);
@@ -175,8 +177,9 @@ impl Pipeline {
                 "use letters, digits, - and _".into(),
             ));
         }
+        given_states::require_model(&file, &refuse)?;
         // The lock records which column was read, so that a replay does not have to infer it.
-        for source in file.data.sources_mut() {
+        for source in file.data.sources_mut().filter(|source| !source.has_vectors()) {
             let text = source.text_column();
             source.text.get_or_insert(text);
         }

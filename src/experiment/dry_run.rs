@@ -78,9 +78,14 @@ impl Experiment {
             Stages::Sweep => self.require_sweep()?,
             Stages::All | Stages::Extract => {}
         }
+        if stages == Stages::Extract {
+            self.require_encoder()?;
+        }
         let data = if stages == Stages::Extract { Vec::new() } else { self.data(progress)? };
         let checkpoints = self.checkpoints()?;
-        let extract = if matches!(stages, Stages::All | Stages::Extract) {
+        let extract = if !self.has_encoder() {
+            None
+        } else if matches!(stages, Stages::All | Stages::Extract) {
             for TaskData { task, .. } in &data {
                 check_heads_are_stored(&task.pipeline, &checkpoints)?;
             }

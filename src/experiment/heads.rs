@@ -18,7 +18,7 @@ use crate::{
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     experiment::by_model,
-    extraction::extract::ExtractReport,
+    extraction::{extract::ExtractReport, given::GivenVectors},
     page::{self, PageOptions, REPORT_FILE, WrittenPage},
     run_folder::{self, Writing, lock::Lock},
     sweep::{self, Journal, SweepReport, sweep_on},
@@ -146,15 +146,34 @@ struct TaskOverCaches<'a> {
 
 /// A model of a task, with the cache of its states.
 struct ModelOfTask<'a> {
-    checkpoint: &'a Checkpoint,
+    /// None where the rows bring their states with them.
+    checkpoint: Option<&'a Checkpoint>,
     /// The states that the task's head reads, or the heads of its sweep.
     states: Vec<StateId>,
-    cache: CacheReader,
+    cache: StatesOfRows,
 }
 
-impl ModelOfTask<'_> {
+/// Where the states of rows are read from.
+enum StatesOfRows {
+    Cached(CacheReader),
+    Given(GivenVectors),
+}
+
+impl<'a> ModelOfTask<'a> {
+    /// The vectors that the rows of a task bring with them, in place of a model.
+    fn given(pipeline: &Pipeline, dataset: &Dataset, state: StateId) -> Result<ModelOfTask<'a>> {
+        let keys = dataset.document_keys();
+        let vectors = GivenVectors::read(&pipeline.extraction.sources, state, &keys)?;
+        let cache = StatesOfRows::Given(vectors);
+        Ok(ModelOfTask { checkpoint: None, states: vec![state], cache })
+    }
+
     fn cache(&self) -> ModelCache<'_> {
-        ModelCache { checkpoint: self.checkpoint, cache: &self.cache }
+        let cache = match &self.cache {
+            StatesOfRows::Cached(cache) => cache,
+            StatesOfRows::Given(vectors) => vectors.cache(),
+        };
+        ModelCache { checkpoint: self.checkpoint, cache }
     }
 }
 
@@ -173,9 +192,13 @@ impl<'a> TaskOverCaches<'a> {
             let folder = extracted.map(|report| report.cache_of(&checkpoint.folder));
             let cache = open_cache(folder, &own, checkpoint, dataset, &states)?;
             note_use(cache.folder());
-            Ok(ModelOfTask { checkpoint, states, cache })
+            let cache = StatesOfRows::Cached(cache);
+            Ok(ModelOfTask { checkpoint: Some(checkpoint), states, cache })
         });
-        let models = models.collect::<Result<_>>()?;
+        let models = match pipeline.given_state() {
+            Some(state) => vec![ModelOfTask::given(pipeline, dataset, state)?],
+            None => models.collect::<Result<_>>()?,
+        };
         Ok(TaskOverCaches { name: name.as_deref(), pipeline, dataset, models, extras })
     }
 
@@ -219,7 +242,8 @@ pub(super) fn train_heads(
             progress.note(&format!("task {name}"));
         }
         if extracted.is_none() {
-            task.models.iter().for_each(|model| note_cache(&model.cache, progress));
+            let caches = task.caches().into_iter().filter(|model| model.checkpoint.is_some());
+            caches.for_each(|model| note_cache(model.cache, progress));
         }
         let report = match &task.pipeline.sweep {
             None => {

@@ -103,6 +103,9 @@ fn changed_modules(lock: &Lock, folder: &Path) -> Result<Option<String>> {
     let Some(expected) = description.ok().and_then(|description| description.sentence) else {
         return Ok(None);
     };
+    if lock.model.is_none() {
+        return Ok(None);
+    }
     let of_head = &lock.head_pipeline().model.path;
     let compared = lock.models.iter().find(|model| model.path == *of_head);
     let model = compared.map_or(&*lock.pipeline.model.path, |model| model.folder());

@@ -183,6 +183,11 @@ impl Head {
         Head::new(description, trained.parameters, transform)
     }
 
+    /// Number of values of a stored row that it reads.
+    pub(crate) fn width(&self) -> usize {
+        self.transform.scaler.mean.len()
+    }
+
     /// The head's network and its parameters.
     pub fn network(&self) -> (&Network, &[f32]) {
         (&self.network, &self.parameters)

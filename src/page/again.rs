@@ -72,6 +72,8 @@ impl AgainView {
             ("cache", lock.cache.fingerprint.clone()),
             ("rows that were read", lock.cache.rows.short()),
         ]);
+        // Nothing computed states that the data brought with them.
+        facts.retain(|(_, value)| !value.is_empty());
         let mut inputs = TableView::new(&["file", "blake3"], &["records"]);
         for file in &lock.data {
             let (path, rows) = (file.path.display().to_string(), grouped(file.rows as u64));
@@ -81,7 +83,7 @@ impl AgainView {
         let compared = lock.models.iter().map(|one| (one.folder(), &one.model));
         let mut models: Vec<(&Path, &CheckpointHashes)> = compared.collect();
         if models.is_empty() {
-            models.push((own.as_path(), &lock.model));
+            models.extend(lock.model.iter().map(|model| (own.as_path(), model)));
         }
         for (folder, model) in models {
             for (name, hash) in [

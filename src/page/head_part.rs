@@ -227,6 +227,10 @@ fn cost(run: &RunFiles) -> TableView {
                 ));
             }
         }
+        None if run.lock.model.is_none() => {
+            table.note =
+                Some("The vectors come from another model, whose size is not known here.".into());
+        }
         None => {
             table.note = Some(
                 "The model is not where the run found it: its own size is not known here.".into(),
@@ -238,11 +242,12 @@ fn cost(run: &RunFiles) -> TableView {
 
 /// Parameters of the run's model, where it is still there.
 fn encoder_parameters(run: &RunFiles) -> Option<u64> {
+    run.lock.model.as_ref()?;
     let places = run.places().of_model(&run.file().model.path);
     let folder = places.into_iter().find(|place| place.is_dir())?;
     let lowercase = run.lock.pipeline.model.lowercase;
     let checkpoint = Checkpoint::open_with_lowercase(&folder, lowercase).ok()?;
-    if checkpoint.hashes != run.lock.model {
+    if run.lock.model.as_ref() != Some(&checkpoint.hashes) {
         return None;
     }
     checkpoint.parameters().ok()

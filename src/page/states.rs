@@ -42,6 +42,8 @@ pub(super) struct CachedLengths {
 impl RunStates {
     /// Opens the cache of a run; `None` where it is gone, too large or damaged. A page can do without it.
     pub(super) fn open(run: &RunFiles) -> Option<RunStates> {
+        // Vectors that the data brought with them are in no cache.
+        run.lock.model.as_ref()?;
         let own = &run.lock.pipeline.cache.dir;
         let fingerprint = &run.lock.cache.fingerprint;
         let moved = run.places().of_cache(own, fingerprint);

@@ -2,13 +2,20 @@
 
 use std::path::Path;
 
-use frostbert_cache::{progress::Progress, reader::CacheReader, states::StateKind};
+use frostbert_cache::{
+    progress::Progress,
+    reader::CacheReader,
+    states::{StateId, StateKind},
+};
 
 use crate::{
-    config::{names::Pair, settings::LayerChoice},
+    config::{
+        names::Pair,
+        settings::{LayerChoice, Pipeline},
+    },
     data::{Format, LabelMap, Part, dataset::Dataset},
     error::{Error, Result},
-    extraction::{extract::extract_with, machine::Machine},
+    extraction::{extract::extract_with, given::GivenVectors, machine::Machine},
     prediction::{known_rows, saved_run::SavedRun},
     tasks::{CalibrationRows, TaskMetrics, TaskRows, similarity},
 };
@@ -26,7 +33,7 @@ pub fn evaluate(
     machine: &Machine,
     progress: &dyn Progress,
 ) -> Result<TaskMetrics> {
-    let checkpoint = run.checkpoint()?;
+    let checkpoint = run.has_encoder().then(|| run.checkpoint()).transpose()?;
     let sources = vec![run.source(data, format)];
     let (data_settings, description) = (&run.pipeline.data, &run.description);
     let labels = if description.labels.is_empty() {
@@ -51,6 +58,12 @@ pub fn evaluate(
         progress.warn(warning);
     }
 
+    let Some(checkpoint) = checkpoint else {
+        let states = run.pipeline.head_states(0)?;
+        let vectors = GivenVectors::read(&sources, states[0], &dataset.document_keys())?;
+        run.require_width(vectors.cache().manifest().hidden, data)?;
+        return measured(run, &run.pipeline, &dataset, vectors.cache(), &states);
+    };
     let states = &description.states;
     let mut pipeline = run.pipeline.clone();
     pipeline.extraction = pipeline.extraction.of_sources(sources);
@@ -60,15 +73,24 @@ pub fn evaluate(
     pipeline.extraction.layers = LayerChoice::of_numbers(states.iter().map(|state| state.layer));
     let report = extract_with(&checkpoint, &pipeline, machine, progress)?;
     let cache = CacheReader::existing(&report.cache)?;
-    let rows = TaskRows::new(&pipeline, &dataset, &cache, states)?;
+    measured(run, &pipeline, &dataset, &cache, states)
+}
+
+/// Returns the metrics of a run's head on the rows of a dataset, all of them of test.
+fn measured(
+    run: &SavedRun,
+    pipeline: &Pipeline,
+    dataset: &Dataset,
+    cache: &CacheReader,
+    states: &[StateId],
+) -> Result<TaskMetrics> {
+    let rows = TaskRows::new(pipeline, dataset, cache, states)?;
     let outcome = match &run.head {
-        Some(head) => {
-            rows.finish(&pipeline, &dataset, &mut head.clone(), CalibrationRows::Saved)?
-        }
-        None => similarity::measure(&rows, &pipeline, &dataset)?,
+        Some(head) => rows.finish(pipeline, dataset, &mut head.clone(), CalibrationRows::Saved)?,
+        None => similarity::measure(&rows, pipeline, dataset)?,
     };
     outcome.metrics.test.ok_or_else(|| Error::Record {
-        path: data.to_path_buf(),
+        path: dataset.files.first().map(|file| file.path.clone()).unwrap_or_default(),
         line: None,
         expected: "rows to measure on".into(),
         got: "none".into(),

@@ -32,8 +32,8 @@ const CHUNK_PROBABILITIES: usize = CHUNK_RECORDS * 1000;
 /// A trained head with its encoder, which predicts for new texts.
 pub struct Predictor {
     pub(super) run: SavedRun,
-    /// Loaded when the first document needs it.
-    pub(super) encoder: RunEncoder,
+    /// Loaded when the first document needs it; `None` where records bring their vectors with them.
+    pub(super) encoder: Option<RunEncoder>,
     /// States that need not be computed.
     pub(super) cache: RunCache,
 }
@@ -56,7 +56,7 @@ impl Predictor {
     /// Returns an error if the model is not the one that the head was trained on.
     #[doc(hidden)]
     pub fn without_encoder(run: SavedRun, machine: &Machine) -> Result<Predictor> {
-        let encoder = RunEncoder::new(&run, machine)?;
+        let encoder = run.has_encoder().then(|| RunEncoder::new(&run, machine)).transpose()?;
         Ok(Predictor { run, encoder, cache: RunCache::default() })
     }
 
@@ -68,24 +68,31 @@ impl Predictor {
     #[doc(hidden)]
     pub fn open_with_cache(run: SavedRun, machine: &Machine) -> Result<Predictor> {
         let mut predictor = Predictor::without_encoder(run, machine)?;
-        predictor.cache = RunCache::open(&predictor.run, predictor.encoder.inputs());
+        if let Some(encoder) = &predictor.encoder {
+            predictor.cache = RunCache::open(&predictor.run, encoder.inputs());
+        }
         Ok(predictor)
     }
 
-    /// Loads the encoder, if that has not been done.
+    /// Loads the encoder, if there is one and that has not been done.
     ///
     /// # Errors
     /// Returns an error if it cannot run.
     #[doc(hidden)]
     pub fn load(&mut self) -> Result<()> {
-        self.encoder.load().map(drop)
+        match &mut self.encoder {
+            Some(encoder) => encoder.load().map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Limits the number of texts, or windows of them, that go through the encoder together. With 1, the states of a
     /// text depend on no other text, to the last bit.
     #[must_use]
     pub fn with_batches_of(mut self, most_texts: usize) -> Predictor {
-        self.encoder.limit_batches(most_texts);
+        if let Some(encoder) = &mut self.encoder {
+            encoder.limit_batches(most_texts);
+        }
         self
     }
 
@@ -103,7 +110,7 @@ impl Predictor {
 
     /// Returns the number of documents so far that its encoder read. Of several runs that share one, it is that of the first.
     pub(crate) fn encoded(&self) -> u64 {
-        self.encoder.encoded()
+        self.encoder.as_ref().map_or(0, RunEncoder::encoded)
     }
 
     /// Opens a run folder, or the newest run in a folder of runs, and loads its model on the device of its pipeline.
@@ -157,7 +164,7 @@ impl Predictor {
 
     /// Returns the number of texts so far that were truncated.
     pub fn truncated(&self) -> u64 {
-        self.encoder.truncated() + self.cache.truncated()
+        self.encoder.as_ref().map_or(0, RunEncoder::truncated) + self.cache.truncated()
     }
 
     /// Returns the labels of the head, by id; empty for numbers and answers.
@@ -197,8 +204,7 @@ impl Predictor {
         }
         let form = DocumentForm::of(&self.run);
         let chunk = RecordChunk::new(Cow::Borrowed(records), form, iter::once(&mut self.cache))?;
-        let encoded = chunk.encode(&mut self.encoder)?;
-        let (_, mut predictions) = chunk.predict(&[&self.run], encoded, self.encoder.dtype())?;
+        let (_, mut predictions) = chunk.encode_and_predict(&[&self.run], self.encoder.as_mut())?;
         Ok(predictions.pop().unwrap_or_default())
     }
 
@@ -207,9 +213,13 @@ impl Predictor {
         &self.run
     }
 
-    /// Returns the model that the head was trained on.
-    pub(crate) fn checkpoint(&self) -> &Checkpoint {
-        self.encoder.checkpoint()
+    /// Returns the model whose states the head was trained on.
+    ///
+    /// # Errors
+    /// Returns an error if these are vectors of another model.
+    pub(crate) fn checkpoint(&self) -> Result<&Checkpoint> {
+        self.run.require_encoder("encode texts")?;
+        Ok(self.encoder.as_ref().expect("a run with an encoder").checkpoint())
     }
 
     /// Returns the documents of records that the head reads, with the prompts of the run.

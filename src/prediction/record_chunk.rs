@@ -1,14 +1,19 @@
 //! Some records that are predicted for at a time, on their way to the heads of one or more runs.
 
-use std::{borrow::Cow, mem};
+use std::{borrow::Cow, iter, mem};
 
-use frostbert_cache::states::Dtype;
+use frostbert_cache::{
+    shard::{ShardLayout, StateRows},
+    states::Dtype,
+    wording::shorten,
+};
 
 use crate::{
     config::names::{Pair, Task},
     data::{Prompts, Record, document::Document},
     error::{Error, Result},
     extraction::{embedder::EncodedTexts, text_stream::ChunkOfTexts},
+    head::saved::Head,
     prediction::{
         cached_states::{CachedPart, RunCache},
         run_encoder::RunEncoder,
@@ -24,6 +29,8 @@ pub(crate) struct DocumentForm {
     joint_pairs: bool,
     /// Whether it reads two texts.
     pub(crate) reads_pairs: bool,
+    /// Whether it reads vectors of another model, which records bring with them, in place of texts.
+    pub(crate) reads_vectors: bool,
 }
 
 impl DocumentForm {
@@ -33,6 +40,7 @@ impl DocumentForm {
             prompts: run.prompts(),
             joint_pairs: run.pipeline.data.pair == Pair::Joint,
             reads_pairs: run.pipeline.reads_pairs(),
+            reads_vectors: !run.has_encoder(),
         }
     }
 
@@ -43,16 +51,17 @@ impl DocumentForm {
         documents.collect()
     }
 
-    /// Returns an error for a record that lacks its second text or has one too many.
+    /// Returns an error for a record that lacks its second text or has one too many, or that has a text where a vector is
+    /// read.
     pub(crate) fn check(&self, records: &[Record]) -> Result<()> {
+        self.check_vectors(records)?;
         let misfit = records.iter().find(|record| self.reads_pairs != record.text_pair.is_some());
         let Some(record) = misfit else { return Ok(()) };
-        let shorten = |text: &str| frostbert_cache::wording::shorten(text, 40);
         Err(if self.reads_pairs {
             Error::Argument {
                 action: "predict",
                 expected: "two texts for each prediction, as the head was trained on".into(),
-                got: format!("`{}` alone", shorten(&record.text)),
+                got: format!("`{}` alone", shorten(&record.text, 40)),
                 hint: "give the second text with --text-pair, or a file with the columns of the train source"
                     .into(),
             }
@@ -62,9 +71,30 @@ impl DocumentForm {
                 expected: "one text for each prediction, as the head was trained on".into(),
                 got: format!(
                     "a second one, `{}`",
-                    shorten(record.text_pair.as_deref().unwrap_or_default())
+                    shorten(record.text_pair.as_deref().unwrap_or_default(), 40)
                 ),
                 hint: "leave --text-pair out".into(),
+            }
+        })
+    }
+
+    fn check_vectors(&self, records: &[Record]) -> Result<()> {
+        let misfit = records.iter().find(|record| self.reads_vectors != record.vector.is_some());
+        let Some(record) = misfit else { return Ok(()) };
+        Err(if self.reads_vectors {
+            Error::Argument {
+                action: "predict",
+                expected: "a vector for each prediction, as the head was trained on".into(),
+                got: format!("the text `{}`", shorten(&record.text, 40)),
+                hint: "name a file of vectors, with the column of the train source: `frostbert predict RUN FILE`"
+                    .into(),
+            }
+        } else {
+            Error::Argument {
+                action: "predict",
+                expected: "texts, as the head was trained on, whose model encodes them".into(),
+                got: "vectors of another model".into(),
+                hint: "name runs that all read such vectors, or a file of texts".into(),
             }
         })
     }
@@ -118,6 +148,53 @@ impl<'r> RecordChunk<'r> {
             encoder.load()?.encode(&self.documents())
         } else {
             Ok(EncodedTexts::default())
+        }
+    }
+
+    /// Returns the vectors that the records bring with them, in order, as the states of a run.
+    fn given_states(&self, run: &SavedRun) -> Result<EncodedTexts> {
+        let state = run.description.states[0];
+        let mut layout = ShardLayout::default();
+        let mut rows = StateRows { state, bytes: Vec::new() };
+        let mut hidden = 0;
+        for record in self.records.iter() {
+            let Some(vector) = &record.vector else { continue };
+            hidden = run.head.as_ref().map_or(vector.width(), Head::width);
+            if vector.width() != hidden {
+                return Err(Error::Argument {
+                    action: "predict",
+                    expected: format!("vectors of {hidden} values, as the head was trained on"),
+                    got: format!("one of {} ({})", vector.width(), record.text),
+                    hint: "compute the vectors with the model that made those of the training data"
+                        .into(),
+                });
+            }
+            layout.push(vector.key, false, &[0], iter::empty(), &[]);
+            rows.bytes.extend_from_slice(&vector.bytes);
+        }
+        Ok(EncodedTexts { layout, states: vec![rows], hidden })
+    }
+
+    /// Computes the states of the documents, or takes the vectors of the records where the runs have no encoder, and
+    /// applies the heads to them.
+    ///
+    /// # Errors
+    /// Returns the errors of [`RecordChunk::encode`] and [`RecordChunk::predict`], or an error if a vector is wider or
+    /// narrower than those that the head was trained on.
+    pub(crate) fn encode_and_predict(
+        self,
+        runs: &[&SavedRun],
+        encoder: Option<&mut RunEncoder>,
+    ) -> Result<(Cow<'r, [Record]>, PredictionsByRun)> {
+        match encoder {
+            Some(encoder) => {
+                let encoded = self.encode(encoder)?;
+                self.predict(runs, encoded, encoder.dtype())
+            }
+            None => {
+                let given = self.given_states(runs[0])?;
+                self.predict(runs, given, Dtype::F32)
+            }
         }
     }
 

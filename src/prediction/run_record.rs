@@ -160,7 +160,7 @@ impl RunRecord {
             ("cpu", Some(cpu.join(" "))),
             ("host", made.host.clone()),
             ("model", Some(self.lock.base_model().to_string())),
-            ("weights", Some(model.weights.short())),
+            ("weights", model.as_ref().map(|model| model.weights.short())),
         ];
         let versions = versions.into_iter();
         versions.map(|(name, version)| (name.to_string(), Value::from(version))).collect()

@@ -71,12 +71,14 @@ impl SavedRun {
         let places = RunPlaces::of(&folder, &file.run.dir);
         relocation.apply(&mut file);
         let mut notes = found.notes;
-        if relocation.model.is_none() {
+        if let Some(hashes) = &lock.model {
             let model = &mut file.model;
-            notes.extend(places.find_model(&mut model.path, model.lowercase, &lock.model));
-        }
-        if let Some(cache) = places.of_cache(&file.cache.dir, &lock.cache.fingerprint) {
-            file.cache.dir = cache;
+            if relocation.model.is_none() {
+                notes.extend(places.find_model(&mut model.path, model.lowercase, hashes));
+            }
+            if let Some(cache) = places.of_cache(&file.cache.dir, &lock.cache.fingerprint) {
+                file.cache.dir = cache;
+            }
         }
         let pipeline = Pipeline::check(&lock_path, file)?;
         let bytes = lock.read_output(&folder, DESCRIPTION_FILE)?;
@@ -143,7 +145,13 @@ impl SavedRun {
         }
         // The delimiter is only valid for the train source's format.
         let is_same_format = source.resolve_format().ok() == train_format;
-        let source = Source { delimiter: source.delimiter.filter(|_| is_same_format), ..source };
+        let is_array = source.resolve_format().is_ok_and(|format| format == Format::Npy);
+        let source = Source {
+            delimiter: source.delimiter.filter(|_| is_same_format),
+            // An array has no columns.
+            state: source.state.filter(|_| !is_array),
+            ..source
+        };
         if self.pipeline.data.task == Task::Qa {
             return Source { holds_questions: false, ..source }.as_questions();
         }
@@ -295,6 +303,37 @@ impl SavedRun {
         }
     }
 
+    /// Whether an encoder computes what the head reads; if not, its rows bring vectors of another model with them.
+    pub fn has_encoder(&self) -> bool {
+        self.pipeline.given_state().is_none()
+    }
+
+    /// Returns an error if the vectors of a file are wider or narrower than those that the head was trained on.
+    pub(crate) fn require_width(&self, width: usize, path: &Path) -> Result<()> {
+        match self.head.as_ref().map(Head::width) {
+            Some(expected) if expected != width => Err(Error::Record {
+                path: path.to_path_buf(),
+                line: None,
+                expected: format!(
+                    "vectors of {}, as the head was trained on",
+                    counted(expected, "value")
+                ),
+                got: width.to_string(),
+                hint: "compute the vectors with the model that made those of the training data"
+                    .into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns an error if the run has no encoder; `action` is what needs one, as in `serve the run`.
+    ///
+    /// # Errors
+    /// Returns [`Error::Argument`], which says what such a run can do.
+    pub fn require_encoder(&self, action: &'static str) -> Result<()> {
+        self.pipeline.extraction.require_encoder(action)
+    }
+
     /// Returns the inputs that determine the states that the head was trained on.
     pub(crate) fn inputs(&self, checkpoint: &Checkpoint) -> FingerprintInputs {
         let provider = if self.lock.device.starts_with("cuda") { "cuda" } else { "cpu" };
@@ -362,17 +401,18 @@ impl SavedRun {
 
     /// Returns the checkpoint, or an error if it is not the one that the head was trained on.
     pub(crate) fn checkpoint(&self) -> Result<Checkpoint> {
+        self.require_encoder("encode texts")?;
         let folder = &self.pipeline.extraction.model;
         if !folder.exists() {
             return Err(self.no_model(folder));
         }
         let checkpoint = self.pipeline.extraction.checkpoint()?;
-        if checkpoint.hashes != self.lock.model {
+        if let Some(model) = self.lock.model.as_ref().filter(|model| checkpoint.hashes != **model) {
             return Err(Error::Run {
                 path: self.folder.join(LOCK_FILE),
                 expected: format!(
                     "the model {} in `{}`",
-                    self.lock.model.weights.short(),
+                    model.weights.short(),
                     checkpoint.folder.display()
                 ),
                 got: format!(

@@ -86,7 +86,7 @@ pub fn predict_all(
 ) -> Result<()> {
     let mut chunks = chunks_of(records, size);
     let mut groups = groups_of(predictors);
-    let [group] = &mut groups[..] else {
+    let [EncoderGroup { runs, caches, encoder: Some(encoder), form, .. }] = &mut groups[..] else {
         for records in chunks {
             if !take(predict_with_groups(&mut groups, records?)?)? {
                 break;
@@ -94,7 +94,6 @@ pub fn predict_all(
         }
         return Ok(());
     };
-    let EncoderGroup { runs, caches, encoder, form, .. } = group;
     let mut chunks = iter::from_fn(move || {
         let records = chunks.next()?;
         Some(records.and_then(|records| StreamedChunk::new(records, form, caches)))
@@ -133,8 +132,9 @@ struct EncoderGroup<'p> {
     places: Vec<usize>,
     runs: Vec<&'p SavedRun>,
     caches: Vec<&'p mut RunCache>,
-    /// The encoder of the first of them, for the states of all.
-    encoder: &'p mut RunEncoder,
+    /// The encoder of the first of them, for the states of all; `None` for a single run that reads vectors of another
+    /// model.
+    encoder: Option<&'p mut RunEncoder>,
     form: DocumentForm,
 }
 
@@ -143,18 +143,23 @@ fn groups_of(predictors: &mut [NamedPredictor]) -> Vec<EncoderGroup<'_>> {
     for (place, NamedPredictor { predictor, .. }) in predictors.iter_mut().enumerate() {
         let Predictor { run, encoder, cache } = predictor;
         let form = DocumentForm::of(run);
-        let known =
-            groups.iter_mut().find(|group| group.form == form && group.encoder.is_same(encoder));
+        let known = groups.iter_mut().find_map(|group| {
+            let (shared, own) = (group.encoder.as_deref_mut()?, encoder.as_ref()?);
+            if group.form != form || !shared.is_same(own) {
+                return None;
+            }
+            shared.add_states(own);
+            Some((&mut group.places, &mut group.runs, &mut group.caches))
+        });
         match known {
-            Some(group) => {
-                group.encoder.add_states(encoder);
-                group.places.push(place);
-                group.runs.push(run);
-                group.caches.push(cache);
+            Some((places, runs, caches)) => {
+                places.push(place);
+                runs.push(run);
+                caches.push(cache);
             }
             None => {
                 let (places, runs, caches) = (vec![place], vec![&*run], vec![cache]);
-                groups.push(EncoderGroup { places, runs, caches, encoder, form });
+                groups.push(EncoderGroup { places, runs, caches, encoder: encoder.as_mut(), form });
             }
         }
     }
@@ -172,8 +177,7 @@ fn predict_with_groups(
         for group in groups {
             let caches = group.caches.iter_mut().map(|cache| &mut **cache);
             let chunk = RecordChunk::new(Cow::Borrowed(&records), group.form.clone(), caches)?;
-            let encoded = chunk.encode(group.encoder)?;
-            let (_, own) = chunk.predict(&group.runs, encoded, group.encoder.dtype())?;
+            let (_, own) = chunk.encode_and_predict(&group.runs, group.encoder.as_deref_mut())?;
             for (place, own) in group.places.iter().zip(own) {
                 predictions[*place] = own;
             }

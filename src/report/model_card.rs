@@ -76,8 +76,8 @@ pub(crate) struct ModelCard {
     pub(crate) device: String,
 }
 
-/// The encoder.
-#[derive(Clone, Debug, Serialize)]
+/// The encoder; without weights where the data brought vectors of another model with them.
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct CardModel {
     /// Its name on the hub, or of its folder.
     pub(crate) name: String,

@@ -56,8 +56,9 @@ pub struct Lock {
     pub winner: Option<PipelineFile>,
     /// The data files, in the order in which they were read.
     pub data: Vec<FileRecord>,
-    /// The model's files.
-    pub model: CheckpointHashes,
+    /// The model's files; absent if the rows bring their states with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<CheckpointHashes>,
     /// For a sweep that compared models, all of them; `model` and `cache` are then those of the winning head.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<LockedModel>,
@@ -109,13 +110,13 @@ pub struct BaseModel {
 
 impl Provenance {
     /// Describes a run that is made now from the model in a folder.
-    fn now(model: &Path) -> Provenance {
+    fn now(model: BaseModel) -> Provenance {
         let time = DateTime::<Utc>::from(SystemTime::now());
         Provenance {
             commit: program::COMMIT.map(String::from),
             created: Some(time.to_rfc3339_opts(SecondsFormat::Secs, true)),
             host: Some(program::host()),
-            base_model: Some(BaseModel::of(model)),
+            base_model: Some(model),
         }
     }
 }
@@ -181,6 +182,18 @@ pub struct LockedCache {
     pub onnxruntime: Vec<String>,
     /// The blake3 over key and state of every row that was read, in example order, because the cache itself may grow.
     pub rows: Digest,
+}
+
+impl LockedCache {
+    /// Returns what is recorded where the rows bring their states with them.
+    pub(crate) fn none() -> LockedCache {
+        LockedCache {
+            path: PathBuf::new(),
+            fingerprint: String::new(),
+            onnxruntime: Vec::new(),
+            rows: Digest::from_bytes([0; 32]),
+        }
+    }
 }
 
 /// A split: the number of rows in each part, and a hash of their assignment.
@@ -266,7 +279,7 @@ impl Lock {
     /// Returns an error if the folder cannot be read or written.
     pub fn write(mut self, folder: &Path) -> Result<()> {
         self.outputs = output_digests(folder)?;
-        self.made = Provenance::now(&self.head_pipeline().model.path);
+        self.made = Provenance::now(self.current_model());
         let mut json = serde_json::to_string_pretty(&self).expect("plain fields become JSON");
         json.push('\n');
         let path = folder.join(LOCK_FILE);
@@ -281,7 +294,7 @@ impl Lock {
         let mut models: Vec<(&Path, &CheckpointHashes)> =
             self.models.iter().map(|one| (one.folder(), &one.model)).collect();
         if models.is_empty() {
-            models.push((self.pipeline.model.path.as_path(), &self.model));
+            models.extend(self.model.iter().map(|model| (&*self.pipeline.model.path, model)));
         }
         let mut files: Vec<(PathBuf, &Digest, Option<Digest>)> = Vec::new();
         for (folder, model) in models {
@@ -332,6 +345,18 @@ impl Lock {
     pub fn base_model(&self) -> BaseModel {
         let known = self.made.base_model.clone();
         known.unwrap_or_else(|| BaseModel::named_by(&self.head_pipeline().model.path))
+    }
+
+    /// Returns the name of the model where it is now, or of the vectors where there is none.
+    fn current_model(&self) -> BaseModel {
+        if self.model.is_some() {
+            return BaseModel::of(&self.head_pipeline().model.path);
+        }
+        let columns: Vec<String> = self.states.iter().map(StateId::to_string).collect();
+        BaseModel {
+            name: format!("none: vectors of the column {}", columns.join(", ")),
+            revision: None,
+        }
     }
 
     /// The pipeline of the head: of a sweep that of the winning one.

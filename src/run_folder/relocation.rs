@@ -50,11 +50,15 @@ impl Relocation {
 
     /// Changes every path of a pipeline to its new path.
     pub(crate) fn apply(&self, file: &mut PipelineFile) {
-        for path in [&mut file.run.dir, &mut file.cache.dir, &mut file.model.path] {
-            *path = self.path(path);
+        file.run.dir = self.path(&file.run.dir);
+        let has_model = !file.model.path.as_os_str().is_empty();
+        if has_model {
+            for path in [&mut file.cache.dir, &mut file.model.path] {
+                *path = self.path(path);
+            }
         }
         each_data_path(file, |path| *path = self.path(path));
-        if let Some(model) = &self.model {
+        if let Some(model) = self.model.as_ref().filter(|_| has_model) {
             file.model.path.clone_from(model);
         }
     }
@@ -186,9 +190,12 @@ impl Lock {
         let places = RunPlaces::of(folder, &self.pipeline.run.dir);
         relocation.apply(&mut self.pipeline);
         let mut notes = self.relocate_models(&places, relocation)?;
-        if self.models.is_empty() && relocation.model.is_none() {
+        if let Some(hashes) = &self.model
+            && self.models.is_empty()
+            && relocation.model.is_none()
+        {
             let model = &mut self.pipeline.model;
-            notes.extend(places.find_model(&mut model.path, model.lowercase, &self.model));
+            notes.extend(places.find_model(&mut model.path, model.lowercase, hashes));
         }
         for file in &mut self.data {
             let old = relocation.path(&file.path);
@@ -210,7 +217,7 @@ impl Lock {
             }
         }
         let cache = places.of_cache(&self.pipeline.cache.dir, &self.cache.fingerprint);
-        if let Some(cache) = cache {
+        if let Some(cache) = cache.filter(|_| self.model.is_some()) {
             self.pipeline.cache.dir = cache;
         }
         Ok(notes)

@@ -141,11 +141,12 @@ impl UnloadedEngine {
                     hint: "name a run of a trained head".into(),
                 });
             }
+            run.require_encoder("serve the run")?;
             let predictor = Predictor::without_encoder(run, machine)?;
             let run = predictor.run();
             let settings = &run.pipeline.extraction;
             let same = SameEncoder {
-                hashes: predictor.checkpoint().hashes.clone(),
+                hashes: predictor.checkpoint()?.hashes.clone(),
                 device: settings.device.clone(),
                 precision: settings.precision,
             };
@@ -207,7 +208,7 @@ fn load(
     progress: &dyn Progress,
 ) -> Result<(ModelThread, ServedModel)> {
     let first = &predictors[0];
-    let checkpoint = first.checkpoint();
+    let checkpoint = first.checkpoint()?;
     let vectors = options.embeds.then(|| TextVectors::of(checkpoint)).transpose();
     let vectors = vectors.unwrap_or_else(|error| {
         // Heads do not need it.
@@ -238,7 +239,7 @@ fn load(
     let is_alone = options.max_batch == 1;
     let heads = predictors.into_iter().map(|predictor| -> Result<HeadOnModel> {
         let settings = &predictor.run().pipeline.extraction;
-        let tokenizer = settings.tokenizer(predictor.checkpoint())?;
+        let tokenizer = settings.tokenizer(predictor.checkpoint()?)?;
         let batch_tokens = batch_tokens(settings, is_alone);
         Ok(HeadOnModel { predictor, tokenizer, batch_tokens })
     });

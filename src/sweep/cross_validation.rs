@@ -69,7 +69,7 @@ pub(crate) fn out_of_fold(
         pipeline,
         section: &section,
         dataset,
-        models: &[ModelCache { checkpoint, cache }],
+        models: &[ModelCache { checkpoint: Some(checkpoint), cache }],
         trials: &trials,
         splits: &splits,
         says_unchosen: &AtomicBool::new(false),

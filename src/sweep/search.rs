@@ -110,8 +110,9 @@ pub(super) fn at_a_time(sweep: &Sweep<'_>, groups: &[TrialGroup]) -> Result<Vec<
         let mut fewest = UNIT_HEADS;
         for trial in &group.trials {
             let pipeline = &sweep.trials[*trial].pipeline;
-            let model = &sweep.model(*trial).checkpoint.config;
-            let Some(memory) = ClassMemory::of(pipeline, sweep.dataset, model)? else {
+            let model = sweep.model(*trial);
+            let shape = [model.layers(), model.hidden()];
+            let Some(memory) = ClassMemory::of(pipeline, sweep.dataset, shape)? else {
                 continue;
             };
             let (together, cure) = if halves && group.has_epochs {

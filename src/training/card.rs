@@ -138,12 +138,15 @@ impl CardSource<'_> {
     }
 
     fn model(&self) -> CardModel {
+        let Some(model) = &self.lock.model else {
+            return CardModel::default();
+        };
         let BaseModel { name, revision } = BaseModel::of(&self.file().model.path);
         CardModel {
             is_on_hub: revision.is_some() && HubModel::parse(&format!("hf:{name}")).is_some(),
             shown: code(&name),
             revision: revision.map(|commit| commit.get(..12).unwrap_or(&commit).to_string()),
-            weights: self.lock.model.weights.short(),
+            weights: model.weights.short(),
             name,
         }
     }
@@ -159,7 +162,10 @@ impl CardSource<'_> {
 
     /// What the head reads, in words.
     fn reads(&self) -> String {
-        let HeadDescription { pooling, layers, pair, .. } = self.description;
+        let HeadDescription { pooling, layers, pair, states, .. } = self.description;
+        if let Some(column) = states.first().and_then(|state| state.column()) {
+            return format!("the vectors of the column {}", code(column));
+        }
         let states = match pooling.as_str() {
             "attention" => "the states of all tokens, pooled by learned attention,".to_string(),
             "words" => "the state of each word".to_string(),

@@ -6,7 +6,6 @@ use frostbert_cache::{progress::Progress, wording::counted};
 use crate::{
     config::settings::{KindSettings, Pipeline},
     data::{Part, dataset::Dataset},
-    encoder::config::ModelConfig,
     error::Result,
     extraction::forecast::{duration, megabytes},
     head::network::Network,
@@ -59,14 +58,15 @@ pub(crate) struct ClassMemory {
 }
 
 impl ClassMemory {
-    /// Estimates the needs of a pipeline's head on these rows; `None` if there are few classes, or nothing to train.
+    /// Estimates the needs of a pipeline's head on these rows, over states of a model with so many layers and this width;
+    /// `None` if there are few classes, or nothing to train.
     ///
     /// # Errors
     /// Returns an error if the pipeline names layers that the model lacks.
     pub(crate) fn of(
         pipeline: &Pipeline,
         dataset: &Dataset,
-        model: &ModelConfig,
+        [model_layers, hidden]: [usize; 2],
     ) -> Result<Option<ClassMemory>> {
         let (head, task) = (&pipeline.head, pipeline.data.task);
         let n_outputs = dataset.labels.len();
@@ -75,8 +75,8 @@ impl ClassMemory {
         {
             return Ok(None);
         }
-        let states = pipeline.head_states(model.layers)?;
-        let n_stored = if pipeline.has_separate_pairs() { 4 } else { 1 } * model.hidden;
+        let states = pipeline.head_states(model_layers)?;
+        let n_stored = if pipeline.has_separate_pairs() { 4 } else { 1 } * hidden;
         let (n_layers, n_features) = match head.pca {
             Some(n_components) => (1, n_components),
             // A sentence vector is at most this wide, unless a Dense module widens it.

@@ -25,7 +25,8 @@ use crate::{
 /// A task's rows, and the cache that holds their states.
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs<'a> {
-    pub(crate) checkpoint: &'a Checkpoint,
+    /// None where the rows bring their states with them.
+    pub(crate) checkpoint: Option<&'a Checkpoint>,
     pub(crate) pipeline: &'a Pipeline,
     pub(crate) dataset: &'a Dataset,
     pub(crate) cache: &'a CacheReader,
@@ -36,8 +37,26 @@ pub(crate) struct Inputs<'a> {
 /// A model, and a cache that holds the states of a task's rows.
 #[derive(Clone, Copy)]
 pub(crate) struct ModelCache<'a> {
-    pub(crate) checkpoint: &'a Checkpoint,
+    /// None where the rows bring their states with them.
+    pub(crate) checkpoint: Option<&'a Checkpoint>,
     pub(crate) cache: &'a CacheReader,
+}
+
+impl ModelCache<'_> {
+    /// The number of the model's layers.
+    pub(crate) fn layers(&self) -> usize {
+        self.checkpoint.map_or(0, |checkpoint| checkpoint.config.layers)
+    }
+
+    /// The width of a state.
+    pub(crate) fn hidden(&self) -> usize {
+        self.cache.manifest().hidden
+    }
+
+    /// Whether it is the model in this folder.
+    pub(crate) fn is_in(&self, folder: &Path) -> bool {
+        self.checkpoint.map_or(Path::new(""), |checkpoint| &checkpoint.folder) == folder
+    }
 }
 
 /// A task's rows over the caches of the models that its sweep compares, or of its only model.
@@ -65,13 +84,16 @@ impl Inputs<'_> {
             pipeline: pipeline.file().clone(),
             winner: None,
             data: dataset.files.clone(),
-            model: checkpoint.hashes.clone(),
+            model: checkpoint.map(|checkpoint| checkpoint.hashes.clone()),
             models: Vec::new(),
-            cache: LockedCache {
-                path: cache.folder().to_path_buf(),
-                fingerprint: manifest.fingerprint.clone(),
-                onnxruntime: versions.map(String::from).collect(),
-                rows: Digest::from_bytes([0; 32]),
+            cache: match checkpoint {
+                Some(_) => LockedCache {
+                    path: cache.folder().to_path_buf(),
+                    fingerprint: manifest.fingerprint.clone(),
+                    onnxruntime: versions.map(String::from).collect(),
+                    rows: Digest::from_bytes([0; 32]),
+                },
+                None => LockedCache::none(),
             },
             states: states.to_vec(),
             labels: dataset.labels.clone(),
@@ -88,11 +110,11 @@ impl SweepInputs<'_> {
     /// The models for a lock, where the sweep compares some.
     pub(crate) fn locked_models(&self) -> Vec<LockedModel> {
         let compared = self.pipeline.models.iter().filter_map(|swept| {
-            let own = self.models.iter().find(|model| model.checkpoint.folder == swept.path)?;
+            let own = self.models.iter().find(|model| model.is_in(&swept.path))?;
             Some(LockedModel {
                 path: swept.name.clone(),
                 moved_to: (swept.path != swept.name).then(|| swept.path.clone()),
-                model: own.checkpoint.hashes.clone(),
+                model: own.checkpoint?.hashes.clone(),
                 fingerprint: own.cache.manifest().fingerprint.clone(),
             })
         });

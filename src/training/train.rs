@@ -44,7 +44,7 @@ use crate::{
         class_memory::ClassMemory,
         extras::RunExtras,
         fit::{FittedHead, fit},
-        inputs::Inputs,
+        inputs::{Inputs, ModelCache},
         pictures::{Pictures, followed},
     },
 };
@@ -80,9 +80,12 @@ pub struct TrainReport {
     pub questions: Vec<QuestionSummary>,
     /// The findings in the data, in words; checks.json has all of them.
     pub checks: Vec<String>,
-    /// The cache that was read.
-    #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
-    pub cache: PathBuf,
+    /// The cache that was read; none if the rows brought their states with them.
+    #[serde(
+        serialize_with = "frostbert_cache::wording::path_shown_if_any",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub cache: Option<PathBuf>,
     /// Whether the head reads two texts: pairs, or questions and their contexts.
     #[serde(skip)]
     pub reads_pairs: bool,
@@ -195,7 +198,7 @@ pub(crate) struct TrainedRun {
     classes: ClassDistribution,
     values: Vec<ValueSummary>,
     questions: Vec<QuestionSummary>,
-    cache: PathBuf,
+    cache: Option<PathBuf>,
     reads_pairs: bool,
     is_cosine: bool,
 }
@@ -212,10 +215,12 @@ pub(crate) fn train_on(
 ) -> Result<TrainedRun> {
     let start = Instant::now();
     let Inputs { checkpoint, pipeline, dataset, cache, extras } = inputs;
-    if let Some(memory) = ClassMemory::of(pipeline, dataset, &checkpoint.config)? {
+    let model = ModelCache { checkpoint, cache };
+    let shape = [model.layers(), model.hidden()];
+    if let Some(memory) = ClassMemory::of(pipeline, dataset, shape)? {
         memory.settle(pipeline, progress)?;
     }
-    let states = pipeline.head_states(checkpoint.config.layers)?;
+    let states = pipeline.head_states(model.layers())?;
     let rows = TaskRows::new(pipeline, dataset, cache, &states)?;
     for warning in &rows.warnings {
         progress.warn(warning);
@@ -229,7 +234,7 @@ pub(crate) fn train_on(
     }
 
     let mut description = describe(pipeline, dataset, &states);
-    if pipeline.reads_sentence() {
+    if let Some(checkpoint) = checkpoint.filter(|_| pipeline.reads_sentence()) {
         description.sentence = Some(SentenceState::required(checkpoint)?.digest());
     }
     let mut fit_seconds = 0.0;
@@ -292,7 +297,7 @@ pub(crate) fn train_on(
         classes: dataset.distribution.clone(),
         values: dataset.values.clone(),
         questions: dataset.questions.clone(),
-        cache: cache.folder().to_path_buf(),
+        cache: checkpoint.map(|_| cache.folder().to_path_buf()),
         reads_pairs: pipeline.reads_pairs(),
         is_cosine: pipeline.head.kind.is_cosine(),
         texts: TextLengths::of(pipeline, dataset, cache),
@@ -418,6 +423,8 @@ fn describe(pipeline: &Pipeline, dataset: &Dataset, states: &[StateId]) -> HeadD
         "attention"
     } else if pipeline.reads_sentence() {
         SENTENCE
+    } else if states[0].column().is_some() {
+        "given"
     } else {
         states[0].kind.name()
     };

@@ -43,11 +43,11 @@ pub(crate) fn changed_settings(file: &PipelineFile) -> Result<Settings> {
     let own = table_of(file)?;
     // What a pipeline cannot be without; all else is at its default.
     let kept = [("model", &["path"][..]), ("data", &["task", "train"])];
-    let kept = kept.into_iter().map(|(section, keys)| {
-        let values = own[section].as_table().into_iter().flatten();
+    let kept = kept.into_iter().filter_map(|(section, keys)| {
+        let values = own.get(section)?.as_table().into_iter().flatten();
         let values = values.filter(|(key, _)| keys.contains(&key.as_str()));
         let values: Table = values.map(|(key, value)| (key.clone(), value.clone())).collect();
-        (section.to_string(), Value::Table(values))
+        Some((section.to_string(), Value::Table(values)))
     });
     let plain: PipelineFile = kept.collect::<Table>().try_into().map_err(|error| refuse(&error))?;
     let check = |plain: &PipelineFile| Pipeline::check(Path::new(DEFAULTS), plain.clone());

@@ -64,6 +64,7 @@ impl ExtractionSettings {
     /// # Errors
     /// Returns the errors of [`Checkpoint::open_with_lowercase`].
     pub(crate) fn checkpoint(&self) -> Result<Checkpoint> {
+        self.require_encoder("open the encoder")?;
         Checkpoint::open_with_lowercase(&self.model, self.lowercase)
     }
 
@@ -130,8 +131,22 @@ pub(super) fn set_qa_defaults(cache: &mut file::CacheSection) {
     }
 }
 
-/// Checks the settings of the extraction, and fills in the defaults that depend on the task and the head.
+/// Checks the settings of the extraction, and fills in the defaults that depend on the task and the head. If the rows
+/// bring their states with them, the file keeps no defaults of a cache that is not there.
 pub(super) fn check(
+    file: &mut PipelineFile,
+    sources: Vec<Source>,
+    defaults: &FolderDefaults,
+    refuse: &impl Fn(String, String) -> Error,
+) -> Result<ExtractionSettings> {
+    if file.data.has_given_states() {
+        let settings = filled_in(&mut file.clone(), sources, defaults, refuse)?;
+        return Ok(ExtractionSettings { dtype: Dtype::F32, ..settings });
+    }
+    filled_in(file, sources, defaults, refuse)
+}
+
+fn filled_in(
     file: &mut PipelineFile,
     sources: Vec<Source>,
     defaults: &FolderDefaults,

@@ -39,6 +39,9 @@ pub(super) fn fill_in(
     file: &mut PipelineFile,
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<FolderDefaults> {
+    if file.data.has_given_states() {
+        return Ok(FolderDefaults { pooling: HeadPooling::Mean, ..FolderDefaults::default() });
+    }
     let compares = file.sweep.as_ref().is_some_and(SweepSection::compares_models);
     let folder = if compares { None } else { SentenceFolder::read(&file.model.path)? };
     let is_open = file.cache.max_length.is_none() || file.head.pooling == HeadPooling::Auto;
@@ -149,6 +152,9 @@ impl Pipeline {
     /// Returns an error if the head reads no layer, reads one twice, or reads one that the model does not have, or that
     /// no sentence vector is made of.
     pub fn head_states(&self, model_layers: usize) -> Result<Vec<StateId>> {
+        if let Some(state) = self.given_state() {
+            return Ok(vec![state]);
+        }
         let refuse = |problem: String, hint: String| self.refuse(problem, hint);
         let layers = self.head.layers.numbers(model_layers, "head.layers", &refuse)?;
         if layers.is_empty() {

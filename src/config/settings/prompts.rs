@@ -38,6 +38,9 @@ pub(crate) fn choose(
     file: &mut PipelineFile,
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<PromptMessages> {
+    if file.data.has_given_states() {
+        return Ok(PromptMessages::default());
+    }
     let mut folders: Vec<PathBuf> =
         swept_models(file, refuse)?.into_iter().map(|model| model.path).collect();
     if folders.is_empty() {

@@ -105,7 +105,8 @@ pub(super) fn find_texts(file: &mut PipelineFile) -> Vec<String> {
     if file.data.task == Task::Qa {
         return notes;
     }
-    for source in file.data.sources_mut().filter(|source| source.text.is_none()) {
+    let without = |source: &&mut Source| source.text.is_none() && !source.has_vectors();
+    for source in file.data.sources_mut().filter(without) {
         // A file that cannot be read is reported when the data are read.
         let Some(SureText { column, reason }) = SureText::of(source, &others) else { continue };
         let path = source.path.display();
