@@ -51,6 +51,7 @@ mod multitask;
 mod not_plain_files;
 mod old_forms;
 mod output_failures;
+mod own_states;
 mod parquet_files;
 mod precision;
 mod predicting;

@@ -41,7 +41,7 @@ const LAYERS: [&str; 22] = [
 const CACHE_LAYERS: [&[&str]; 20] = [
     &["prune"],
     &["cache", "export", "diff", "gc", "verify"],
-    &["batch_log", "writer"],
+    &["batch_log", "vectors", "writer"],
     &["plan"],
     &["leftovers"],
     &["reader"],
