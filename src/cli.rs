@@ -11,6 +11,7 @@ mod errors;
 mod evaluate;
 mod examples;
 mod export;
+mod export_run;
 mod extract;
 #[cfg(feature = "hub")]
 mod hub;
@@ -156,6 +157,8 @@ enum Command {
     #[cfg(feature = "serve")]
     #[command(about = "Answer requests over HTTP: predictions of runs, and embeddings of their models", long_about = serve::ABOUT, after_help = serve::EXAMPLES)]
     Serve(serve::ServeArguments),
+    #[command(about = "Write a trained head, or its encoder with it, for other tools, and check it", long_about = export_run::ABOUT, after_help = export_run::EXAMPLES)]
+    Export(export_run::ExportRunArguments),
     #[command(about = "Write the page of a run, or one that compares several", long_about = report::ABOUT, after_help = examples::REPORT)]
     Report(report::ReportArguments),
     /// List, show and compare runs, tag them, and remove them
@@ -395,6 +398,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Predict(arguments) => predict::run(arguments, &context),
         #[cfg(feature = "serve")]
         Command::Serve(arguments) => serve::run(arguments, &context),
+        Command::Export(arguments) => export_run::run(arguments, &context),
         Command::Report(arguments) => report::run(arguments, &context),
         Command::Runs(command) => runs::run(command, &context),
         Command::Similar(arguments) => similar::run(arguments, &context),

@@ -113,6 +113,15 @@ pub mod experiment {
         pub use crate::experiment::precision::{LayerError, PrecisionReport, PrecisionRow, report};
     }
 }
+pub mod export {
+    pub use crate::export::export_run;
+    pub mod request {
+        pub use crate::export::request::{
+            ExportCheck, ExportKind, ExportPrecision, ExportRequest, ExportedFile, ExportedRun,
+            FolderLayout,
+        };
+    }
+}
 pub mod extraction {
     pub mod dry_run {
         pub use crate::extraction::dry_run::ExtractForecast;

@@ -65,6 +65,7 @@ mod doctor;
 mod encoder;
 mod error;
 mod experiment;
+mod export;
 mod extraction;
 mod features;
 mod head;

@@ -3,6 +3,7 @@
 use std::{borrow::Cow, iter, path::Path};
 
 use frostbert_cache::states::StateKind;
+use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 
 use crate::{
     config::names::{Pair, Task},
@@ -10,9 +11,10 @@ use crate::{
     encoder::checkpoint::Checkpoint,
     error::Result,
     extraction::{embedder::EncodedTexts, machine::Machine},
+    features::FeatureView,
     prediction::{
         cached_states::RunCache,
-        record_chunk::{DocumentForm, RecordChunk, apply_head},
+        record_chunk::{DocumentForm, RecordChunk, apply_head, head_input},
         run_encoder::RunEncoder,
         saved_run::SavedRun,
     },
@@ -202,10 +204,20 @@ impl Predictor {
         if records.is_empty() {
             return Ok(Vec::new());
         }
+        let mut predictions = self.read(records, apply_head)?;
+        Ok(predictions.pop().unwrap_or_default())
+    }
+
+    /// Returns what `read` returns for the states of records, once.
+    fn read<T>(
+        &mut self,
+        records: &[Record],
+        read: impl FnMut(&SavedRun, &[Record], EncodedTexts) -> Result<T>,
+    ) -> Result<Vec<T>> {
         let form = DocumentForm::of(&self.run);
         let chunk = RecordChunk::new(Cow::Borrowed(records), form, iter::once(&mut self.cache))?;
-        let (_, mut predictions) = chunk.encode_and_predict(&[&self.run], self.encoder.as_mut())?;
-        Ok(predictions.pop().unwrap_or_default())
+        let (_, read) = chunk.encode_and_read(&[&self.run], self.encoder.as_mut(), read)?;
+        Ok(read)
     }
 
     /// Returns the run.
@@ -242,5 +254,47 @@ impl Predictor {
         encoded: EncodedTexts,
     ) -> Result<Vec<Prediction>> {
         apply_head(&self.run, records, encoded)
+    }
+
+    /// Returns what the head reads for records that [`Predictor::predict`] accepts, and what it returns.
+    ///
+    /// # Errors
+    /// Returns an error if the encoder fails, or if a state or an output is not finite.
+    pub(crate) fn head_rows(&mut self, records: &[Record]) -> Result<HeadRows> {
+        let mut read = self.read(records, |run, records, encoded| {
+            let (_, view) = head_input(run, records, encoded)?;
+            HeadRows::of(run, &view)
+        })?;
+        Ok(read.pop().expect("one run"))
+    }
+}
+
+/// What a head reads for some records, and what it returns.
+pub(crate) struct HeadRows {
+    /// The rows of all samples, as the head reads them before its transform.
+    pub(crate) states: Array2<f32>,
+    /// The first row of each sample, followed by the number of rows.
+    pub(crate) starts: Vec<usize>,
+    /// A row of outputs for each row of states, or for each sample if the head pools them; `None` for a cosine.
+    pub(crate) outputs: Option<Array2<f32>>,
+}
+
+impl HeadRows {
+    fn of(run: &SavedRun, view: &FeatureView<'_>) -> Result<HeadRows> {
+        let all: Vec<u32> = (0..view.n_samples() as u32).collect();
+        let mut samples: Vec<Array2<f32>> = vec![Array2::zeros((0, 0)); all.len()];
+        view.for_each_tile(&all, POOLED_CHUNK_RECORDS, |part, tile| {
+            for (sample, range) in part.iter().zip(tile.starts.windows(2)) {
+                samples[*sample as usize] = tile.rows.slice(s![range[0]..range[1], ..]).to_owned();
+            }
+        })?;
+        let mut starts = vec![0];
+        for sample in &samples {
+            starts.push(starts[starts.len() - 1] + sample.nrows());
+        }
+        let views: Vec<ArrayView2<'_, f32>> = samples.iter().map(Array2::view).collect();
+        let states = concatenate(Axis(0), &views).expect("rows of equal width");
+        let outputs = run.head.as_ref().map(|head| head.outputs(states.clone(), &starts));
+        Ok(HeadRows { states, starts, outputs })
     }
 }

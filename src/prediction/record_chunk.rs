@@ -13,13 +13,16 @@ use crate::{
     data::{Prompts, Record, document::Document},
     error::{Error, Result},
     extraction::{embedder::EncodedTexts, text_stream::ChunkOfTexts},
+    features::FeatureView,
     head::saved::Head,
     prediction::{
         cached_states::{CachedPart, RunCache},
         run_encoder::RunEncoder,
         saved_run::SavedRun,
     },
-    tasks::{encoded::EncodedRecords, prediction::Prediction, read_encoded, similarity},
+    tasks::{
+        PredictionTask, encoded::EncodedRecords, prediction::Prediction, read_encoded, similarity,
+    },
 };
 
 /// How a run makes documents of a record.
@@ -175,25 +178,26 @@ impl<'r> RecordChunk<'r> {
         Ok(EncodedTexts { layout, states: vec![rows], hidden })
     }
 
-    /// Computes the states of the documents, or takes the vectors of the records where the runs have no encoder, and
-    /// applies the heads to them.
+    /// Computes the states of the documents, or takes the vectors of the records where the runs have no encoder. Returns
+    /// the records, with what `read` returns for the states of each run.
     ///
     /// # Errors
-    /// Returns the errors of [`RecordChunk::encode`] and [`RecordChunk::predict`], or an error if a vector is wider or
-    /// narrower than those that the head was trained on.
-    pub(crate) fn encode_and_predict(
+    /// Returns the errors of [`RecordChunk::encode`] and of `read`, or an error if a vector is wider or narrower than those
+    /// that the head was trained on.
+    pub(crate) fn encode_and_read<T>(
         self,
         runs: &[&SavedRun],
         encoder: Option<&mut RunEncoder>,
-    ) -> Result<(Cow<'r, [Record]>, PredictionsByRun)> {
+        read: impl FnMut(&SavedRun, &[Record], EncodedTexts) -> Result<T>,
+    ) -> Result<(Cow<'r, [Record]>, Vec<T>)> {
         match encoder {
             Some(encoder) => {
                 let encoded = self.encode(encoder)?;
-                self.predict(runs, encoded, encoder.dtype())
+                self.read(runs, encoded, encoder.dtype(), read)
             }
             None => {
                 let given = self.given_states(runs[0])?;
-                self.predict(runs, given, Dtype::F32)
+                self.read(runs, given, Dtype::F32, read)
             }
         }
     }
@@ -206,14 +210,25 @@ impl<'r> RecordChunk<'r> {
     pub(crate) fn predict(
         self,
         runs: &[&SavedRun],
-        mut encoded: EncodedTexts,
+        encoded: EncodedTexts,
         dtype: Dtype,
     ) -> Result<(Cow<'r, [Record]>, PredictionsByRun)> {
-        let RecordChunk { records, cached, is_encoded, .. } = self;
-        if records.is_empty() {
-            return Ok((records, runs.iter().map(|_| Vec::new()).collect()));
+        if self.records.is_empty() {
+            return Ok((self.records, runs.iter().map(|_| Vec::new()).collect()));
         }
-        let mut predictions = Vec::with_capacity(runs.len());
+        self.read(runs, encoded, dtype, apply_head)
+    }
+
+    /// Returns the records, with what `read` returns for the states of each run.
+    fn read<T>(
+        self,
+        runs: &[&SavedRun],
+        mut encoded: EncodedTexts,
+        dtype: Dtype,
+        mut read: impl FnMut(&SavedRun, &[Record], EncodedTexts) -> Result<T>,
+    ) -> Result<(Cow<'r, [Record]>, Vec<T>)> {
+        let RecordChunk { records, cached, is_encoded, .. } = self;
+        let mut results = Vec::with_capacity(runs.len());
         for (number, (run, cached)) in runs.iter().zip(cached).enumerate() {
             let states = &run.description.states;
             let is_last = number + 1 == runs.len();
@@ -226,9 +241,9 @@ impl<'r> RecordChunk<'r> {
             } else {
                 cached.join(states, &encoded, &is_encoded, dtype)
             };
-            predictions.push(apply_head(run, &records, own)?);
+            results.push(read(run, &records, own)?);
         }
-        Ok((records, predictions))
+        Ok((records, results))
     }
 }
 
@@ -248,17 +263,28 @@ pub(crate) fn apply_head(
     records: &[Record],
     encoded: EncodedTexts,
 ) -> Result<Vec<Prediction>> {
-    let (pipeline, description) = (&run.pipeline, &run.description);
-    let encoded = EncodedRecords { pipeline, description, records, encoded };
-    let (task, view) = read_encoded(encoded)?;
+    let (task, view) = head_input(run, records, encoded)?;
     match &run.head {
         Some(head) => task.predict(records, &view, head),
-        None if pipeline.data.task == Task::Similarity => similarity::predict(records, &view),
+        None if run.pipeline.data.task == Task::Similarity => similarity::predict(records, &view),
         None => Err(Error::Run {
             path: run.folder.clone(),
             expected: "a trained head".into(),
-            got: format!("head.kind = \"{}\"", description.kind),
+            got: format!("head.kind = \"{}\"", run.description.kind),
             hint: "name a run of a trained head".into(),
         }),
     }
+}
+
+/// Returns the task of records and the features that a run's head reads of them.
+///
+/// # Errors
+/// Returns an error if a state is not finite.
+pub(crate) fn head_input(
+    run: &SavedRun,
+    records: &[Record],
+    encoded: EncodedTexts,
+) -> Result<(Box<dyn PredictionTask>, FeatureView<'static>)> {
+    let (pipeline, description) = (&run.pipeline, &run.description);
+    read_encoded(EncodedRecords { pipeline, description, records, encoded })
 }

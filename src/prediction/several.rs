@@ -12,7 +12,7 @@ use crate::{
     prediction::{
         cached_states::RunCache,
         predictor::Predictor,
-        record_chunk::{DocumentForm, PredictionsByRun, RecordChunk},
+        record_chunk::{DocumentForm, PredictionsByRun, RecordChunk, apply_head},
         run_encoder::RunEncoder,
         saved_run::SavedRun,
     },
@@ -177,7 +177,8 @@ fn predict_with_groups(
         for group in groups {
             let caches = group.caches.iter_mut().map(|cache| &mut **cache);
             let chunk = RecordChunk::new(Cow::Borrowed(&records), group.form.clone(), caches)?;
-            let (_, own) = chunk.encode_and_predict(&group.runs, group.encoder.as_deref_mut())?;
+            let (_, own) =
+                chunk.encode_and_read(&group.runs, group.encoder.as_deref_mut(), apply_head)?;
             for (place, own) in group.places.iter().zip(own) {
                 predictions[*place] = own;
             }

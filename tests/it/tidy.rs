@@ -12,10 +12,11 @@ use source::{NamedPath, ROOTS, Source, Token, paths};
 use crate::support::repository;
 
 /// The layers, from the top: a file imports only from layers below its own.
-const LAYERS: [&str; 22] = [
+const LAYERS: [&str; 23] = [
     "internals",
     "api",
     "experiment",
+    "export",
     "page",
     "sweep",
     "training",

@@ -1,0 +1,69 @@
+//! The rows of a run's data on which an export is checked, with what `predict` computes for them.
+
+use crate::{
+    data::{Part, Record, dataset::Dataset, example::part_name},
+    error::{Error, Result},
+    prediction::{
+        predictor::{HeadRows, Predictor},
+        saved_run::SavedRun,
+    },
+    tasks::prediction::Prediction,
+    training::train::load_dataset,
+};
+
+/// The most rows that an export is checked on.
+const MOST_ROWS: usize = 256;
+
+/// Rows of a run's data, with what `predict` computes for them.
+pub(crate) struct CheckedRows {
+    /// The part that the rows are from.
+    pub(crate) part: &'static str,
+    /// The rows.
+    pub(crate) records: Vec<Record>,
+    /// Their predictions.
+    pub(crate) predictions: Vec<Prediction>,
+    /// What the head reads and returns for them.
+    pub(crate) head: HeadRows,
+}
+
+impl CheckedRows {
+    /// Reads the run's data.
+    ///
+    /// # Errors
+    /// Returns an error if a data file is missing or has changed so that it cannot be read.
+    pub(crate) fn dataset(run: &SavedRun) -> Result<Dataset> {
+        load_dataset(&run.pipeline)
+    }
+
+    /// Chooses rows of the test part, or else of validation or train, and predicts for them.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Predictor::predict`], and an error if the data has no rows.
+    pub(crate) fn of(predictor: &mut Predictor, dataset: &Dataset) -> Result<CheckedRows> {
+        let parts = [Part::Test, Part::Validation, Part::Train];
+        let rows = parts.map(|part| (part, dataset.part(part)));
+        let found = rows.into_iter().find(|(_, rows)| !rows.is_empty());
+        let (part, rows) = found.ok_or_else(|| Error::Argument {
+            action: "export the run",
+            expected: "rows of the run's data to check the export on".into(),
+            got: "none".into(),
+            hint: "say where the run's data is now with --moved OLD=NEW".into(),
+        })?;
+        // Spread over the part, which may be sorted by label or by length.
+        let step = rows.len().div_ceil(MOST_ROWS);
+        let records = rows.iter().step_by(step).map(|place| {
+            let row = &dataset.rows[*place as usize];
+            Record {
+                id: row.id.clone(),
+                text: row.text.clone(),
+                text_pair: row.text_pair.clone(),
+                words: row.words.clone(),
+                ..Record::default()
+            }
+        });
+        let records: Vec<Record> = records.filter(|record| !record.is_empty()).collect();
+        let predictions = predictor.predict(&records)?;
+        let head = predictor.head_rows(&records)?;
+        Ok(CheckedRows { part: part_name(part), records, predictions, head })
+    }
+}

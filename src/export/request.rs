@@ -1,0 +1,221 @@
+//! What is asked for, and what was written.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// The format that a run is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExportKind {
+    /// Encoder, pooling, standardisation and head in one ONNX file.
+    Onnx,
+    /// The head alone as an ONNX file that reads states.
+    OnnxHead,
+    /// A folder that `transformers` loads.
+    Transformers,
+    /// A folder that sentence-transformers loads.
+    SentenceTransformers,
+    /// The head's tensors in one safetensors file.
+    Safetensors,
+}
+
+impl ExportKind {
+    /// Returns its name, as in `--to`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ExportKind::Onnx => "onnx",
+            ExportKind::OnnxHead => "onnx-head",
+            ExportKind::Transformers => "transformers",
+            ExportKind::SentenceTransformers => "sentence-transformers",
+            ExportKind::Safetensors => "safetensors",
+        }
+    }
+
+    /// Creates the error for a run that this kind cannot express.
+    pub(crate) fn refuse(self, expected: &str, got: String, hint: &str) -> Error {
+        Error::Argument {
+            action: "export the run",
+            expected: format!("{expected}, for --to {}", self.name()),
+            got,
+            hint: hint.into(),
+        }
+    }
+
+    /// Creates the error for a kind that this version does not write.
+    pub(crate) fn not_yet(self) -> Error {
+        self.refuse("a kind that this version writes", self.name().into(), "try --to safetensors")
+    }
+}
+
+/// The number format of an exported encoder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExportPrecision {
+    /// f32 throughout.
+    #[default]
+    F32,
+    /// Linear layers of the encoder in int8.
+    Int8,
+}
+
+/// Where files are in the folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FolderLayout {
+    /// All files side by side.
+    #[default]
+    Flat,
+    /// The ONNX file in the subfolder `onnx`, as optimum and transformers.js expect it.
+    Hub,
+}
+
+/// What is to be written, and where.
+#[derive(Clone, Debug)]
+pub struct ExportRequest {
+    /// The format.
+    pub kind: ExportKind,
+    /// The folder, which must not exist yet.
+    pub out: PathBuf,
+    /// The number format of the encoder.
+    pub precision: ExportPrecision,
+    /// Where files are in the folder.
+    pub layout: FolderLayout,
+    /// Whether ONNX Runtime's own operators may be used.
+    pub fused: bool,
+}
+
+impl ExportRequest {
+    /// Fails for options that the kind does not have.
+    pub(crate) fn require_fitting(&self) -> Result<()> {
+        let has_onnx_file = self.kind == ExportKind::Onnx;
+        let refuse = |option: &str| {
+            let expected = format!("--to onnx with {option}");
+            let got = format!("--to {}", self.kind.name());
+            let hint = format!("leave {option} out");
+            Err(Error::Argument { action: "export the run", expected, got, hint })
+        };
+        match self {
+            _ if has_onnx_file => Ok(()),
+            ExportRequest { precision: ExportPrecision::Int8, .. } => refuse("--precision int8"),
+            ExportRequest { layout: FolderLayout::Hub, .. } => refuse("--layout hub"),
+            ExportRequest { fused: true, .. } => refuse("--fused"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How the files compare with `predict`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ExportCheck {
+    /// The part of the run's data that the rows are from: `test`, or `validation` or `train` if the run has no test
+    /// rows.
+    pub part: &'static str,
+    /// The number of rows that were compared.
+    pub rows: usize,
+    /// What was compared, such as `probabilities`.
+    pub compared: &'static str,
+    /// The largest absolute difference.
+    pub largest_difference: f64,
+    /// The tolerance.
+    pub tolerance: f64,
+    /// Whether differences above the tolerance fail the check, or only another label, except where the probability is
+    /// within [`NEAR_BOUNDARY`] of the boundary.
+    pub by_label: bool,
+    /// The number of rows with another label whose probability is not near the boundary.
+    pub other_labels: usize,
+}
+
+/// How close to the boundary between two labels a probability must be for a rounding of states to change the label.
+pub(crate) const NEAR_BOUNDARY: f64 = 2e-3;
+
+/// The largest difference between f32 computations of the same run.
+pub(crate) const TOLERANCE: f64 = 1e-5;
+
+impl ExportCheck {
+    /// Whether the files compute what `predict` does.
+    pub fn passed(&self) -> bool {
+        let is_near = self.by_label || self.largest_difference <= self.tolerance;
+        is_near && self.largest_difference.is_finite() && self.other_labels == 0
+    }
+
+    /// Fails if the files compute something else than `predict`.
+    pub(crate) fn require_passed(&self, kind: ExportKind) -> Result<()> {
+        if self.passed() {
+            return Ok(());
+        }
+        Err(kind.refuse(
+            &format!(
+                "the {} of `predict` within {:e} on {} rows of {}",
+                self.compared, self.tolerance, self.rows, self.part
+            ),
+            format!(
+                "a difference of {:.2e}, and other labels in {} rows",
+                self.largest_difference, self.other_labels
+            ),
+            "nothing was written: this is an error of the export, please report it with the run's lock.json",
+        ))
+    }
+
+    /// Describes it in one line.
+    pub fn in_words(&self) -> String {
+        let against = if self.by_label {
+            format!("the same labels but within {NEAR_BOUNDARY} of a boundary")
+        } else {
+            format!("tolerance {:e}", self.tolerance)
+        };
+        format!(
+            "{} of {} rows of {} differ from predict by at most {:.1e} ({against})",
+            self.compared, self.rows, self.part, self.largest_difference
+        )
+    }
+}
+
+/// The largest absolute difference between two lists of numbers: infinite if one of them is not finite, or if the lists
+/// have different lengths.
+pub(crate) fn largest_difference<'a>(
+    these: impl IntoIterator<Item = &'a f32>,
+    those: impl IntoIterator<Item = &'a f32>,
+) -> f64 {
+    let (mut these, mut those) = (these.into_iter(), those.into_iter());
+    let mut largest = 0.0;
+    loop {
+        match (these.next(), those.next()) {
+            (None, None) => return largest,
+            (Some(one), Some(other)) => {
+                let difference = (f64::from(*one) - f64::from(*other)).abs();
+                if !difference.is_finite() {
+                    return f64::INFINITY;
+                }
+                largest = f64::max(largest, difference);
+            }
+            _ => return f64::INFINITY,
+        }
+    }
+}
+
+/// A written file.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ExportedFile {
+    /// Its path in the folder.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// What was written.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExportedRun {
+    /// The run folder.
+    pub run: PathBuf,
+    /// The format.
+    pub kind: ExportKind,
+    /// The folder.
+    pub folder: PathBuf,
+    /// Its files, sorted by name.
+    pub files: Vec<ExportedFile>,
+    /// How they compare with `predict`.
+    pub check: ExportCheck,
+}
