@@ -12,6 +12,7 @@ pub(crate) mod device;
 mod family;
 pub(crate) mod gpus;
 mod graph;
+pub(crate) mod graph_target;
 #[cfg(feature = "hub")]
 pub(crate) mod hub;
 pub(crate) mod hub_model;
@@ -19,6 +20,8 @@ pub(crate) mod layer_states;
 mod onnx_file;
 mod onnx_hash;
 mod onnx_model;
+pub(crate) mod onnx_run;
+pub(crate) mod onnx_writer;
 mod ort_error;
 mod placement;
 pub(crate) mod plan;
