@@ -11,7 +11,7 @@ mod cuda_session;
 pub(crate) mod device;
 mod family;
 pub(crate) mod gpus;
-mod graph;
+pub(crate) mod graph;
 pub(crate) mod graph_target;
 #[cfg(feature = "hub")]
 pub(crate) mod hub;

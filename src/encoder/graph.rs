@@ -14,20 +14,24 @@
 //! MPNet's attention also takes a bias of its scores, `[1, heads, S, S]`, from [`attention_bias`].
 //!
 //! A checkpoint stores linear weights as `[out, in]`; they are transposed once, here. `BiasGelu` is the exact erf form.
-//! This graph uses padding; [`packed`] is the one without padding, for CUDA.
+//! This graph uses padding; [`packed`] is the one without padding, for CUDA. [`exported`] writes the same graph to a file,
+//! and [`ordinary`] are its parts in operators of ONNX itself.
 
 pub(super) mod attention_bias;
 
 pub(super) mod packed;
 
+pub(crate) mod exported;
+
 pub(super) mod int8;
 
-use half::f16;
+mod ordinary;
+
+mod session_graph;
+
 use ort::{
-    editor::{Graph, Model, Node, ONNX_DOMAIN, Opset},
-    memory::Allocator,
-    operator::Attribute,
-    value::{Outlet, Shape, SymbolicDimensions, Tensor, TensorElementType, ValueType},
+    editor::{Model, ONNX_DOMAIN, Opset},
+    value::{Outlet, Shape, SymbolicDimensions, TensorElementType, ValueType},
 };
 
 use crate::{
@@ -35,6 +39,8 @@ use crate::{
         checkpoint::{self, Checkpoint, FusedModel},
         config::FusedShape,
         device::Precision,
+        graph::session_graph::SessionGraph,
+        graph_target::{CONTRIB_DOMAIN, GraphTarget, NodeAttribute, TensorValues, attribute},
         onnx_model::{self, Role, SessionInput},
         ort_error::encoder_error,
         token_positions::TokenPositions,
@@ -60,11 +66,6 @@ const WORDS: &str = "embeddings.word_embeddings.weight";
 const POSITIONS: &str = "embeddings.position_embeddings.weight";
 
 const TOKEN_TYPES: &str = "embeddings.token_type_embeddings.weight";
-
-const CONTRIB_DOMAIN: &str = "com.microsoft";
-
-/// ONNX Runtime shares larger tensors and requires smaller ones to be copied into the model.
-const SMALL_TENSOR_BYTES: usize = 127;
 
 /// Returns the name of the graph output that holds the states of an absolute layer, `[batch, sequence, hidden]`.
 pub(super) fn output_name(layer: usize) -> String {
@@ -122,25 +123,47 @@ fn highest(source: &FusedModel, layers: &[usize]) -> usize {
     highest
 }
 
-struct GraphBuilder<'a> {
+struct GraphBuilder<'a, T: GraphTarget = SessionGraph> {
     source: &'a FusedModel,
     shape: &'a FusedShape,
-    graph: Graph,
+    graph: T,
     half: bool,
+    /// Whether only operators of ONNX itself are used.
+    is_ordinary: bool,
+    /// What is put before the names of the inputs.
+    prefix: &'static str,
 }
 
 impl<'a> GraphBuilder<'a> {
     fn new(source: &'a FusedModel, half: bool) -> Result<GraphBuilder<'a>> {
-        let graph = Graph::new().map_err(encoder_error("create a graph"))?;
-        Ok(GraphBuilder { source, shape: &source.shape, graph, half })
+        let graph = SessionGraph::new()?;
+        Ok(GraphBuilder {
+            source,
+            shape: &source.shape,
+            graph,
+            half,
+            is_ordinary: false,
+            prefix: "",
+        })
+    }
+}
+
+impl<T: GraphTarget> GraphBuilder<'_, T> {
+    /// Returns the name of an input that holds token ids, token types or the mask.
+    fn input(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
     }
 
     fn embeddings(&mut self) -> Result<()> {
+        if self.is_ordinary {
+            return self.ordinary_embeddings();
+        }
         self.embedding_tables()?;
         let output = self.normed_embeddings();
+        let [ids, types] = ["input_ids", "token_type_ids"].map(|name| self.input(name));
         let mut inputs = vec![
-            "input_ids",
-            "token_type_ids",
+            &ids[..],
+            &types,
             WORDS,
             POSITIONS,
             TOKEN_TYPES,
@@ -156,7 +179,7 @@ impl<'a> GraphBuilder<'a> {
             CONTRIB_DOMAIN,
             &inputs,
             &[&output, "embeddings.mask_index"],
-            vec![float_attribute("epsilon", self.shape.layer_norm_epsilon)?],
+            vec![attribute("epsilon", self.shape.layer_norm_epsilon)],
         )?;
         self.project_embeddings()
     }
@@ -223,9 +246,16 @@ impl<'a> GraphBuilder<'a> {
     fn layer(&mut self, layer: usize) -> Result<()> {
         let tensors = self.shape.family.tensors;
         let at = |name: &str| format!("{}.{layer}.{name}", tensors.layers);
+        let hidden = self.shape.hidden;
+        if self.is_ordinary {
+            self.ordinary_attention(layer)?;
+            self.linear(&at(tensors.attention_output), hidden, hidden)?;
+            return self.after_attention(layer);
+        }
         self.query_key_value(layer)?;
         let (input, weight, bias) = (output_name(layer), at("qkv.weight"), at("qkv.bias"));
-        let mut inputs = vec![&input[..], &weight, &bias, "attention_mask"];
+        let mask = self.input("attention_mask");
+        let mut inputs = vec![&input[..], &weight, &bias, &mask];
         if let Some(scores) = attention_bias::scores(self.shape) {
             // The input before it holds states of earlier tokens, which an encoder does not have.
             inputs.extend(["", scores]);
@@ -235,16 +265,14 @@ impl<'a> GraphBuilder<'a> {
             CONTRIB_DOMAIN,
             &inputs,
             &[&at("attention")],
-            vec![self.num_heads()?],
+            vec![self.num_heads()],
         )?;
-        let hidden = self.shape.hidden;
         self.linear(&at(tensors.attention_output), hidden, hidden)?;
         self.after_attention(layer)
     }
 
-    fn num_heads(&self) -> Result<Attribute> {
-        Attribute::new("num_heads", self.shape.attention_heads as i64)
-            .map_err(encoder_error("set num_heads"))
+    fn num_heads(&self) -> NodeAttribute {
+        attribute("num_heads", self.shape.attention_heads as i64)
     }
 
     /// Adds the rest of a layer, given the output of its attention and the weights of the dense layer after it.
@@ -267,13 +295,7 @@ impl<'a> GraphBuilder<'a> {
 
         self.linear(&at(tensors.widen), hidden, intermediate)?;
         self.matmul(&at("attention_normed"), &weight(tensors.widen), &at("widened"))?;
-        self.node(
-            "BiasGelu",
-            CONTRIB_DOMAIN,
-            &[&at("widened"), &bias(tensors.widen)],
-            &[&at("activated")],
-            vec![],
-        )?;
+        self.bias_gelu(&at("widened"), &bias(tensors.widen), &at("activated"))?;
         self.linear(&at(tensors.narrow), intermediate, hidden)?;
         self.matmul(&at("activated"), &weight(tensors.narrow), &at("narrowed"))?;
         self.skip_layer_norm(
@@ -329,6 +351,14 @@ impl<'a> GraphBuilder<'a> {
         self.node("MatMul", ONNX_DOMAIN, &[input, weight], &[output], vec![])
     }
 
+    /// Adds `Gelu(input + bias)`.
+    fn bias_gelu(&mut self, input: &str, bias: &str, output: &str) -> Result<()> {
+        if self.is_ordinary {
+            return self.ordinary_bias_gelu(input, bias, output);
+        }
+        self.node("BiasGelu", CONTRIB_DOMAIN, &[input, bias], &[output], vec![])
+    }
+
     /// Adds `LayerNorm(branch + skip + bias)`.
     fn skip_layer_norm(
         &mut self,
@@ -341,12 +371,15 @@ impl<'a> GraphBuilder<'a> {
         let (gamma, beta) = (format!("{norm}.weight"), format!("{norm}.bias"));
         self.weight(&gamma, &[hidden])?;
         self.weight(&beta, &[hidden])?;
+        if self.is_ordinary {
+            return self.ordinary_skip_layer_norm(summands, bias, &[&gamma, &beta], output);
+        }
         self.node(
             "SkipLayerNormalization",
             CONTRIB_DOMAIN,
             &[summands[0], summands[1], &gamma, &beta, bias],
             &[output],
-            vec![float_attribute("epsilon", self.shape.layer_norm_epsilon)?],
+            vec![attribute("epsilon", self.shape.layer_norm_epsilon)],
         )
     }
 
@@ -357,24 +390,8 @@ impl<'a> GraphBuilder<'a> {
     }
 
     fn initializer(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
-        let action = "hold the weights";
-        let allocator = Allocator::default();
-        let bytes = values.len() * if self.half { 2 } else { 4 };
-        let external = bytes > SMALL_TENSOR_BYTES;
-        let shape: Vec<i64> = shape.iter().map(|size| *size as i64).collect();
-        if self.half {
-            let mut tensor =
-                Tensor::<f16>::new(&allocator, shape).map_err(encoder_error(action))?;
-            for (target, value) in tensor.extract_tensor_mut().1.iter_mut().zip(values) {
-                *target = f16::from_f32(*value);
-            }
-            self.graph.add_initializer(name, tensor, external).map_err(encoder_error(action))
-        } else {
-            let mut tensor =
-                Tensor::<f32>::new(&allocator, shape).map_err(encoder_error(action))?;
-            tensor.extract_tensor_mut().1.copy_from_slice(values);
-            self.graph.add_initializer(name, tensor, external).map_err(encoder_error(action))
-        }
+        let values = if self.half { TensorValues::Half(values) } else { TensorValues::F32(values) };
+        self.graph.add_tensor(name, shape, values)
     }
 
     fn node(
@@ -383,14 +400,13 @@ impl<'a> GraphBuilder<'a> {
         domain: &str,
         inputs: &[&str],
         outputs: &[&str],
-        attributes: Vec<Attribute>,
+        attributes: Vec<NodeAttribute>,
     ) -> Result<()> {
-        // An operator is named after its first output, which is unique in the graph.
-        let node = Node::new(operator, domain, outputs[0], inputs, outputs, attributes)
-            .map_err(encoder_error("create an operator"))?;
-        self.graph.add_node(node).map_err(encoder_error("add an operator"))
+        self.graph.add_node(operator, domain, inputs, outputs, &attributes)
     }
+}
 
+impl GraphBuilder<'_> {
     /// Finishes the graph with inputs and outputs for batches of padded rows.
     fn finish_padded(self, layers: &[usize]) -> Result<Model> {
         let rows = [(-1, "batch"), (-1, "sequence")];
@@ -415,13 +431,13 @@ impl<'a> GraphBuilder<'a> {
         let float = if self.half { TensorElementType::Float16 } else { TensorElementType::Float32 };
         let shape = [rows, &[(self.shape.hidden as i64, "")]].concat();
         let outputs = layers.iter().map(|layer| tensor_outlet(&output_name(*layer), float, &shape));
-        self.graph.set_inputs(inputs).map_err(encoder_error(action))?;
-        self.graph.set_outputs(outputs).map_err(encoder_error(action))?;
+        self.graph.0.set_inputs(inputs).map_err(encoder_error(action))?;
+        self.graph.0.set_outputs(outputs).map_err(encoder_error(action))?;
 
         let opset = |domain, version| Opset::new(domain, version).map_err(encoder_error(action));
         let mut model = Model::new([opset(ONNX_DOMAIN, 17)?, opset(CONTRIB_DOMAIN, 1)?])
             .map_err(encoder_error(action))?;
-        model.set_graph(self.graph).map_err(encoder_error(action))?;
+        model.set_graph(self.graph.0).map_err(encoder_error(action))?;
         Ok(model)
     }
 }
@@ -432,10 +448,6 @@ fn tensor_outlet(name: &str, ty: TensorElementType, shape: &[(i64, &str)]) -> Ou
         SymbolicDimensions::new(shape.iter().map(|(_, symbol)| (*symbol).to_string()));
     let shape = Shape::new(shape.iter().map(|(size, _)| *size));
     Outlet::new(name, ValueType::Tensor { ty, shape, dimension_symbols })
-}
-
-fn float_attribute(name: &str, value: f32) -> Result<Attribute> {
-    Attribute::new(name, value).map_err(encoder_error("set an attribute"))
 }
 
 impl Checkpoint {

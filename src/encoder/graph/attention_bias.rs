@@ -1,10 +1,13 @@
 //! The relative bias of attention: a table by distance in the graph, from which each batch takes the scores' bias.
 
-use ort::{editor::ONNX_DOMAIN, operator::Attribute};
+use ort::editor::ONNX_DOMAIN;
 
 use super::GraphBuilder;
 use crate::{
-    encoder::{config::FusedShape, ort_error::encoder_error},
+    encoder::{
+        config::FusedShape,
+        graph_target::{GraphTarget, attribute},
+    },
     error::Result,
 };
 
@@ -23,7 +26,7 @@ pub(super) fn scores(shape: &FusedShape) -> Option<&'static str> {
     shape.family.relative_bias.map(|_| SCORES)
 }
 
-impl GraphBuilder<'_> {
+impl<T: GraphTarget> GraphBuilder<'_, T> {
     /// Adds the attention bias of [`scores`], if the family has one.
     pub(super) fn relative_bias(&mut self) -> Result<()> {
         let Some(bias) = self.shape.family.relative_bias else {
@@ -35,7 +38,7 @@ impl GraphBuilder<'_> {
         let by_head = (0..heads).flat_map(|head| rows.iter().map(move |row| row * heads + head));
         let values: Vec<f32> = by_head.map(|place| table[place]).collect();
         self.initializer(BY_DISTANCE, &[1, heads, rows.len()], &values)?;
-        let axis = Attribute::new("axis", 2i64).map_err(encoder_error("set an attribute"))?;
-        self.node("Gather", ONNX_DOMAIN, &[BY_DISTANCE, DISTANCES], &[SCORES], vec![axis])
+        let axis = vec![attribute("axis", 2i64)];
+        self.node("Gather", ONNX_DOMAIN, &[BY_DISTANCE, DISTANCES], &[SCORES], axis)
     }
 }

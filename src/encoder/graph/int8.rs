@@ -20,22 +20,14 @@
 
 use std::collections::BTreeSet;
 
-use ort::{
-    editor::{Model, ONNX_DOMAIN},
-    memory::Allocator,
-    operator::{Attribute, ToAttribute},
-    value::{PrimitiveTensorElementType, Tensor},
-};
+use ort::editor::{Model, ONNX_DOMAIN};
 
 use crate::{
     encoder::{
         checkpoint::FusedModel,
         device::has_vnni,
-        graph::{
-            CONTRIB_DOMAIN, GraphBuilder, SMALL_TENSOR_BYTES, attention_bias, float_attribute,
-            output_name,
-        },
-        ort_error::encoder_error,
+        graph::{GraphBuilder, attention_bias, output_name, session_graph::SessionGraph},
+        graph_target::{CONTRIB_DOMAIN, GraphTarget, NodeAttribute, TensorValues, attribute},
         quantize::{Quantized, smoothing},
     },
     error::Result,
@@ -74,7 +66,17 @@ pub(in crate::encoder) fn build(
     layers: &[usize],
     form: WeightForm,
 ) -> Result<Model> {
-    let mut graph = Int8Graph { builder: GraphBuilder::new(source, false)?, form };
+    let builder = GraphBuilder::new(source, false)?;
+    add_layers(builder, layers, form)?.finish_padded(layers)
+}
+
+/// Adds everything from the embeddings to the highest of `layers`.
+pub(super) fn add_layers<'a, T: GraphTarget>(
+    builder: GraphBuilder<'a, T>,
+    layers: &[usize],
+    form: WeightForm,
+) -> Result<GraphBuilder<'a, T>> {
+    let mut graph = Int8Graph { builder, form };
     graph.builder.embeddings()?;
     graph.builder.relative_bias()?;
     let highest = layers.iter().copied().max().unwrap_or(0);
@@ -82,11 +84,11 @@ pub(in crate::encoder) fn build(
     for layer in 0..highest {
         graph.layer(layer)?;
     }
-    graph.builder.finish_padded(layers)
+    Ok(graph.builder)
 }
 
-struct Int8Graph<'a> {
-    builder: GraphBuilder<'a>,
+struct Int8Graph<'a, T: GraphTarget = SessionGraph> {
+    builder: GraphBuilder<'a, T>,
     form: WeightForm,
 }
 
@@ -99,19 +101,19 @@ struct QuantizedRows {
     n_corrections: usize,
 }
 
-impl Int8Graph<'_> {
+impl<T: GraphTarget> Int8Graph<'_, T> {
     fn constants(&mut self) -> Result<()> {
-        self.constant("one", &[], &[1.0f32])?;
-        self.constant("zero", &[], &[0.0f32])?;
-        self.constant("step_of_range", &[], &[1.0f32 / 255.0])?;
+        self.constant("one", &[], &[1.0f32][..])?;
+        self.constant("zero", &[], &[0.0f32][..])?;
+        self.constant("step_of_range", &[], &[1.0f32 / 255.0][..])?;
         // The step of an all-zero row must not be 0, because its values are divided by it.
-        self.constant("least_range", &[], &[f32::MIN_POSITIVE * 1024.0])?;
-        self.constant("no_zero_point", &[], &[0u8])?;
-        self.constant("weight_zero_point", &[], &[128u8])?;
-        self.constant("last_axis", &[1], &[-1i64])?;
+        self.constant("least_range", &[], &[f32::MIN_POSITIVE * 1024.0][..])?;
+        self.constant("no_zero_point", &[], &[0u8][..])?;
+        self.constant("weight_zero_point", &[], &[128u8][..])?;
+        self.constant("last_axis", &[1], &[-1i64][..])?;
         let sizes = BTreeSet::from([self.builder.shape.hidden, self.builder.shape.intermediate]);
         for size in sizes {
-            self.constant(&rows_of(size), &[2], &[-1, size as i64])?;
+            self.constant(&rows_of(size), &[2], &[-1, size as i64][..])?;
         }
         self.onnx("Shape", &[&output_name(0)], "states_shape", vec![])
     }
@@ -165,7 +167,7 @@ impl Int8Graph<'_> {
         let (gamma, beta) = (format!("{norm}.weight"), format!("{norm}.bias"));
         self.builder.weight(&gamma, &[hidden])?;
         self.builder.weight(&beta, &[hidden])?;
-        let epsilon = float_attribute("epsilon", self.builder.shape.layer_norm_epsilon)?;
+        let epsilon = attribute("epsilon", self.builder.shape.layer_norm_epsilon);
         let inputs = [&windows[..], &gamma, &beta];
         self.onnx("LayerNormalization", &inputs, output, vec![epsilon])
     }
@@ -200,14 +202,15 @@ impl Int8Graph<'_> {
         self.builder.initializer(&at("qkv.bias"), &[3 * hidden], &bias)?;
         let [query, key, value] = names.each_ref().map(|name| format!("{name}.windows"));
         let biases = at("qkv.bias");
-        let mut inputs = vec![&query[..], &key, &value, &biases, "attention_mask"];
+        let mask = self.builder.input("attention_mask");
+        let mut inputs = vec![&query[..], &key, &value, &biases, &mask];
         inputs.extend(attention_bias::scores(shape));
         self.builder.node(
             "MultiHeadAttention",
             CONTRIB_DOMAIN,
             &inputs,
             &[&at("attention")],
-            vec![attribute("num_heads", shape.attention_heads as i64)?],
+            vec![self.builder.num_heads()],
         )
     }
 
@@ -269,8 +272,8 @@ impl Int8Graph<'_> {
         let rows = at("rows");
         self.onnx("Reshape", &[input, &rows_of(n_inputs)], &rows, vec![])?;
         for (operator, extreme) in [("ReduceMax", at("max")), ("ReduceMin", at("min"))] {
-            let over_columns = attribute("axes", vec![-1i64])?;
-            let attributes = vec![over_columns, attribute("keepdims", 0i64)?];
+            let over_columns = attribute("axes", vec![-1i64]);
+            let attributes = vec![over_columns, attribute("keepdims", 0i64)];
             self.onnx(operator, &[&rows], &extreme, attributes)?;
         }
         self.onnx("Max", &[&at("max"), "least_range"], &at("high"), vec![])?;
@@ -278,24 +281,24 @@ impl Int8Graph<'_> {
         self.onnx("Sub", &[&at("high"), &at("low")], &at("range"), vec![])?;
         self.onnx("Mul", &[&at("range"), "step_of_range"], &at("step"), vec![])?;
         self.onnx("Neg", &[&at("low")], &at("depth"), vec![])?;
-        let by_row = || attribute("axis", 0i64).map(|axis| vec![axis]);
+        let by_row = || vec![attribute("axis", 0i64)];
         // Without a zero point the operator outputs u8, the type that the rows' zero points need.
-        self.onnx("QuantizeLinear", &[&at("depth"), &at("step")], &at("zero_point"), by_row()?)?;
+        self.onnx("QuantizeLinear", &[&at("depth"), &at("step")], &at("zero_point"), by_row())?;
         self.onnx(
             "QuantizeLinear",
             &[&rows, &at("step"), &at("zero_point")],
             &at("int8"),
-            by_row()?,
+            by_row(),
         )?;
         for (name, column) in [("step", "steps"), ("zero_point", "zero_points")] {
             self.onnx("Unsqueeze", &[&at(name), "last_axis"], &at(column), vec![])?;
         }
         let repeated = at("repeated_shape");
-        self.constant(&repeated, &[2], &[1, n_corrections as i64])?;
+        self.constant(&repeated, &[2], &[1, n_corrections as i64][..])?;
         let corrections = at("repeated_zero_points");
         self.onnx("Expand", &[&at("zero_points"), &repeated], &corrections, vec![])?;
         let values = at("quantized");
-        let beside = vec![attribute("axis", 1i64)?];
+        let beside = vec![attribute("axis", 1i64)];
         self.onnx("Concat", &[&at("int8"), &corrections], &values, beside)?;
         Ok(QuantizedRows { values, steps: at("steps"), n_corrections })
     }
@@ -308,10 +311,10 @@ impl Int8Graph<'_> {
         values.extend(weight.corrections(rows.n_corrections));
         let int8 = format!("{name}.int8");
         match self.form {
-            WeightForm::Signed => self.constant(&int8, &shape, &values)?,
+            WeightForm::Signed => self.constant(&int8, &shape, &values[..])?,
             WeightForm::Unsigned => {
                 let shifted = values.iter().map(|value| (i16::from(*value) + 128) as u8);
-                self.constant(&int8, &shape, &shifted.collect::<Vec<u8>>())?;
+                self.constant(&int8, &shape, &shifted.collect::<Vec<u8>>()[..])?;
             }
         }
         let scales = format!("{name}.scales");
@@ -335,23 +338,19 @@ impl Int8Graph<'_> {
         operator: &str,
         inputs: &[&str],
         output: &str,
-        attributes: Vec<Attribute>,
+        attributes: Vec<NodeAttribute>,
     ) -> Result<()> {
         self.builder.node(operator, ONNX_DOMAIN, inputs, &[output], attributes)
     }
 
     /// Adds an initialiser of any type.
-    fn constant<T>(&mut self, name: &str, shape: &[usize], values: &[T]) -> Result<()>
-    where
-        T: PrimitiveTensorElementType + Copy + std::fmt::Debug + 'static,
-    {
-        let action = "hold the weights";
-        let shape: Vec<i64> = shape.iter().map(|size| *size as i64).collect();
-        let mut tensor =
-            Tensor::<T>::new(&Allocator::default(), shape).map_err(encoder_error(action))?;
-        tensor.extract_tensor_mut().1.copy_from_slice(values);
-        let external = std::mem::size_of_val(values) > SMALL_TENSOR_BYTES;
-        self.builder.graph.add_initializer(name, tensor, external).map_err(encoder_error(action))
+    fn constant<'v>(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        values: impl Into<TensorValues<'v>>,
+    ) -> Result<()> {
+        self.builder.graph.add_tensor(name, shape, values.into())
     }
 }
 
@@ -374,15 +373,11 @@ fn product(name: &str) -> String {
     format!("{name}.product")
 }
 
-fn attribute(name: &str, value: impl ToAttribute) -> Result<Attribute> {
-    Attribute::new(name, value).map_err(encoder_error("set an attribute"))
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use ort::session::Session;
+    use ort::{session::Session, value::Tensor};
 
     use super::*;
     use crate::encoder::{

@@ -29,18 +29,14 @@
 
 use ort::{
     editor::{Model, ONNX_DOMAIN},
-    memory::Allocator,
-    value::{Tensor, TensorElementType},
+    value::TensorElementType,
 };
 
 use super::{
-    CONTRIB_DOMAIN, GraphBuilder, POSITIONS, TOKEN_TYPES, WORDS, attention_bias, float_attribute,
-    highest, output_name, tensor_outlet,
+    CONTRIB_DOMAIN, GraphBuilder, GraphTarget, POSITIONS, TOKEN_TYPES, WORDS, attention_bias,
+    attribute, highest, output_name, tensor_outlet,
 };
-use crate::{
-    encoder::{checkpoint::FusedModel, ort_error::encoder_error},
-    error::Result,
-};
+use crate::{encoder::checkpoint::FusedModel, error::Result};
 
 /// The name and version of this graph; part of the fingerprint.
 pub(in crate::encoder) const PROFILE: &str = "bert-packed-1";
@@ -135,7 +131,7 @@ fn packed_embeddings(builder: &mut GraphBuilder<'_>) -> Result<()> {
             positions,
         ],
         &["embeddings.row", "embeddings.mask_index"],
-        vec![float_attribute("epsilon", builder.shape.layer_norm_epsilon)?],
+        vec![attribute("epsilon", builder.shape.layer_norm_epsilon)],
     )?;
     let shape = "embeddings.row_shape";
     shape_initializer(builder, shape, &[-1, builder.shape.embedding as i64])?;
@@ -147,12 +143,7 @@ fn packed_embeddings(builder: &mut GraphBuilder<'_>) -> Result<()> {
 
 /// Adds the sizes that an operator takes as an i64 tensor.
 fn shape_initializer(builder: &mut GraphBuilder<'_>, name: &str, sizes: &[i64]) -> Result<()> {
-    let action = "hold a shape";
-    let mut tensor =
-        Tensor::<i64>::new(&Allocator::default(), [sizes.len()]).map_err(encoder_error(action))?;
-    tensor.extract_tensor_mut().1.copy_from_slice(sizes);
-    let added = builder.graph.add_initializer(name, tensor, false);
-    added.map_err(encoder_error(action))
+    builder.graph.add_tensor(name, &[sizes.len()], sizes.into())
 }
 
 /// Adds query, key and value of a layer, `[T, H]`; only the query needs its bias.
@@ -192,7 +183,7 @@ fn packed_attention(builder: &mut GraphBuilder<'_>, named: &PackedAttention) -> 
         CU_SEQLENS,
     ];
     inputs.extend(attention_bias::scores(builder.shape));
-    let heads = vec![builder.num_heads()?];
+    let heads = vec![builder.num_heads()];
     builder.node("PackedMultiHeadAttention", CONTRIB_DOMAIN, &inputs, &[&named.output], heads)
 }
 

@@ -7,13 +7,16 @@
 //! output = Gather(p V, token_offset[..T])
 //! ```
 
-use ort::{editor::Model, editor::ONNX_DOMAIN, operator::Attribute};
+use ort::{editor::Model, editor::ONNX_DOMAIN};
 
 use super::{
     CU_SEQLENS, FusedModel, GraphBuilder, PackedAttention, TOKEN_OFFSET, attention_bias,
     build_with, shape_initializer,
 };
-use crate::error::Result;
+use crate::{
+    encoder::graph_target::{NodeAttribute, attribute},
+    error::Result,
+};
 
 /// Builds the model as [`super::build`] does, for a CPU.
 pub(in crate::encoder) fn build(
@@ -40,7 +43,7 @@ impl Sketch<'_, '_> {
         operator: &str,
         inputs: &[&str],
         output: &str,
-        attributes: Vec<Attribute>,
+        attributes: Vec<NodeAttribute>,
     ) -> String {
         let output = format!("{}.{output}", self.prefix);
         let added = self.builder.node(operator, ONNX_DOMAIN, inputs, &[&output], attributes);
@@ -61,12 +64,12 @@ impl Sketch<'_, '_> {
     }
 }
 
-fn numbers(name: &str, values: &[i64]) -> Attribute {
-    Attribute::new(name, values.to_vec()).unwrap()
+fn numbers(name: &'static str, values: &[i64]) -> NodeAttribute {
+    attribute(name, values.to_vec())
 }
 
-fn number(name: &str, value: i64) -> Attribute {
-    Attribute::new(name, value).unwrap()
+fn number(name: &'static str, value: i64) -> NodeAttribute {
+    attribute(name, value)
 }
 
 fn attention(builder: &mut GraphBuilder<'_>, named: &PackedAttention) -> Result<()> {

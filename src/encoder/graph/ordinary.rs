@@ -1,0 +1,157 @@
+//! The parts of the graph in operators of ONNX itself (opset 17), for files that any runtime can run.
+//!
+//! ```text
+//! x0 = LayerNormalization(Gather(word) + Gather(position) + Gather(type))
+//! a  = Softmax(Q K' / sqrt(D) + mask + the relative bias, if the family has one) V      Q, K, V: x W + b by head
+//! y  = LayerNormalization(a Wo + bo + x)
+//! x' = LayerNormalization(Gelu(y Wi + bi) Wd + bd + y)                    Gelu(z) = z (1 + Erf(z / sqrt(2))) / 2
+//! ```
+
+use ort::editor::ONNX_DOMAIN;
+
+use super::{
+    GraphBuilder, GraphTarget, POSITION_IDS, POSITIONS, TOKEN_TYPES, WORDS, attention_bias,
+    attribute, output_name,
+};
+use crate::error::Result;
+
+/// f32 `[B, 1, 1, S]`, or `[B, heads, S, S]` with a relative bias: what is added to the scores of attention.
+const SCORE_BIAS: &str = "attention.bias";
+
+/// What is added to the score of a padding token. Its share is then 0 in f32, whatever the score.
+const MASKED: f32 = -1e9;
+
+const HEAD_SHAPE: &str = "attention.head_shape";
+const JOINED_SHAPE: &str = "attention.joined_shape";
+const SCALE: &str = "attention.scale";
+const ONE: &str = "ordinary.one";
+const HALF: &str = "ordinary.half";
+const ROOT_OF_HALF: &str = "ordinary.root_of_half";
+
+impl<T: GraphTarget> GraphBuilder<'_, T> {
+    /// Adds an operator without attributes.
+    fn ordinary(&mut self, operator: &str, inputs: &[&str], output: &str) -> Result<()> {
+        self.node(operator, ONNX_DOMAIN, inputs, &[output], vec![])
+    }
+
+    /// Adds the normalised sum of the embeddings, which is layer 0 unless they are projected.
+    pub(super) fn ordinary_embeddings(&mut self) -> Result<()> {
+        self.ordinary_constants()?;
+        self.embedding_tables()?;
+        let ids = self.input("input_ids");
+        self.ordinary("Gather", &[WORDS, &ids], "embeddings.words")?;
+        self.ordinary("Gather", &[POSITIONS, POSITION_IDS], "embeddings.positions")?;
+        let placed = "embeddings.placed";
+        self.ordinary("Add", &["embeddings.words", "embeddings.positions"], placed)?;
+        let types = if self.shape.token_types > 1 {
+            let types = self.input("token_type_ids");
+            self.ordinary("Gather", &[TOKEN_TYPES, &types], "embeddings.types")?;
+            "embeddings.types"
+        } else {
+            // The only row is that of every token.
+            TOKEN_TYPES
+        };
+        self.ordinary("Add", &[placed, types], "embeddings.sum")?;
+        let norm = ["embeddings.LayerNorm.weight", "embeddings.LayerNorm.bias"];
+        let output = self.normed_embeddings();
+        self.ordinary_layer_norm("embeddings.sum", &norm, &output)?;
+        self.project_embeddings()
+    }
+
+    fn ordinary_constants(&mut self) -> Result<()> {
+        let (hidden, heads) = (self.shape.hidden, self.shape.attention_heads);
+        let width = hidden / heads;
+        // A size of 0 is that of the input.
+        let head_shape = [0, 0, heads as i64, width as i64];
+        self.graph.add_tensor(HEAD_SHAPE, &[4], head_shape[..].into())?;
+        self.graph.add_tensor(JOINED_SHAPE, &[3], [0, 0, hidden as i64][..].into())?;
+        self.initializer(SCALE, &[], &[1.0 / (width as f32).sqrt()])?;
+        self.initializer(ONE, &[], &[1.0])?;
+        self.initializer(HALF, &[], &[0.5])?;
+        self.initializer(ROOT_OF_HALF, &[], &[std::f32::consts::FRAC_1_SQRT_2])
+    }
+
+    /// Adds what attention adds to its scores; must come after the relative bias.
+    pub(super) fn ordinary_score_bias(&mut self) -> Result<()> {
+        let mask = self.input("attention_mask");
+        let float = vec![attribute("to", 1i64)];
+        self.node("Cast", ONNX_DOMAIN, &[&mask], &["attention.real"], float)?;
+        self.ordinary("Sub", &[ONE, "attention.real"], "attention.padding")?;
+        self.initializer("attention.masked", &[], &[MASKED])?;
+        self.ordinary("Mul", &["attention.padding", "attention.masked"], "attention.mask_row")?;
+        self.graph.add_tensor("attention.mask_axes", &[2], [1i64, 2][..].into())?;
+        let relative = attention_bias::scores(self.shape);
+        let row = if relative.is_some() { "attention.mask_bias" } else { SCORE_BIAS };
+        self.ordinary("Unsqueeze", &["attention.mask_row", "attention.mask_axes"], row)?;
+        match relative {
+            Some(scores) => self.ordinary("Add", &[row, scores], SCORE_BIAS),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds a layer's attention, without the dense layer after it.
+    pub(super) fn ordinary_attention(&mut self, layer: usize) -> Result<()> {
+        let hidden = self.shape.hidden;
+        let tensors = self.shape.family.tensors;
+        let at = |name: &str| format!("{}.{layer}.{name}", tensors.layers);
+        let input = output_name(layer);
+        let by_head = [vec![0i64, 2, 1, 3], vec![0, 2, 3, 1], vec![0, 2, 1, 3]];
+        let names = tensors.projections.map(at);
+        for (name, permutation) in names.iter().zip(by_head) {
+            self.linear(name, hidden, hidden)?;
+            let of = |what: &str| format!("{name}.{what}");
+            self.matmul(&input, &of("weight"), &of("product"))?;
+            self.ordinary("Add", &[&of("product"), &of("bias")], &of("biased"))?;
+            self.ordinary("Reshape", &[&of("biased"), HEAD_SHAPE], &of("split"))?;
+            let permutation = vec![attribute("perm", permutation)];
+            self.node("Transpose", ONNX_DOMAIN, &[&of("split")], &[&of("heads")], permutation)?;
+        }
+        let [query, key, value] = names.each_ref().map(|name| format!("{name}.heads"));
+        self.ordinary("Mul", &[&query, SCALE], &at("query.scaled"))?;
+        self.matmul(&at("query.scaled"), &key, &at("scores"))?;
+        self.ordinary("Add", &[&at("scores"), SCORE_BIAS], &at("scores.biased"))?;
+        let last = vec![attribute("axis", -1i64)];
+        self.node("Softmax", ONNX_DOMAIN, &[&at("scores.biased")], &[&at("shares")], last)?;
+        self.matmul(&at("shares"), &value, &at("attended.heads"))?;
+        let back = vec![attribute("perm", vec![0i64, 2, 1, 3])];
+        let split = at("attended.split");
+        self.node("Transpose", ONNX_DOMAIN, &[&at("attended.heads")], &[&split], back)?;
+        self.ordinary("Reshape", &[&split, JOINED_SHAPE], &at("attention"))
+    }
+
+    /// Adds `Gelu(input + bias)`.
+    pub(super) fn ordinary_bias_gelu(
+        &mut self,
+        input: &str,
+        bias: &str,
+        output: &str,
+    ) -> Result<()> {
+        let at = |name: &str| format!("{output}.{name}");
+        self.ordinary("Add", &[input, bias], &at("biased"))?;
+        self.ordinary("Mul", &[&at("biased"), ROOT_OF_HALF], &at("scaled"))?;
+        self.ordinary("Erf", &[&at("scaled")], &at("erf"))?;
+        self.ordinary("Add", &[&at("erf"), ONE], &at("doubled"))?;
+        self.ordinary("Mul", &[&at("biased"), &at("doubled")], &at("product"))?;
+        self.ordinary("Mul", &[&at("product"), HALF], output)
+    }
+
+    /// Adds `LayerNorm(branch + bias + skip)`.
+    pub(super) fn ordinary_skip_layer_norm(
+        &mut self,
+        summands: &[&str; 2],
+        bias: &str,
+        norm: &[&str; 2],
+        output: &str,
+    ) -> Result<()> {
+        let at = |name: &str| format!("{output}.{name}");
+        self.ordinary("Add", &[summands[0], bias], &at("branch"))?;
+        self.ordinary("Add", &[&at("branch"), summands[1]], &at("sum"))?;
+        self.ordinary_layer_norm(&at("sum"), norm, output)
+    }
+
+    fn ordinary_layer_norm(&mut self, input: &str, norm: &[&str; 2], output: &str) -> Result<()> {
+        let epsilon = vec![attribute("epsilon", self.shape.layer_norm_epsilon)];
+        let inputs = [input, norm[0], norm[1]];
+        self.node("LayerNormalization", ONNX_DOMAIN, &inputs, &[output], epsilon)
+    }
+}
