@@ -5,8 +5,12 @@
 
 pub(crate) mod checked_rows;
 pub(crate) mod folder;
+mod graph_ops;
+mod head_graph;
+mod onnx_graph;
 pub(crate) mod request;
 mod safetensors_file;
+mod state_graph;
 
 use std::time::Instant;
 

@@ -18,8 +18,7 @@ use module::FolderModule;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 pub use summary::SentenceSummary;
-pub(crate) use vector::SentenceVector;
-use vector::VectorStep;
+pub(crate) use vector::{SentenceVector, VectorStep};
 
 use super::{
     config::ConfigFile,

@@ -86,6 +86,11 @@ impl SentenceState {
         SentenceState::of(checkpoint)?.ok_or_else(|| no_modules(&checkpoint.folder))
     }
 
+    /// How the pooled states become the vector.
+    pub(crate) fn vector(&self) -> &SentenceVector {
+        &self.vector
+    }
+
     /// The pooled states that it is computed from, in their order.
     pub(crate) fn states(&self) -> &[StateId] {
         &self.states

@@ -83,7 +83,7 @@ fn yes() -> bool {
 
 /// `y = f(W x + b)`.
 #[derive(Clone, Debug)]
-pub(super) struct Dense {
+pub(crate) struct Dense {
     /// `[out, in]`.
     weight: Array2<f32>,
     bias: Option<Vec<f32>>,
@@ -91,6 +91,21 @@ pub(super) struct Dense {
 }
 
 impl Dense {
+    /// Returns its weight, `[out, in]`.
+    pub(crate) fn weight(&self) -> &Array2<f32> {
+        &self.weight
+    }
+
+    /// Returns its bias.
+    pub(crate) fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
+    }
+
+    /// Returns the name of its activation: identity, tanh, relu, sigmoid, silu or gelu.
+    pub(crate) fn activation(&self) -> &'static str {
+        self.activation.name()
+    }
+
     /// Reads the module in a folder, whose input has `width` values.
     ///
     /// # Errors

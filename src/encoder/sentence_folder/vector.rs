@@ -9,7 +9,7 @@ use super::dense::Dense;
 
 /// A module after the pooling.
 #[derive(Clone, Debug)]
-pub(super) enum VectorStep {
+pub(crate) enum VectorStep {
     Dense(Dense),
     /// To length 1.
     Normalize,
@@ -33,6 +33,11 @@ impl SentenceVector {
     /// The states that it is computed from, whose rows are concatenated in this order.
     pub(crate) fn states(&self, last_layer: usize) -> Vec<StateId> {
         self.poolings.iter().map(|pooling| StateId::pooled(*pooling, last_layer)).collect()
+    }
+
+    /// The steps after the poolings.
+    pub(crate) fn steps(&self) -> &[VectorStep] {
+        &self.steps
     }
 
     /// The number of its values.
