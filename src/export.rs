@@ -4,9 +4,13 @@
 //! gives on rows of the run's own test part ([`checked_rows`]). The folder appears only after that.
 
 pub(crate) mod checked_rows;
+mod comparison;
 pub(crate) mod folder;
 mod graph_ops;
 mod head_graph;
+mod model_files;
+mod onnx_check;
+mod onnx_file;
 mod onnx_graph;
 pub(crate) mod request;
 mod safetensors_file;
@@ -64,10 +68,11 @@ pub fn export_run(
     let exporting = Exporting { request, predictor, rows, machine, progress };
     let check = match request.kind {
         ExportKind::Safetensors => safetensors_file::write(&exporting, &folder)?,
-        ExportKind::Onnx
-        | ExportKind::OnnxHead
-        | ExportKind::Transformers
-        | ExportKind::SentenceTransformers => return Err(request.kind.not_yet()),
+        ExportKind::Onnx => onnx_file::write(&exporting, &folder)?,
+        ExportKind::OnnxHead => onnx_file::write_head(&exporting, &folder)?,
+        ExportKind::Transformers | ExportKind::SentenceTransformers => {
+            return Err(request.kind.not_yet());
+        }
     };
     check.require_passed(request.kind)?;
     let run = exporting.predictor.run();

@@ -143,6 +143,11 @@ impl TokenizerFile {
         TokenizerFile { path, blake3, is_built, warning, vocabulary, json }
     }
 
+    /// Returns the tokenizer.json as it is used.
+    pub(crate) fn json(&self) -> &[u8] {
+        &self.json
+    }
+
     /// Returns the tokenizer.json that was built, if one was.
     pub(crate) fn built_json(&self) -> Option<&[u8]> {
         self.is_built.then_some(&self.json[..])

@@ -53,11 +53,12 @@ pub(super) fn write(exporting: &Exporting<'_>, folder: &NewFolder) -> Result<Exp
         tolerance: TOLERANCE,
         by_label: false,
         other_labels: 0,
+        most_other_labels: 0,
     })
 }
 
-/// The network's tensors, and those that are applied before and after it. The mean and the deviation are always there, so
-/// that a program needs no special case for heads into which they are folded.
+/// The network's tensors, and those that are applied before and after it. The mean and the deviation are always there,
+/// so that a program needs no special case for heads into which they are folded.
 fn tensors_of(head: &Head) -> Vec<RawTensor> {
     let (network, parameters) = head.network();
     let f32s = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect();

@@ -1,0 +1,240 @@
+//! The kinds `onnx` and `onnx-head`: the files, and how they are checked.
+
+use frostbert_cache::{states::Dtype, wording::counted};
+
+use crate::{
+    config::{names::Task, settings::KindSettings},
+    encoder::{
+        device::Precision,
+        graph::exported::EncoderForm,
+        onnx_run::{ExportedSession, InputValues},
+        onnx_writer::{Dimension, OnnxGraph, OnnxType},
+    },
+    error::Result,
+    export::{
+        Exporting,
+        folder::NewFolder,
+        graph_ops::GraphOps,
+        head_graph::add_head,
+        model_files,
+        onnx_check::{EncodedRows, check},
+        onnx_graph::{self, GraphPlan, outputs},
+        request::{
+            ExportCheck, ExportKind, ExportPrecision, FolderLayout, TOLERANCE, largest_difference,
+        },
+        state_graph::pair,
+    },
+    head::saved::Head,
+};
+
+/// The ONNX file.
+const MODEL_FILE: &str = "model.onnx";
+
+/// Writes the encoder with the head, and checks it.
+pub(super) fn write(exporting: &Exporting<'_>, folder: &NewFolder) -> Result<ExportCheck> {
+    let Exporting { request, predictor, rows, machine, progress } = exporting;
+    let run = predictor.run();
+    let extraction = &run.pipeline.extraction;
+    let form = match (request.precision, request.fused) {
+        (ExportPrecision::Int8, _) => EncoderForm::Int8,
+        (ExportPrecision::F32, true) => EncoderForm::Fused,
+        (ExportPrecision::F32, false) => EncoderForm::Ordinary,
+    };
+    let encoded = EncodedRows::of(predictor, rows)?;
+    if encoded.is_empty() {
+        let expected = format!(
+            "rows of {} that fit into one window of {} tokens, to check the file on",
+            rows.part, extraction.max_length
+        );
+        return Err(request.kind.refuse(
+            &expected,
+            "none".into(),
+            "the ONNX file reads one window: train with a larger cache.max_length, or with cache.overflow = \
+             \"truncate\"",
+        ));
+    }
+    if encoded.n_too_long() > 0 {
+        progress.note(&format!(
+            "{} longer than one window, which is what the file reads: the check leaves {} out",
+            are(encoded.n_too_long(), "row"),
+            if encoded.n_too_long() == 1 { "it" } else { "them" },
+        ));
+    }
+    let name = match request.layout {
+        FolderLayout::Flat => MODEL_FILE.to_owned(),
+        FolderLayout::Hub => format!("onnx/{MODEL_FILE}"),
+    };
+    let path = folder.place(&name)?;
+    let checkpoint = predictor.checkpoint()?;
+    let left_out = encoded.left_out();
+    onnx_graph::write(&GraphPlan { run, checkpoint, form, left_out }, &path)?;
+    if let Some(head) = run.head.as_ref().filter(|head| head.network().0.spec().crf) {
+        folder.write("transitions.npy", &transitions(head))?;
+    }
+    model_files::write(run, checkpoint, folder)?;
+    let is_single = extraction.dtype == Dtype::F32 && extraction.precision == Precision::F32;
+    let is_quantized = form == EncoderForm::Int8;
+    let is_exact = is_single && !is_quantized;
+    check(&path, predictor, rows, &encoded, machine, [is_exact, is_quantized])
+}
+
+/// Writes the head alone, and checks it.
+pub(super) fn write_head(exporting: &Exporting<'_>, folder: &NewFolder) -> Result<ExportCheck> {
+    let Exporting { rows, machine, .. } = exporting;
+    let run = exporting.predictor.run();
+    let head = run.head.as_ref().ok_or_else(|| {
+        ExportKind::OnnxHead.refuse(
+            "a trained head",
+            "a cosine, which has none".into(),
+            "use --to onnx, which writes the encoder with it",
+        )
+    })?;
+    if matches!(run.pipeline.head.kind, KindSettings::Matching(..)) {
+        return Err(ExportKind::OnnxHead.refuse(
+            "a head that reads states alone",
+            "a matching head, which compares the states of a whole window".into(),
+            "use --to onnx, which writes the encoder with it",
+        ));
+    }
+    let path = folder.place(MODEL_FILE)?;
+    write_head_graph(exporting, head, &path)?;
+    if head.network().0.spec().crf {
+        folder.write("transitions.npy", &transitions(head))?;
+    }
+    folder.write("config.json", &model_files::head_config(run))?;
+    let mut session = ExportedSession::open(&machine.onnxruntime, &path, machine.threads)?;
+    let (states, starts) = (&rows.head.states, &rows.head.starts);
+    let ours = rows.head.outputs.as_ref().expect("a head has outputs");
+    let names: &[&str] = if is_number(run.pipeline.data.task) { &["value"] } else { &["logits"] };
+    let flat =
+        |values: ndarray::ArrayView2<'_, f32>| -> Vec<f32> { values.iter().copied().collect() };
+    let mut found = Vec::new();
+    if head.network().0.spec().attention {
+        // One sample at a time, as the samples have different numbers of rows.
+        for range in starts.windows(2) {
+            let own = states.slice(ndarray::s![range[0]..range[1], ..]);
+            let n_rows = own.nrows();
+            let inputs = vec![
+                ("states".to_owned(), vec![1, n_rows, own.ncols()], InputValues::F32(flat(own))),
+                ("mask".to_owned(), vec![1, n_rows], InputValues::I64(vec![1; n_rows])),
+            ];
+            found.extend(session.run(inputs, names)?.swap_remove(0));
+        }
+    } else {
+        let inputs = if run.pipeline.has_separate_pairs() {
+            let n_layers = head.network().0.spec().n_layers;
+            let sides = sides_of(states, n_layers);
+            ["_a", "_b"]
+                .into_iter()
+                .zip(sides)
+                .map(|(suffix, side)| {
+                    let shape = vec![states.nrows(), side.len() / states.nrows().max(1)];
+                    (format!("states{suffix}"), shape, InputValues::F32(side))
+                })
+                .collect()
+        } else {
+            let shape = vec![states.nrows(), states.ncols()];
+            vec![("states".to_owned(), shape, InputValues::F32(flat(states.view())))]
+        };
+        found = session.run(inputs, names)?.swap_remove(0);
+    }
+    let ours: Vec<f32> = if is_number(run.pipeline.data.task) {
+        let rows = ours.rows().into_iter();
+        rows.flat_map(|row| head.description.numbers(row)).map(|number| number as f32).collect()
+    } else {
+        flat(ours.view())
+    };
+    // Logits of another size are as exact as f32 is there.
+    let size = ours.iter().fold(1.0f64, |size, value| size.max(f64::from(value.abs())));
+    Ok(ExportCheck {
+        part: rows.part,
+        rows: rows.records.len(),
+        compared: if is_number(run.pipeline.data.task) { "numbers" } else { "logits" },
+        largest_difference: largest_difference(&found, &ours) / size,
+        tolerance: TOLERANCE,
+        by_label: false,
+        other_labels: 0,
+        most_other_labels: 0,
+    })
+}
+
+/// `1 row is`, `2 rows are`.
+fn are(count: u64, noun: &str) -> String {
+    format!("{} {}", counted(count, noun), if count == 1 { "is" } else { "are" })
+}
+
+fn is_number(task: Task) -> bool {
+    matches!(task, Task::Regression | Task::Similarity)
+}
+
+fn write_head_graph(exporting: &Exporting<'_>, head: &Head, path: &std::path::Path) -> Result<()> {
+    let run = exporting.predictor.run();
+    let folder = path.parent().unwrap_or(path);
+    let mut ops = GraphOps { graph: OnnxGraph::new(folder)? };
+    let spec = head.network().0.spec();
+    let n_inputs = head.transform.scaler.mean.len();
+    let rows = Dimension::Named("rows");
+    let batch = Dimension::Named("batch");
+    let (logits, shape) = if spec.attention {
+        let shape = [batch, rows, Dimension::Fixed(n_inputs)];
+        ops.graph.input("states", OnnxType::F32, &shape);
+        ops.graph.input("mask", OnnxType::I64, &shape[..2]);
+        let mask = ops.float("mask")?;
+        (add_head(&mut ops, head, "states", 3, Some(&mask))?, [batch])
+    } else if run.pipeline.has_separate_pairs() {
+        // Each layer's features are those of a pair: four times the width of a state.
+        let width = n_inputs / 4;
+        let mut sides = Vec::with_capacity(2);
+        for name in ["states_a", "states_b"] {
+            ops.graph.input(name, OnnxType::F32, &[rows, Dimension::Fixed(width)]);
+            let of_layer = (width / spec.n_layers) as i64;
+            let layers = (0..spec.n_layers as i64)
+                .map(|layer| ops.slice(name, layer * of_layer, (layer + 1) * of_layer, 1));
+            sides.push(layers.collect::<Result<Vec<String>>>()?);
+        }
+        let states = pair(&mut ops, &sides[0], &sides[1])?;
+        (add_head(&mut ops, head, &states, 2, None)?, [rows])
+    } else {
+        ops.graph.input("states", OnnxType::F32, &[rows, Dimension::Fixed(n_inputs)]);
+        (add_head(&mut ops, head, "states", 2, None)?, [rows])
+    };
+    outputs(&mut ops, &head.description, run.pipeline.data.task, &logits, &shape)?;
+    ops.graph.write(path)
+}
+
+/// Returns the states of both texts of rows of pairs.
+fn sides_of(rows: &ndarray::Array2<f32>, n_layers: usize) -> [Vec<f32>; 2] {
+    let width = rows.ncols() / n_layers / 4;
+    [0, 1].map(|side| {
+        let mut states = Vec::with_capacity(rows.nrows() * n_layers * width);
+        for row in rows.rows() {
+            for layer in 0..n_layers {
+                let first = (4 * layer + side) * width;
+                states.extend(row.iter().skip(first).take(width));
+            }
+        }
+        states
+    })
+}
+
+/// The scores of a CRF as an array `[labels + 2, labels]`: from label to label, then those of the first label and those
+/// of the last.
+fn transitions(head: &Head) -> Vec<u8> {
+    let (network, parameters) = head.network();
+    let scores = network.crf_scores(parameters);
+    let n_labels = network.spec().n_outputs;
+    let values = scores.transitions.iter().chain(&scores.start).chain(&scores.end);
+    let mut header = format!(
+        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {n_labels}), }}",
+        n_labels + 2
+    );
+    // The header ends with a line feed at a multiple of 64 bytes.
+    let length = (10 + header.len() + 1).next_multiple_of(64) - 10;
+    header.extend(std::iter::repeat_n(' ', length - header.len() - 1));
+    header.push('\n');
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((length as u16).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend(values.flat_map(|value| value.to_le_bytes()));
+    bytes
+}
