@@ -22,6 +22,7 @@ mod encoder_oracle;
 mod errors;
 mod examples;
 mod export;
+mod export_run;
 mod exported_onnx;
 mod extraction_oracle;
 mod families;
