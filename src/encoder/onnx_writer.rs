@@ -25,6 +25,9 @@ const OPSET: u64 = 17;
 /// A message of protocol buffers has at most 2^31 - 1 bytes; some are left for what is not weights.
 const MOST_BYTES: u64 = (1 << 31) - (1 << 26);
 
+/// Of a large model, smaller tensors stay in the graph: shapes are inferred from them when it is loaded.
+const SMALL_TENSOR_BYTES: u64 = 1024;
+
 /// A type of values, by its number in ONNX.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnnxType {
@@ -133,21 +136,21 @@ impl OnnxGraph {
     /// # Errors
     /// Returns an error if a file cannot be written.
     pub(crate) fn write(self, path: &Path) -> Result<()> {
+        self.write_at_most(path, MOST_BYTES)
+    }
+
+    /// Writes the file with all weights in it, unless they have more than `most_bytes`.
+    fn write_at_most(self, path: &Path, most_bytes: u64) -> Result<()> {
         let data_name = format!("{}.data", path.file_name().unwrap_or_default().to_string_lossy());
-        let is_external = self.n_bytes > MOST_BYTES;
+        let is_large = self.n_bytes > most_bytes;
         let mut file = self.data.into_inner().map_err(|error| {
             Error::io("write to", path)(io::Error::new(error.error().kind(), error.to_string()))
         })?;
-        file.seek(SeekFrom::Start(0)).map_err(Error::io("read", path))?;
-        let mut data = BufReader::new(file);
-        if is_external {
-            let path = path.with_file_name(&data_name);
-            write_file_with(&path, |out| io::copy(&mut data, out).map(drop))?;
-        }
+        let is_outside = |n_bytes: u64| is_large && n_bytes > SMALL_TENSOR_BYTES;
         let mut tensors = Vec::with_capacity(self.tensors.len());
         let mut offset = 0;
         for TensorHeader { mut message, n_bytes } in self.tensors {
-            if is_external {
+            if is_outside(n_bytes) {
                 for (key, value) in [
                     ("location", data_name.clone()),
                     ("offset", offset.to_string()),
@@ -159,18 +162,32 @@ impl OnnxGraph {
                     message.message(13, &entry);
                 }
                 message.number(14, 1);
+                offset += n_bytes;
             } else {
                 message.key_of_bytes(9, n_bytes);
             }
-            offset += n_bytes;
-            tensors.push((message, if is_external { 0 } else { n_bytes }));
+            tensors.push((message, n_bytes));
         }
+        if is_large {
+            file.seek(SeekFrom::Start(0)).map_err(Error::io("read", path))?;
+            let mut data = BufReader::new(&file);
+            write_file_with(&path.with_file_name(&data_name), |out| {
+                tensors.iter().try_for_each(|(_, n_bytes)| {
+                    if is_outside(*n_bytes) {
+                        copy(&mut data, *n_bytes, out)
+                    } else {
+                        copy(&mut data, *n_bytes, &mut io::sink())
+                    }
+                })
+            })?;
+        }
+        let inside = |n_bytes: u64| if is_outside(n_bytes) { 0 } else { n_bytes };
         let mut name = ProtoMessage::default();
         name.text(2, "frostbert");
         let n_tensor_bytes: u64 = tensors
             .iter()
             .map(|(message, n_bytes)| {
-                let length = message.bytes().len() as u64 + n_bytes;
+                let length = message.bytes().len() as u64 + inside(*n_bytes);
                 let mut key = ProtoMessage::default();
                 key.key_of_bytes(5, length);
                 key.bytes().len() as u64 + length
@@ -178,21 +195,9 @@ impl OnnxGraph {
             .sum();
         let parts = [&self.nodes, &name, &self.inputs, &self.outputs];
         let n_others: u64 = parts.iter().map(|part| part.bytes().len() as u64).sum();
-        let mut model = ProtoMessage::default();
-        model.number(1, IR_VERSION);
-        model.text(2, "frostbert");
-        model.text(3, env!("CARGO_PKG_VERSION"));
-        let mut opsets = vec![("", OPSET)];
-        if self.has_contrib {
-            opsets.push((CONTRIB_DOMAIN, 1));
-        }
-        for (domain, version) in opsets {
-            let mut opset = ProtoMessage::default();
-            opset.text(1, domain);
-            opset.number(2, version);
-            model.message(8, &opset);
-        }
-        model.key_of_bytes(7, n_others + n_tensor_bytes);
+        let model = model_header(self.has_contrib, n_others + n_tensor_bytes);
+        file.seek(SeekFrom::Start(0)).map_err(Error::io("read", path))?;
+        let mut data = BufReader::new(&file);
         write_file_with(path, |out| {
             out.write_all(model.bytes())?;
             for part in parts {
@@ -200,16 +205,47 @@ impl OnnxGraph {
             }
             for (message, n_bytes) in &tensors {
                 let mut key = ProtoMessage::default();
-                key.key_of_bytes(5, message.bytes().len() as u64 + n_bytes);
+                key.key_of_bytes(5, message.bytes().len() as u64 + inside(*n_bytes));
                 out.write_all(key.bytes())?;
                 out.write_all(message.bytes())?;
-                if io::copy(&mut data.by_ref().take(*n_bytes), out)? != *n_bytes {
-                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+                if is_outside(*n_bytes) {
+                    copy(&mut data, *n_bytes, &mut io::sink())?;
+                } else {
+                    copy(&mut data, *n_bytes, out)?;
                 }
             }
             Ok(())
         })?;
         Ok(())
+    }
+}
+
+/// Everything of a model before its graph, which has so many bytes.
+fn model_header(has_contrib: bool, n_graph_bytes: u64) -> ProtoMessage {
+    let mut model = ProtoMessage::default();
+    model.number(1, IR_VERSION);
+    model.text(2, "frostbert");
+    model.text(3, env!("CARGO_PKG_VERSION"));
+    let mut opsets = vec![("", OPSET)];
+    if has_contrib {
+        opsets.push((CONTRIB_DOMAIN, 1));
+    }
+    for (domain, version) in opsets {
+        let mut opset = ProtoMessage::default();
+        opset.text(1, domain);
+        opset.number(2, version);
+        model.message(8, &opset);
+    }
+    model.key_of_bytes(7, n_graph_bytes);
+    model
+}
+
+/// Copies so many bytes.
+fn copy(from: &mut impl Read, n_bytes: u64, to: &mut impl Write) -> io::Result<()> {
+    if io::copy(&mut from.by_ref().take(n_bytes), to)? == n_bytes {
+        Ok(())
+    } else {
+        Err(io::Error::from(io::ErrorKind::UnexpectedEof))
     }
 }
 
@@ -316,4 +352,45 @@ fn value_info(name: &str, ty: OnnxType, shape: &[Dimension<'_>]) -> ProtoMessage
     info.text(1, name);
     info.message(2, &type_of);
     info
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encoder::onnx_run::{ExportedSession, InputValues};
+
+    #[test]
+    fn a_graph_computes_the_same_with_its_weights_in_the_file_and_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let library = repository.join("runtime/libonnxruntime.so");
+        let weights: Vec<f32> = (0..400).map(|number| (number % 7) as f32 - 3.0).collect();
+        let row: Vec<f32> = (0..20).map(|number| number as f32 / 4.0).collect();
+        let ran = [("inside.onnx", MOST_BYTES), ("beside.onnx", 1000)].map(|(name, most)| {
+            let mut graph = OnnxGraph::new(folder.path()).unwrap();
+            let shape = [Dimension::Named("rows"), Dimension::Fixed(20)];
+            graph.input("x", OnnxType::F32, &shape);
+            let bias = graph.constant(&[20], &row[..]).unwrap();
+            let weight = graph.constant(&[20, 20], &weights[..]).unwrap();
+            let product = graph.apply("MatMul", &["x", &weight], &[]).unwrap();
+            let sum = graph.apply("Add", &[&product, &bias], &[]).unwrap();
+            graph.output("y", &sum, OnnxType::F32, &shape).unwrap();
+            let path = folder.path().join(name);
+            graph.write_at_most(&path, most).unwrap();
+            let mut session = ExportedSession::open(&library, &path, 1).unwrap();
+            let inputs = vec![("x".to_owned(), vec![1, 20], InputValues::F32(row.clone()))];
+            session.run(inputs, &["y"]).unwrap().swap_remove(0)
+        });
+        let column = |output: usize| -> f32 {
+            let products = row.iter().enumerate();
+            products.map(|(input, value)| value * weights[input * 20 + output]).sum()
+        };
+        for (output, value) in ran[0].iter().enumerate() {
+            assert!((value - column(output) - row[output]).abs() < 1e-4, "{output}: {value}");
+        }
+        assert_eq!(ran[0], ran[1]);
+        let beside = std::fs::metadata(folder.path().join("beside.onnx.data")).unwrap();
+        assert_eq!(beside.len(), 1600);
+        assert!(!folder.path().join("inside.onnx.data").exists());
+    }
 }
