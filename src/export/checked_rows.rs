@@ -43,12 +43,7 @@ impl CheckedRows {
         let parts = [Part::Test, Part::Validation, Part::Train];
         let rows = parts.map(|part| (part, dataset.part(part)));
         let found = rows.into_iter().find(|(_, rows)| !rows.is_empty());
-        let (part, rows) = found.ok_or_else(|| Error::Argument {
-            action: "export the run",
-            expected: "rows of the run's data to check the export on".into(),
-            got: "none".into(),
-            hint: "say where the run's data is now with --moved OLD=NEW".into(),
-        })?;
+        let (part, rows) = found.ok_or_else(no_rows)?;
         // Spread over the part, which may be sorted by label or by length.
         let step = rows.len().div_ceil(MOST_ROWS);
         let records = rows.iter().step_by(step).map(|place| {
@@ -62,8 +57,20 @@ impl CheckedRows {
             }
         });
         let records: Vec<Record> = records.filter(|record| !record.is_empty()).collect();
+        if records.is_empty() {
+            return Err(no_rows());
+        }
         let predictions = predictor.predict(&records)?;
         let head = predictor.head_rows(&records)?;
         Ok(CheckedRows { part: part_name(part), records, predictions, head })
+    }
+}
+
+fn no_rows() -> Error {
+    Error::Argument {
+        action: "export the run",
+        expected: "rows of the run's data to check the export on".into(),
+        got: "none".into(),
+        hint: "say where the run's data is now with --moved OLD=NEW".into(),
     }
 }

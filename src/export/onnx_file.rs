@@ -73,7 +73,7 @@ pub(super) fn write(exporting: &Exporting<'_>, folder: &NewFolder) -> Result<Exp
     }
     model_files::write(run, checkpoint, folder)?;
     let is_single = extraction.dtype == Dtype::F32 && extraction.precision == Precision::F32;
-    let is_quantized = form == EncoderForm::Int8;
+    let is_quantized = form == EncoderForm::Int8 || extraction.precision == Precision::Int8;
     let is_exact = is_single && !is_quantized;
     check(&path, predictor, rows, &encoded, machine, [is_exact, is_quantized])
 }

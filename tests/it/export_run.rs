@@ -106,7 +106,7 @@ fn heads_of_single_texts_compute_the_same_as_onnx() {
         "[head]\nkind = \"mlp\"\nhidden = [24, 24]\nskip = true\nlayer_norm = true\nlayers = [0, 2]\n[train]\nepochs = 3",
         "[head]\nkind = \"mlp\"\nhidden = [8]\nlayers = [0, 1]\npooling = \"attention\"\n[train]\nepochs = 2",
         "[head]\nkind = \"mlp\"\nhidden = [8]\npca = 8\npooling = \"max\"\n[train]\nepochs = 3",
-        "[head]\nkind = \"lda\"\npooling = \"cls\"",
+        "[head]\nkind = \"ridge\"\nlambda = 10.0\npooling = \"cls\"",
     ] {
         export_all(&case("classification", Data::Classes, settings));
     }
