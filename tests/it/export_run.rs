@@ -128,9 +128,10 @@ fn heads_of_words_and_questions_compute_the_same_as_onnx() {
     for settings in ["[train]\nepochs = 3", "[head]\nkind = \"crf\"\n[train]\nepochs = 2"] {
         export_all(&case("tokens", Data::Iob2, settings));
     }
-    for settings in
-        ["[train]\nepochs = 3", "[head]\nkind = \"matching\"\nlayers = [0, 2]\n[train]\nepochs = 2"]
-    {
+    for settings in [
+        "[head]\nkind = \"linear\"\n[train]\nepochs = 3",
+        "[head]\nkind = \"matching\"\nlayers = [0, 2]\n[train]\nepochs = 2",
+    ] {
         export_all(&case("qa", Data::Questions, settings));
     }
 }
