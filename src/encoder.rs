@@ -26,6 +26,7 @@ mod ort_error;
 mod placement;
 pub(crate) mod plan;
 pub(crate) mod pooling;
+pub(crate) mod portable;
 mod prefix;
 pub(crate) mod prompts;
 pub(crate) mod proof;

@@ -8,6 +8,12 @@ use super::relative_bias::RelativeBias;
 pub(super) struct Family {
     /// `model_type` in config.json.
     pub(super) name: &'static str,
+    /// How the names of its classes in `transformers` begin.
+    pub(super) class: &'static str,
+    /// What `transformers` puts before the encoder's tensors in a model with a head.
+    pub(super) base: &'static str,
+    /// Whether the bare model of `transformers` has a pooler, which nothing here reads.
+    pub(super) pooler: bool,
     /// The keys of the sizes in config.json.
     pub(super) keys: &'static ConfigKeys,
     /// The names of a layer's tensors in the weights.
@@ -119,6 +125,9 @@ const MPNET_BIAS: RelativeBias = RelativeBias {
 
 const BERT: Family = Family {
     name: "bert",
+    class: "Bert",
+    base: "bert.",
+    pooler: true,
     keys: &BERT_KEYS,
     tensors: &BERT_TENSORS,
     positions: Positions::FromZero,
@@ -127,24 +136,42 @@ const BERT: Family = Family {
     projects_embeddings: false,
 };
 
-const ROBERTA: Family = Family { name: "roberta", positions: Positions::AfterPadding, ..BERT };
+const ROBERTA: Family = Family {
+    name: "roberta",
+    class: "Roberta",
+    base: "roberta.",
+    positions: Positions::AfterPadding,
+    ..BERT
+};
 
-const XLM_ROBERTA: Family = Family { name: "xlm-roberta", ..ROBERTA };
+const XLM_ROBERTA: Family = Family { name: "xlm-roberta", class: "XLMRoberta", ..ROBERTA };
 
-const CAMEMBERT: Family = Family { name: "camembert", ..ROBERTA };
+const CAMEMBERT: Family = Family { name: "camembert", class: "Camembert", ..ROBERTA };
 
 const DISTILBERT: Family = Family {
     name: "distilbert",
+    class: "DistilBert",
+    base: "distilbert.",
+    pooler: false,
     keys: &DISTILBERT_KEYS,
     tensors: &DISTILBERT_TENSORS,
     token_types: false,
     ..BERT
 };
 
-const ELECTRA: Family = Family { name: "electra", projects_embeddings: true, ..BERT };
+const ELECTRA: Family = Family {
+    name: "electra",
+    class: "Electra",
+    base: "electra.",
+    pooler: false,
+    projects_embeddings: true,
+    ..BERT
+};
 
 const MPNET: Family = Family {
     name: "mpnet",
+    class: "MPNet",
+    base: "mpnet.",
     tensors: &MPNET_TENSORS,
     positions: Positions::AfterRow(1),
     relative_bias: Some(&MPNET_BIAS),

@@ -61,11 +61,11 @@ const INPUTS: [(Role, &str); 3] = [
 /// Rows of the position table, for the families in which they are an input.
 const POSITION_IDS: &str = "position_ids";
 
-const WORDS: &str = "embeddings.word_embeddings.weight";
+pub(super) const WORDS: &str = "embeddings.word_embeddings.weight";
 
-const POSITIONS: &str = "embeddings.position_embeddings.weight";
+pub(super) const POSITIONS: &str = "embeddings.position_embeddings.weight";
 
-const TOKEN_TYPES: &str = "embeddings.token_type_embeddings.weight";
+pub(super) const TOKEN_TYPES: &str = "embeddings.token_type_embeddings.weight";
 
 /// Returns the name of the graph output that holds the states of an absolute layer, `[batch, sequence, hidden]`.
 pub(super) fn output_name(layer: usize) -> String {

@@ -349,7 +349,7 @@ fn shift_into_joined_text(sequence: &mut Sequence, words: &[String]) {
 
 /// Returns tokenizer.json with `add_prefix_space` turned on; `None` if it is not off anywhere. A byte-level tokenizer
 /// (RoBERTa's) recognises a word by the space before it, which pre-split words have lost.
-fn with_prefix_space(mut json: Value) -> Option<Vec<u8>> {
+pub(super) fn with_prefix_space(mut json: Value) -> Option<Vec<u8>> {
     let parts = ["pre_tokenizer", "post_processor"];
     let turned = parts.map(|part| json.get_mut(part).is_some_and(turn_prefix_space_on));
     turned[0].then(|| json.to_string().into_bytes())

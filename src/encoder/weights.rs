@@ -130,6 +130,18 @@ impl Weights {
         Ok(parameters)
     }
 
+    /// Whether there is a tensor of this name, without a prefix.
+    ///
+    /// # Errors
+    /// Returns an error if a file is damaged.
+    pub(super) fn holds(&self, name: &str) -> Result<bool> {
+        let name = format!("{}{name}", self.prefix);
+        match self.file_of(&name) {
+            Some(file) => Ok(file.tensor(&name)?.is_some()),
+            None => Ok(false),
+        }
+    }
+
     /// Decodes one tensor to f32.
     ///
     /// `name` is the encoder's own name without a prefix, such as `encoder.layer.0.output.dense.weight`; the old names
