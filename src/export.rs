@@ -5,6 +5,7 @@
 
 pub(crate) mod checked_rows;
 mod comparison;
+mod dense_layers;
 pub(crate) mod folder;
 mod graph_ops;
 mod head_graph;
