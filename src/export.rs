@@ -7,15 +7,19 @@ pub(crate) mod checked_rows;
 mod comparison;
 mod dense_layers;
 pub(crate) mod folder;
+mod folder_check;
 mod graph_ops;
 mod head_graph;
 mod model_files;
+mod model_folder;
 mod onnx_check;
 mod onnx_file;
 mod onnx_graph;
+mod reencoded;
 pub(crate) mod request;
 mod safetensors_file;
 mod state_graph;
+mod transformers;
 
 use std::time::Instant;
 
@@ -67,15 +71,15 @@ pub fn export_run(
         start.elapsed().as_secs_f64()
     ));
     let exporting = Exporting { request, predictor, rows, machine, progress };
+    let mut notes = Vec::new();
     let check = match request.kind {
         ExportKind::Safetensors => safetensors_file::write(&exporting, &folder)?,
         ExportKind::Onnx => onnx_file::write(&exporting, &folder)?,
         ExportKind::OnnxHead => onnx_file::write_head(&exporting, &folder)?,
-        ExportKind::Transformers | ExportKind::SentenceTransformers => {
-            return Err(request.kind.not_yet());
-        }
+        ExportKind::Transformers => transformers::write(&exporting, &folder, &mut notes)?,
+        ExportKind::SentenceTransformers => return Err(request.kind.not_yet()),
     };
     check.require_passed(request.kind)?;
     let run = exporting.predictor.run();
-    folder.finish(run, request, check)
+    folder.finish(run, request, check, notes)
 }

@@ -129,6 +129,11 @@ fn show(exported: &ExportedRun, context: &Context) -> Result<()> {
         ("exported", format!("{} as {} to {folder}", exported.run.display(), exported.kind.name())),
         ("checked", exported.check.in_words()),
     ];
+    let mut name = "notes";
+    for note in &exported.notes {
+        lines.push((name, note.clone()));
+        name = "";
+    }
     let mut name = "files";
     for file in &exported.files {
         lines.push((name, format!("{} ({})", file.name, output::bytes(file.bytes))));

@@ -84,6 +84,7 @@ impl NewFolder {
         run: &SavedRun,
         request: &ExportRequest,
         check: ExportCheck,
+        notes: Vec<String>,
     ) -> Result<ExportedRun> {
         let about = json!({
             "frostbert": PROGRAM,
@@ -96,6 +97,7 @@ impl NewFolder {
             "task": run.description.task,
             "head": run.description.kind,
             "check": check,
+            "notes": notes,
         });
         let about = serde_json::to_string_pretty(&about).expect("plain values become JSON") + "\n";
         self.write(EXPORT_FILE, about.as_bytes())?;
@@ -107,6 +109,7 @@ impl NewFolder {
             folder: self.out.clone(),
             files,
             check,
+            notes,
         })
     }
 }

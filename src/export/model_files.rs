@@ -109,7 +109,7 @@ fn add_labels(config: &mut Map<String, Value>, run: &SavedRun) {
 }
 
 /// What the file reads, and what `predict` does around it.
-fn about(run: &SavedRun) -> Value {
+pub(super) fn about(run: &SavedRun) -> Value {
     let extraction = &run.pipeline.extraction;
     let prompts = run.prompts();
     let (overflow, stride) = match extraction.overflow {

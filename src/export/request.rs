@@ -108,7 +108,7 @@ impl ExportRequest {
 }
 
 /// How the files compare with `predict`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ExportCheck {
     /// The part of the run's data that the rows are from: `test`, or `validation` or `train` if the run has no test
     /// rows.
@@ -225,4 +225,6 @@ pub struct ExportedRun {
     pub files: Vec<ExportedFile>,
     /// How they compare with `predict`.
     pub check: ExportCheck,
+    /// What the files do otherwise than `predict`, and what else a reader of them should know.
+    pub notes: Vec<String>,
 }

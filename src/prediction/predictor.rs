@@ -12,6 +12,7 @@ use crate::{
     error::Result,
     extraction::{embedder::EncodedTexts, machine::Machine},
     features::FeatureView,
+    head::saved::Head,
     prediction::{
         cached_states::RunCache,
         record_chunk::{DocumentForm, RecordChunk, apply_head, head_input},
@@ -263,7 +264,7 @@ impl Predictor {
     pub(crate) fn head_rows(&mut self, records: &[Record]) -> Result<HeadRows> {
         let mut read = self.read(records, |run, records, encoded| {
             let (_, view) = head_input(run, records, encoded)?;
-            HeadRows::of(run, &view)
+            HeadRows::of(&view, run.head.as_ref())
         })?;
         Ok(read.pop().expect("one run"))
     }
@@ -280,7 +281,11 @@ pub(crate) struct HeadRows {
 }
 
 impl HeadRows {
-    fn of(run: &SavedRun, view: &FeatureView<'_>) -> Result<HeadRows> {
+    /// Reads all rows of a view, and computes what a head returns for them if there is one.
+    ///
+    /// # Errors
+    /// Returns an error if a file of a cache does not match the manifest.
+    pub(crate) fn of(view: &FeatureView<'_>, head: Option<&Head>) -> Result<HeadRows> {
         let all: Vec<u32> = (0..view.n_samples() as u32).collect();
         let mut samples: Vec<Array2<f32>> = vec![Array2::zeros((0, 0)); all.len()];
         view.for_each_tile(&all, POOLED_CHUNK_RECORDS, |part, tile| {
@@ -294,7 +299,7 @@ impl HeadRows {
         }
         let views: Vec<ArrayView2<'_, f32>> = samples.iter().map(Array2::view).collect();
         let states = concatenate(Axis(0), &views).expect("rows of equal width");
-        let outputs = run.head.as_ref().map(|head| head.outputs(states.clone(), &starts));
+        let outputs = head.map(|head| head.outputs(states.clone(), &starts));
         Ok(HeadRows { states, starts, outputs })
     }
 }
