@@ -18,6 +18,7 @@ mod onnx_graph;
 mod reencoded;
 pub(crate) mod request;
 mod safetensors_file;
+mod sentence_transformers;
 mod state_graph;
 mod transformers;
 
@@ -77,7 +78,9 @@ pub fn export_run(
         ExportKind::Onnx => onnx_file::write(&exporting, &folder)?,
         ExportKind::OnnxHead => onnx_file::write_head(&exporting, &folder)?,
         ExportKind::Transformers => transformers::write(&exporting, &folder, &mut notes)?,
-        ExportKind::SentenceTransformers => return Err(request.kind.not_yet()),
+        ExportKind::SentenceTransformers => {
+            sentence_transformers::write(&exporting, &folder, &mut notes)?
+        }
     };
     check.require_passed(request.kind)?;
     let run = exporting.predictor.run();

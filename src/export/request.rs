@@ -43,11 +43,6 @@ impl ExportKind {
             hint: hint.into(),
         }
     }
-
-    /// Creates the error for a kind that this version does not write.
-    pub(crate) fn not_yet(self) -> Error {
-        self.refuse("a kind that this version writes", self.name().into(), "try --to safetensors")
-    }
 }
 
 /// The number format of an exported encoder.

@@ -68,7 +68,7 @@ pub(super) fn write(
     folder: &NewFolder,
     notes: &mut Vec<String>,
 ) -> Result<ExportCheck> {
-    let (run, checkpoint) = (exporting.predictor.run(), exporting.predictor.checkpoint());
+    let (run, checkpoint) = (exporting.predictor.run(), exporting.predictor.checkpoint()?);
     let head = run.head.as_ref().ok_or_else(|| {
         let got = "a cosine, for which nothing is trained".into();
         KIND.refuse("a trained head", got, "use --to sentence-transformers")
