@@ -23,6 +23,7 @@ mod errors;
 mod examples;
 mod export;
 mod export_run;
+mod export_transformers;
 mod exported_onnx;
 mod extraction_oracle;
 mod families;
