@@ -7,6 +7,7 @@ pub(crate) mod cuda;
 pub(crate) mod disk;
 pub(crate) mod machine;
 pub(crate) mod model;
+pub(crate) mod python_environment;
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use disk::CacheFindings;
 use frostbert_cache::{fingerprint::FORMAT_VERSION, progress::Progress};
 use machine::{Cpu, Memory};
 use model::{DeviceFindings, ModelFindings};
+use python_environment::PythonEnvironment;
 use serde::Serialize;
 
 use crate::{
@@ -58,11 +60,14 @@ impl Problem {
 /// How ONNX Runtime was found.
 #[derive(Clone, Debug, Serialize)]
 pub struct RuntimeSearch {
-    /// What gave its path: `--ort-lib`, `ORT_DYLIB_PATH`, `found` (by searching), or `not found`.
+    /// What gave its path: `--ort-lib`, `ORT_DYLIB_PATH`, `environment` (the Python environment that the program is
+    /// installed in), `found` (by searching), or `not found`.
     pub how: &'static str,
     /// The folders that were searched, in order, if its path was not given.
     #[serde(serialize_with = "frostbert_cache::wording::paths_shown")]
     pub looked: Vec<PathBuf>,
+    /// The Python environment that the program is installed in, if it is in one.
+    pub python: Option<PythonEnvironment>,
 }
 
 /// What to examine besides the machine: the settings of a pipeline, or the defaults.
@@ -200,6 +205,7 @@ fn runtime_findings(
     search: RuntimeSearch,
     loaded: &Result<Runtime, Error>,
 ) -> RuntimeFindings {
+    let in_environment = search.python.as_ref().and_then(PythonEnvironment::problem);
     RuntimeFindings {
         library: match loaded {
             Ok(runtime) => runtime.library.clone(),
@@ -208,6 +214,6 @@ fn runtime_findings(
         search,
         version: loaded.as_ref().ok().map(|runtime| runtime.version.clone()),
         needed: format!("1.{NEEDED_MINOR_VERSION}"),
-        problem: loaded.as_ref().err().map(Problem::fatal),
+        problem: loaded.as_ref().err().map(Problem::fatal).or(in_environment),
     }
 }

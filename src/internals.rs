@@ -39,6 +39,9 @@ pub mod doctor {
     pub use crate::doctor::{
         Diagnosis, DoctorRequest, Problem, RuntimeFindings, RuntimeSearch, examine,
     };
+    pub mod python_environment {
+        pub use crate::doctor::python_environment::PythonEnvironment;
+    }
     pub mod cuda {
         pub use crate::doctor::cuda::CudaFindings;
     }

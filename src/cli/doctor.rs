@@ -19,7 +19,9 @@ use indicatif::HumanCount;
 use serde_json::json;
 
 use super::{
-    Context, OverrideArguments, output,
+    Context, OverrideArguments,
+    machine::or_installed,
+    output,
     screen::{self, wrap},
 };
 
@@ -40,7 +42,10 @@ pub(super) fn run(arguments: &DoctorArguments, context: &Context) -> Result<Exit
         Some(path) => Pipeline::read_tasks(path, &arguments.overrides.set)?.into_iter().next(),
         None => None,
     };
-    let asked = DoctorRequest::of(task.as_ref().map(|task| &task.pipeline));
+    let mut asked = DoctorRequest::of(task.as_ref().map(|task| &task.pipeline));
+    if task.is_none() {
+        asked.model = or_installed(&asked.model);
+    }
     let search = context.search.clone();
     let findings = examine(&asked, &context.machine, search, &context.progress);
     if context.json {
@@ -147,6 +152,7 @@ fn describe_cpu(page: &mut Page, findings: &Diagnosis) {
 fn describe_runtime(page: &mut Page, runtime: &RuntimeFindings) {
     let how = match runtime.search.how {
         "found" => "found by searching".into(),
+        "environment" => "of the Python environment".into(),
         "not found" => "not named anywhere".into(),
         how => format!("named by {how}"),
     };

@@ -18,7 +18,10 @@ use frostbert::{
     },
 };
 
-use super::{Context, export::QuantizeArgument, format_named, key_and_value, output, screen};
+use super::{
+    Context, export::QuantizeArgument, format_named, key_and_value, machine::or_installed, output,
+    screen,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct EmbedArguments {
@@ -129,7 +132,7 @@ pub(super) fn run(arguments: &EmbedArguments, context: &Context) -> Result<ExitC
     }
     let request = EmbedRequest {
         sources,
-        model: arguments.model.clone(),
+        model: or_installed(&arguments.model),
         pooling: match arguments.pooling {
             PoolingArgument::Auto => "auto",
             PoolingArgument::Mean => "mean",

@@ -23,7 +23,7 @@ use frostbert::{
 };
 use serde_json::json;
 
-use super::{Context, format_named, output, wrong_usage};
+use super::{Context, format_named, machine::or_installed, output, wrong_usage};
 
 #[derive(Debug, Args)]
 pub(super) struct InitArguments {
@@ -83,7 +83,7 @@ pub(super) fn run(arguments: &InitArguments, context: &Context) -> Result<ExitCo
             arguments.file.display()
         ));
     }
-    let text = pipeline(&source, &arguments.model, &shape);
+    let text = pipeline(&source, &or_installed(&arguments.model), &shape);
     if arguments.out.as_deref() == Some(Path::new("-")) {
         output::print(&text)?;
         return Ok(ExitCode::SUCCESS);

@@ -7,7 +7,7 @@ use clap::Args;
 use frostbert::internals::encoder::{tokenizer::TextTokenizer, windows::Overflow};
 use serde_json::json;
 
-use super::{Context, output, screen};
+use super::{Context, machine::or_installed, output, screen};
 
 #[derive(Debug, Args)]
 pub(super) struct TokenizeArguments {
@@ -21,7 +21,8 @@ pub(super) struct TokenizeArguments {
 
 pub(super) fn run(arguments: &TokenizeArguments, context: &Context) -> Result<ExitCode> {
     // The text is never truncated here, however long it is.
-    let tokenizer = TextTokenizer::of_model(&arguments.model, usize::MAX, Overflow::Truncate)?;
+    let model = or_installed(&arguments.model);
+    let tokenizer = TextTokenizer::of_model(&model, usize::MAX, Overflow::Truncate)?;
     let table = tokenizer.table(&arguments.text)?;
     if context.json {
         output::print_json(&json!({

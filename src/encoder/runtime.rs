@@ -44,13 +44,14 @@ impl Runtime {
         let library = library.canonicalize().map_err(|error| {
             refuse(
                 format!("`{}`: {error}", library.display()),
-                "`make setup` fetches it into runtime/; or name the library with --ort-lib or ORT_DYLIB_PATH",
+                "`make setup` fetches it into runtime/, `pip install onnxruntime` into a Python environment; or name \
+                 the library with --ort-lib or ORT_DYLIB_PATH",
             )
         })?;
         let builder = ort::init_from(&library).map_err(|error| match error {
             LoadDynamicError::BadVersion { version_str, path } => refuse(
                 format!("version {version_str} at `{}`", path.display()),
-                "`make setup` fetches the right one; or name another with --ort-lib",
+                "`make setup` or `pip install -U onnxruntime` fetches the right one; or name another with --ort-lib",
             ),
             LoadDynamicError::MissingApi { path } => refuse(
                 format!("`{}`, which is not ONNX Runtime (it lacks OrtGetApiBase)", path.display()),
