@@ -1,0 +1,1 @@
+"""Reads caches of frostbert in Python (docs/cache-format.md)."""
