@@ -59,6 +59,7 @@ mod precision;
 mod predicting;
 mod predicting_at_scale;
 mod prompts;
+mod python_package;
 mod questions;
 mod real_alignment;
 mod real_annotations;
