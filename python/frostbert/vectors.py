@@ -1,0 +1,172 @@
+"""Heads over vectors of your own: they are written to a file, and the program reads it as states."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Mapping, Sequence, overload
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .errors import DataError, UsageError
+from .keys import hasher
+from .runs import Pipeline, Run, run_sweep, train
+
+#: Vectors and the labels of their rows.
+Examples = tuple[Any, Any]
+
+
+def fit(
+    X: Any,
+    y: Any,
+    *,
+    validation: Examples | None = None,
+    test: Examples | None = None,
+    folder: str | os.PathLike[str] = "vectors",
+    quiet: bool = False,
+    **sections: Any,
+) -> Run:
+    """Trains a head on vectors of any origin, `X [rows, dimensions]`, and their labels `y [rows]`.
+
+    `y` holds classes (texts or integers), numbers (then it is a regression), or a list of labels for each row (then
+    rows can have several). What `validation` and `test` do not give is split from the rows. `sections` are those of a
+    pipeline: `head={"kind": "logistic"}`, `train={"epochs": 20}`, `data={"split": ...}`, `name="mine"`, `seed=7`.
+
+    The vectors are written to a Parquet file in `folder`, named by its content, which the run's lock refers to: keep it
+    as long as runs are to be replayed. Nothing is encoded, and no model is needed.
+    """
+    return train(_pipeline(X, y, validation, test, folder, sections), quiet=quiet)
+
+
+@overload
+def sweep(pipeline: Pipeline, /, *, quiet: bool = False, **overrides: Any) -> Run: ...
+
+
+@overload
+def sweep(
+    X: Any,
+    y: Any,
+    /,
+    *,
+    validation: Examples | None = None,
+    test: Examples | None = None,
+    folder: str | os.PathLike[str] = "vectors",
+    quiet: bool = False,
+    **sections: Any,
+) -> Run: ...
+
+
+def sweep(
+    X: Any,
+    y: Any = None,
+    /,
+    *,
+    validation: Examples | None = None,
+    test: Examples | None = None,
+    folder: str | os.PathLike[str] = "vectors",
+    quiet: bool = False,
+    **sections: Any,
+) -> Run:
+    """Compares many heads: `sweep(pipeline)` over cached states, or `sweep(X, y)` over vectors of any origin.
+
+    Of a pipeline, `sections` override values as in `frostbert.run`. Of vectors, they are the pipeline, as in
+    `frostbert.fit`; `sweep={"C": [0.1, 1, 10], "folds": 5}` says what to compare. `run.best` is the winner, which is
+    trained again on train and validation and saved as the run's head; `run.leaderboard` has all.
+
+    >>> found = sweep("reviews.toml", quiet=True, head={"kind": "logistic"}, sweep={"C": [0.1, 1.0], "folds": 2})
+    >>> found.leaderboard.num_rows, sorted(found.best["settings"])
+    (2, ['C'])
+    """
+    if y is None:
+        if not isinstance(X, (str, os.PathLike, Mapping)):
+            raise TypeError("sweep takes a pipeline, or vectors and their labels")
+        if validation is not None or test is not None:
+            raise TypeError("validation and test of a pipeline are in its [data]")
+        return run_sweep(X, quiet, sections)
+    return run_sweep(_pipeline(X, y, validation, test, folder, sections), quiet, {})
+
+
+def _pipeline(
+    X: Any,
+    y: Any,
+    validation: Examples | None,
+    test: Examples | None,
+    folder: str | os.PathLike[str],
+    sections: Mapping[str, Any],
+) -> dict[str, Any]:
+    refused = sorted({"model", "cache", "tasks"} & set(sections))
+    if refused:
+        raise UsageError(f"[{refused[0]}] has no meaning for vectors of your own", hint="leave it out")
+    task = dict(sections.get("data", {})).get("task") or task_of(y)
+    data = {"task": task, "train": write(X, y, folder)}
+    if validation is not None:
+        data["validation"] = write(*validation, folder)
+    if test is not None:
+        data["test"] = write(*test, folder)
+    return {"name": "vectors", **sections, "data": {**data, **sections.get("data", {})}}
+
+
+def task_of(y: Any) -> str:
+    """The task that labels are for.
+
+    >>> task_of(["a", "b"]), task_of([0, 1]), task_of([0.5, 1.5]), task_of([["a"], ["a", "b"], []])
+    ('classification', 'classification', 'regression', 'multilabel')
+    """
+    first = next(iter(y), None)
+    if isinstance(first, (list, tuple, set, frozenset)):
+        return "multilabel"
+    kind = np.asarray(y).dtype.kind
+    return "regression" if kind == "f" else "classification"
+
+
+def write(X: Any, y: Any, folder: str | os.PathLike[str]) -> dict[str, str]:
+    """Writes vectors and labels to a Parquet file that is named by its content, and returns it as a source of data."""
+    vectors = as_vectors(X)
+    labels = _labels(y)
+    if len(labels) != len(vectors):
+        raise DataError(f"{len(vectors)} vectors need as many labels, not {len(labels)}")
+    values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+    table = pa.table({"embedding": values, "label": labels})
+    digest = hasher()
+    digest.update(f"{vectors.dtype.str} {vectors.shape} {labels.type} ".encode())
+    digest.update(vectors.tobytes())
+    digest.update(repr(labels.to_pylist()).encode("utf-8"))
+    path = Path(folder) / f"{digest.hexdigest()[:16]}.parquet"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        pq.write_table(table, temporary, compression="none", use_dictionary=["label"])
+        temporary.replace(path)
+    return {"path": str(path), "state": "embedding", "label": "label"}
+
+
+def as_vectors(X: Any) -> npt.NDArray[Any]:
+    """`X` as an array `[rows, dimensions]` of f16, f32 or f64; of other numbers as f32."""
+    vectors = np.ascontiguousarray(X)
+    if vectors.ndim != 2 or vectors.shape[1] == 0:
+        raise DataError(f"vectors are [rows, dimensions], not of shape {vectors.shape}")
+    if vectors.dtype.kind not in "fiub":
+        raise DataError(f"vectors are numbers, not {vectors.dtype}")
+    is_float = vectors.dtype.kind == "f" and vectors.dtype.itemsize in (2, 4, 8)
+    return vectors.astype(vectors.dtype.newbyteorder("=") if is_float else np.float32, copy=False)
+
+
+def _labels(y: Any) -> Any:
+    kind = task_of(y)
+    if kind == "regression":
+        return pa.array(np.asarray(y, dtype=np.float64))
+    if kind == "multilabel":
+        cells = [[str(label) for label in row] for row in y]
+        wrong = next((label for row in cells for label in row if "," in label), None)
+        if wrong is not None:
+            raise DataError(f"the label {wrong!r} holds a comma, which separates labels in a cell")
+        return pa.array([",".join(row) for row in cells], pa.string())
+    return pa.array([str(label) for label in _plain(y)], pa.string())
+
+
+def _plain(y: Any) -> Sequence[Any]:
+    listed: Sequence[Any] = y.tolist() if hasattr(y, "tolist") else list(y)
+    return listed
