@@ -2,10 +2,12 @@
 # make build   the build of the demo: less optimised than `cargo build --release`, and ready in a fraction of the time
 # make test    everything that a change must pass: formatting, lints, tests, documentation
 # make deny    licences, bans and advisories of the dependencies, where cargo-deny is installed
-# make check-slow   what takes minutes and needs Chromium: reports of the shipped pipelines, opened in a browser
+# make check-slow   what takes minutes and needs Chromium: reports of the shipped pipelines, opened in a browser; the Python
+#              package, where FROSTBERT_PYTHON names a Python with what scripts/check-python needs
+# make wheel   the wheel for Linux on x86-64 with glibc 2.28 or newer, in target/wheels: the program and the Python package
 # make setup   fetch ONNX Runtime and the default model alone (nothing is fetched twice)
 
-.PHONY: demo test setup build check-slow deny
+.PHONY: demo test setup build check-slow deny wheel
 
 demo:
 	@echo "frostbert's demo, in three steps:"
@@ -37,6 +39,16 @@ check-slow: build
 		./target/release/frostbert run pipelines/$$name.toml --quiet --set run.dir=target/reports > target/report.log || exit 1; \
 	done
 	scripts/check-report $$(find target/reports -name report.html)
+	@if [ -n "$$FROSTBERT_PYTHON" ]; then "$$FROSTBERT_PYTHON" scripts/check-python; \
+	else echo "skipped: FROSTBERT_PYTHON names no Python to check the package with"; fi
+
+# Zig links against the symbols of an older glibc than this machine's, and brings its own C compiler for what is C.
+WHEEL_TOOLS = target/wheel-tools
+
+wheel:
+	test -x $(WHEEL_TOOLS)/bin/maturin || python3 -m pip install --quiet --target $(WHEEL_TOOLS) maturin==1.16.0 ziglang==0.17.1
+	PYTHONPATH=$(WHEEL_TOOLS) $(WHEEL_TOOLS)/bin/maturin build --release --locked --zig --compatibility manylinux_2_28 \
+		--out target/wheels
 
 deny:
 	scripts/deny

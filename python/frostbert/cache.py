@@ -315,9 +315,9 @@ class Cache:
         """A state as a map-style dataset for a `torch.utils.data.DataLoader`.
 
         An item is the document's tensor: `[hidden]` of a pooled state, `[rows, hidden]` of others; with `labels` a pair
-        of it and its label. `labels` are one for each of `keys_of(state)`, or a mapping from keys, of which only the
-        documents in it become items. Labels that are texts become numbers, and `dataset.classes` lists them. The states are kept in
-        memory.
+        of it and its label. `labels` are one for each of `keys_of(state)`, or a mapping from keys: then its documents
+        alone become items. Labels that are texts become numbers, and `dataset.classes` lists them. The states are kept
+        in memory.
         """
         from ._torch import StateDataset
 

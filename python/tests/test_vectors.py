@@ -1,0 +1,83 @@
+"""Heads over vectors of one's own."""
+
+import unittest
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from workshop import workshop
+
+import frostbert
+from frostbert import vectors
+
+
+def separable(n_rows=120, width=16, classes=3, seed=5):
+    random = np.random.default_rng(seed)
+    y = np.arange(n_rows) % classes
+    X = random.standard_normal((n_rows, width)).astype(np.float32)
+    X[np.arange(n_rows), y] += 3
+    return X, y
+
+
+class Files(unittest.TestCase):
+    def setUp(self):
+        self.enterContext(workshop())
+
+    def test_a_file_is_named_by_its_content_and_holds_it(self):
+        X, y = separable()
+        source = vectors.write(X, y, "vectors")
+        self.assertEqual(source, vectors.write(X.copy(), list(y), "vectors"))
+        self.assertNotEqual(source, vectors.write(X, y[::-1], "vectors"))
+        self.assertEqual(len(list(Path("vectors").iterdir())), 2)
+        table = pq.read_table(source["path"])
+        self.assertEqual(table.schema.field("embedding").type, pa.list_(pa.float32(), 16))
+        np.testing.assert_array_equal(np.array(table["embedding"].to_pylist(), np.float32), X)
+        self.assertEqual(table["label"].to_pylist(), [str(label) for label in y])
+
+    def test_types_of_values_are_kept(self):
+        for dtype in ("f2", "f4", "f8"):
+            self.assertEqual(vectors.as_vectors(np.ones((2, 3), dtype)).dtype, np.dtype(dtype))
+        self.assertEqual(vectors.as_vectors([[1, 2], [3, 4]]).dtype, np.dtype("f4"))
+
+    def test_what_are_no_vectors_is_refused(self):
+        for wrong in (np.zeros(3), np.zeros((2, 0)), [["a"]]):
+            with self.assertRaises(frostbert.DataError):
+                vectors.as_vectors(wrong)
+        with self.assertRaises(frostbert.DataError):
+            vectors.write(np.zeros((2, 3)), [1], "vectors")
+        with self.assertRaises(frostbert.DataError):
+            vectors.write(np.zeros((1, 3)), [["a,b"]], "vectors")
+        with self.assertRaises(frostbert.UsageError):
+            frostbert.fit(*separable(), model={"path": "tiny_bert"})
+
+
+class Training(unittest.TestCase):
+    def setUp(self):
+        self.enterContext(workshop())
+
+    def test_a_head_is_trained_and_applies_to_such_vectors(self):
+        X, y = separable()
+        finished = frostbert.fit(X, y, test=separable(seed=6), quiet=True, head={"kind": "logistic", "C": 1.0})
+        self.assertGreater(finished.metrics["test"]["accuracy"], 0.9)
+        self.assertEqual(finished.head.labels, ["0", "1", "2"])
+        self.assertGreater((finished.head.predict(X) == y.astype(str)).mean(), 0.9)
+        self.assertEqual(frostbert.load(finished.path).predict_proba(X).shape, (120, 3))
+
+    def test_a_sweep_compares_heads_over_vectors(self):
+        X, y = separable()
+        found = frostbert.sweep(X, y, quiet=True, head={"kind": "logistic"}, sweep={"C": [0.01, 1.0], "folds": 3})
+        self.assertEqual(found.leaderboard.num_rows, 2)
+        self.assertGreater((found.head.predict(X) == y.astype(str)).mean(), 0.9)
+
+    def test_numbers_and_sets_of_labels_have_their_tasks(self):
+        X, y = separable()
+        numbers = frostbert.fit(X, X[:, 0] * 2.0, quiet=True, name="numbers", head={"kind": "ridge", "lambda": 1e-3})
+        np.testing.assert_allclose(numbers.head.predict(X), X[:, 0] * 2, atol=0.1)
+        sets = [["even"] * (label % 2 == 0) + ["small"] * (label < 2) for label in y]
+        several = frostbert.fit(X, sets, quiet=True, name="sets")
+        self.assertEqual(sorted(several.head.labels), ["even", "small"])
+
+
+if __name__ == "__main__":
+    unittest.main()
