@@ -46,7 +46,8 @@ check-slow: build
 WHEEL_TOOLS = target/wheel-tools
 
 wheel:
-	test -x $(WHEEL_TOOLS)/bin/maturin || python3 -m pip install --quiet --target $(WHEEL_TOOLS) maturin==1.16.0 ziglang==0.17.1
+	test -x $(WHEEL_TOOLS)/bin/maturin || python3 -m pip install --quiet --root-user-action=ignore \
+		--target $(WHEEL_TOOLS) maturin==1.16.0 ziglang==0.17.1
 	PYTHONPATH=$(WHEEL_TOOLS) $(WHEEL_TOOLS)/bin/maturin build --release --locked --zig --compatibility manylinux_2_28 \
 		--out target/wheels
 
