@@ -38,6 +38,7 @@ pub(crate) mod runtime;
 mod sentence_files;
 pub(crate) mod sentence_folder;
 pub(crate) mod session;
+mod shared_session;
 pub(crate) mod source;
 mod token_positions;
 pub(crate) mod tokenizer;
@@ -93,10 +94,10 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Loads the checkpoint into one session per worker and checks the states of every GPU against the CPU's.
+    /// Loads the checkpoint and checks the states of every GPU against the CPU's.
     ///
-    /// On a CPU, every session has one thread: batches run side by side, and the states do not depend on the number of
-    /// threads.
+    /// On a CPU, all workers share one session, and so the weights. A run has one thread: batches run side by side, and
+    /// the states do not depend on the number of threads. A GPU has a session and a worker of its own.
     ///
     /// # Errors
     /// Returns an error if the checkpoint does not match its config or the device is unavailable; it never silently
@@ -133,10 +134,6 @@ impl Encoder {
         settings: &EncoderSettings,
     ) -> Result<Encoder> {
         device::check_precision(&devices, devices == Devices::Cpu, settings.precision)?;
-        let providers: Vec<Provider> = match &devices {
-            Devices::Cpu => vec![Provider::Cpu; settings.threads.max(1)],
-            Devices::Cuda(numbers) => numbers.iter().copied().map(Provider::Cuda).collect(),
-        };
         let mut layers = settings.layers.clone();
         layers.sort_unstable();
         layers.dedup();
@@ -149,17 +146,27 @@ impl Encoder {
         let open_worker = |provider: Provider, precision| {
             Worker::open(runtime, checkpoint, &options(provider, precision))
         };
-        let workers = std::thread::scope(|scope| {
-            let open = |provider| {
-                let worker = open_worker(provider, settings.precision);
-                worker.map_err(|error| of_device(error, provider, runtime))
-            };
-            let threads: Vec<_> =
-                providers.iter().map(|provider| scope.spawn(move || open(*provider))).collect();
-            let opened = threads.into_iter().map(|thread| thread.join());
-            let opened = opened.map(|result| result.expect("opening a session does not panic"));
-            opened.collect::<Result<Vec<Worker>>>()
-        })?;
+        let gpus: Vec<Provider> = match &devices {
+            Devices::Cpu => Vec::new(),
+            Devices::Cuda(numbers) => numbers.iter().copied().map(Provider::Cuda).collect(),
+        };
+        let workers = match devices {
+            Devices::Cpu => {
+                let worker = open_worker(Provider::Cpu, settings.precision)?;
+                worker.and_others(settings.threads.max(1))
+            }
+            Devices::Cuda(_) => std::thread::scope(|scope| {
+                let open = |provider| {
+                    let worker = open_worker(provider, settings.precision);
+                    worker.map_err(|error| of_device(error, provider, runtime))
+                };
+                let threads: Vec<_> =
+                    gpus.iter().map(|provider| scope.spawn(move || open(*provider))).collect();
+                let opened = threads.into_iter().map(|thread| thread.join());
+                let opened = opened.map(|result| result.expect("opening a session does not panic"));
+                opened.collect::<Result<Vec<Worker>>>()
+            })?,
+        };
         let reference = match (&devices, settings.precision) {
             (Devices::Cpu, Precision::F32) => None,
             (Devices::Cpu, _) => Some(open_worker(Provider::Cpu, Precision::F32)?),
@@ -181,12 +188,12 @@ impl Encoder {
             reference,
         };
         if let Devices::Cuda(_) = encoder.devices {
-            encoder.prove(&providers, runtime, checkpoint, settings.precision)?;
+            encoder.prove(&gpus, runtime, checkpoint, settings.precision)?;
         }
         Ok(encoder)
     }
 
-    /// Returns the workers, each with its own session, and the reference worker that computes f32 on a CPU for
+    /// Returns the workers, and the reference worker that computes f32 on a CPU for
     /// comparison, if the other workers compute anything else.
     pub fn workers(&mut self) -> (&mut [Worker], Option<&mut Worker>) {
         (&mut self.workers, self.reference.as_mut())

@@ -20,6 +20,7 @@ use crate::{
         ort_error::encoder_error,
         provider::Provider,
         runtime::Runtime,
+        shared_session::SharedSession,
         token_positions::TokenPositions,
     },
     error::{Error, Result},
@@ -101,9 +102,9 @@ impl TokenBatch {
     }
 }
 
-/// A session that runs the encoder graph. Each worker thread has its own, because a run needs exclusive access.
+/// A session that runs the encoder graph. Each worker has a handle of its own; on a CPU they share the weights.
 pub struct EncoderSession {
-    session: Session,
+    session: SharedSession,
     inputs: Vec<SessionInput>,
     /// Absolute layers and the names of the outputs that hold their states.
     outputs: Vec<(usize, String)>,
@@ -158,7 +159,7 @@ impl EncoderSession {
                     model.into_session(&builder).map_err(encoder_error("load the model"))?;
                 let output = |layer: &usize| (*layer, graph::output_name(*layer));
                 Ok(EncoderSession {
-                    session,
+                    session: SharedSession::new(session),
                     inputs: graph::inputs(&source.shape),
                     outputs: options.layers.iter().map(output).collect(),
                     hidden,
@@ -173,7 +174,7 @@ impl EncoderSession {
                     .map_err(encoder_error("load model.onnx"))?;
                 model.hashed.require_unchanged()?;
                 Ok(EncoderSession {
-                    session,
+                    session: SharedSession::new(session),
                     inputs: model.inputs.clone(),
                     outputs: model.outputs_of(&options.layers)?,
                     hidden,
@@ -182,6 +183,17 @@ impl EncoderSession {
                     alone: model.alone,
                 })
             }
+        }
+    }
+
+    /// Returns another handle of this session, which a thread may run while others run theirs. The session must be one
+    /// on a CPU.
+    pub(super) fn share(&self) -> EncoderSession {
+        EncoderSession {
+            session: self.session.share(),
+            inputs: self.inputs.clone(),
+            outputs: self.outputs.clone(),
+            ..*self
         }
     }
 
@@ -233,7 +245,7 @@ impl EncoderSession {
             .iter()
             .map(|input| Ok((&input.name[..], self.feed(input, batch)?)))
             .collect::<Result<_>>()?;
-        let mut outputs = self.session.run(inputs).map_err(encoder_error("run a batch"))?;
+        let mut outputs = self.session.get().run(inputs).map_err(encoder_error("run a batch"))?;
         let shape = [batch.windows(), batch.width, self.hidden];
         let layers = self.outputs.iter().map(|(layer, name)| {
             Ok(LayerStates {
@@ -332,7 +344,7 @@ pub(super) fn session_builder(runtime: &Runtime, intra_threads: usize) -> Result
         .map_err(encoder_error(action))?
         .with_inter_threads(1)
         .map_err(encoder_error(action))?
-        // Several single-threaded sessions share the cores, and a spinning thread would block another session's.
+        // Several workers share the cores, and a spinning thread would block another worker's.
         .with_intra_op_spinning(false)
         .map_err(encoder_error(action))?
         // Shapes change with every batch, so the patterns kept for each shape would grow without bound.

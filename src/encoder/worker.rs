@@ -78,6 +78,24 @@ impl Worker {
         Ok(Worker { session, precision: options.precision })
     }
 
+    /// Returns this worker and others of the same session, `n` in all and at least one, that share its weights. It must
+    /// be one on a CPU.
+    ///
+    /// # Panics
+    /// Panics if the worker runs the graph for CUDA.
+    pub(super) fn and_others(self, n: usize) -> Vec<Worker> {
+        let WorkerSession::Padded(session) = &self.session else {
+            panic!("a session on a GPU has one worker");
+        };
+        let other = || Worker {
+            session: WorkerSession::Padded(session.share()),
+            precision: self.precision,
+        };
+        let mut workers: Vec<Worker> = (1..n).map(|_| other()).collect();
+        workers.push(self);
+        workers
+    }
+
     /// Runs a batch on the device; [`Computed::finish`] turns the output into states.
     ///
     /// # Errors

@@ -131,7 +131,11 @@ const FOREIGN: [(&[&str], &[&str]); 13] = [
     (&["axum", "base64", "http_body_util", "hyper", "hyper_util", "tokio"], &["cli/serve"]),
 ];
 
-const UNSAFE_FILES: [&str; 2] = ["crates/frostbert-cache/src/mmap.rs", "src/train/gemm.rs"];
+const UNSAFE_FILES: [&str; 3] = [
+    "crates/frostbert-cache/src/mmap.rs",
+    "src/encoder/shared_session.rs",
+    "src/train/gemm.rs",
+];
 
 const MOST_LINES: usize = 500;
 
@@ -266,7 +270,7 @@ fn places_of_unsafe(source: &Source) -> Vec<String> {
     }
     let tokens = source.all_tokens();
     let found = tokens.iter().filter(|token| token.text == "unsafe");
-    found.map(|token| source.complain(token.line, "`unsafe` stands in two files only")).collect()
+    found.map(|token| source.complain(token.line, "`unsafe` stands in three files only")).collect()
 }
 
 fn length(source: &Source) -> Vec<String> {
@@ -342,7 +346,7 @@ fn the_library_never_prints_never_exits_and_never_reads_the_environment() {
 }
 
 #[test]
-fn unsafe_code_stands_in_two_files() {
+fn unsafe_code_stands_in_three_files() {
     hold(places_of_unsafe);
 }
 
