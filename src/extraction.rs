@@ -1,6 +1,7 @@
 //! Stage 1: tokenises what a pipeline asks for, encodes it and commits it to a cache. Also everything else that reads
 //! its texts and its cache: exports, garbage collection, and texts embedded in memory.
 
+pub(crate) mod busy;
 pub(crate) mod committer;
 pub(crate) mod dry_run;
 pub(crate) mod embed;
@@ -18,3 +19,4 @@ pub(crate) mod parity;
 pub(crate) mod sentence;
 pub(crate) mod spool;
 pub(crate) mod text_stream;
+pub(crate) mod tokenised;

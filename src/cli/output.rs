@@ -89,7 +89,10 @@ pub(super) fn extract_json(
     Ok(value)
 }
 
-/// What stage 1 did, in two lines; of several models in so many for each.
+/// The duration in seconds from which on it is told what bound the speed of stage 1.
+const LONG_SECONDS: f64 = 10.0;
+
+/// What stage 1 did, in a few lines; of several models in so many for each.
 pub(super) fn describe_extract(
     report: &frostbert::internals::extraction::extract::ExtractReport,
 ) -> String {
@@ -118,6 +121,14 @@ pub(super) fn describe_extract(
             count(report.tokens_per_second as u64),
             bytes(report.bytes_written),
         ));
+        if let Some(part) = report.bound_by
+            && report.seconds >= LONG_SECONDS
+        {
+            let shares = report.busy.iter();
+            let shares = shares.map(|(name, share)| format!("{name} {:.0} %", 100.0 * share));
+            let shares = shares.collect::<Vec<String>>().join(", ");
+            text.push_str(&format!("            bound by the {part} (at work: {shares})\n"));
+        }
     }
     text
 }

@@ -4,6 +4,7 @@ use std::{
     iter,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::bounded;
@@ -102,11 +103,12 @@ impl Worker {
     /// Returns an error if ONNX Runtime fails; if a GPU has too little memory, the error names a token budget that
     /// fits.
     pub fn compute(&mut self, batch: &TokenBatch) -> Result<Computed> {
+        let start = Instant::now();
         let layers = match &mut self.session {
             WorkerSession::Padded(session) => session.compute(batch)?,
             WorkerSession::Packed(session) => session.compute(batch)?,
         };
-        Ok(Computed { layers, precision: self.precision })
+        Ok(Computed { layers, precision: self.precision, took: start.elapsed() })
     }
 
     /// Computes the batches of `jobs` one after the other and passes each to `finish` until that returns `false`.
@@ -209,6 +211,8 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Computed {
     /// The layers that the session was opened for.
     pub layers: Vec<LayerStates>,
+    /// The time that the model took.
+    pub took: Duration,
     precision: Precision,
 }
 

@@ -1,16 +1,17 @@
-//! Writes complete shards side by side and commits them in order: the committed shards are always the beginning of the
-//! plan, so that a resumed extraction ends in the same bytes.
+//! Writes complete shards side by side and commits them in order: the committed shards are always the first of the
+//! extraction, so that a resumed one ends in the same bytes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
     thread::Scope,
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use frostbert_cache::{
     batch_log::BatchLogs,
-    plan::{ExtractionPlan, PlannedShard},
+    plan::{PlanSettings, PlannedShard},
     staging::{ShardPlace, WrittenShard},
     writer::CacheWriter,
 };
@@ -33,12 +34,14 @@ pub(crate) fn shards_at_once(devices: &Devices) -> usize {
 
 /// Hands shards to the threads that write them, and commits what they wrote.
 pub(crate) struct Committer<'a> {
-    plan: &'a ExtractionPlan,
+    settings: &'a PlanSettings,
     writer: &'a mut CacheWriter,
     at_once: usize,
     logs: Option<&'a BatchLogs>,
     complete: Sender<(usize, ShardPlace, FillingShard)>,
     written: Receiver<(usize, Result<WrittenShard>)>,
+    /// The shards that were handed over and are not committed, in order.
+    in_writing: VecDeque<Arc<PlannedShard>>,
     /// Shards that were written, or failed, before their turn.
     early: BTreeMap<usize, Result<WrittenShard>>,
     /// Number of shards that were handed over, which is the number of the next one.
@@ -50,12 +53,12 @@ pub(crate) struct Committer<'a> {
 impl<'a> Committer<'a> {
     /// Starts the threads, each of which calls `write` for one shard after the other.
     pub(crate) fn new<'scope>(
-        plan: &'a ExtractionPlan,
+        settings: &'a PlanSettings,
         writer: &'a mut CacheWriter,
         scope: &'scope Scope<'scope, '_>,
         at_once: usize,
         logs: Option<&'a BatchLogs>,
-        write: impl Fn(usize, ShardPlace, FillingShard) -> Result<WrittenShard> + Copy + Send + 'scope,
+        write: impl Fn(ShardPlace, FillingShard) -> Result<WrittenShard> + Copy + Send + 'scope,
     ) -> Committer<'a> {
         let (complete, waiting) = bounded::<(usize, ShardPlace, FillingShard)>(at_once);
         let (sender, written) = bounded(at_once);
@@ -65,7 +68,7 @@ impl<'a> Committer<'a> {
                 for (number, place, filling) in waiting {
                     // A panic is passed on as an error: the other threads stay alive, so the receiver would wait
                     // forever.
-                    let made = AssertUnwindSafe(|| write(number, place, filling));
+                    let made = AssertUnwindSafe(|| write(place, filling));
                     let written = catch_unwind(made).unwrap_or_else(|_| Err(thread_ended()));
                     // If the receiver is gone, another error came first; what was written is removed.
                     if sender.send((number, written)).is_err() {
@@ -75,12 +78,13 @@ impl<'a> Committer<'a> {
             });
         }
         Committer {
-            plan,
+            settings,
             writer,
             at_once,
             logs,
             complete,
             written,
+            in_writing: VecDeque::new(),
             early: BTreeMap::new(),
             handed: 0,
             committed: 0,
@@ -88,18 +92,19 @@ impl<'a> Committer<'a> {
         }
     }
 
-    /// Hands over the next shard of the plan; waits while as many are being written as may be.
+    /// Hands over the next shard; waits while as many are being written as may be.
     ///
     /// # Errors
     /// Returns an error if an earlier shard could not be written or committed.
     pub(crate) fn hand_over(&mut self, filling: FillingShard) -> Result<()> {
-        let planned = &self.plan.shards[self.handed];
-        while self.handed - self.committed >= self.at_once || self.is_in_writing(planned) {
+        let planned = Arc::clone(&filling.planned);
+        while self.in_writing.len() >= self.at_once || self.is_in_writing(&planned) {
             self.wait()?;
         }
-        let place = self.writer.place(planned);
+        let place = self.writer.place(&planned);
         let sent = self.complete.send((self.handed, place, filling));
         sent.map_err(|_| thread_ended())?;
+        self.in_writing.push_back(planned);
         self.handed += 1;
         Ok(())
     }
@@ -107,8 +112,7 @@ impl<'a> Committer<'a> {
     /// Whether states of the same shard are yet to be committed: what is added next depends on the files that it has
     /// then.
     fn is_in_writing(&self, planned: &PlannedShard) -> bool {
-        let mut before = self.plan.shards[self.committed..self.handed].iter();
-        before.any(|other| other.name == planned.name)
+        self.in_writing.iter().any(|other| other.name == planned.name)
     }
 
     /// Commits the shards that were written in the meantime, without waiting.
@@ -133,14 +137,15 @@ impl<'a> Committer<'a> {
         Ok(())
     }
 
-    /// Waits for all shards of the plan and returns the number of bytes that were committed.
+    /// Waits for all shards that were handed over and returns the number of bytes that were committed. `n_shards` is
+    /// how many there are in all, if all were planned.
     ///
     /// # Errors
     /// Returns the errors of [`Committer::commit_written`], and an error if not all shards were handed over because a
     /// worker thread ended.
-    pub(crate) fn finish(mut self) -> Result<u64> {
+    pub(crate) fn finish(mut self, n_shards: Option<usize>) -> Result<u64> {
         self.commit_handed()?;
-        if self.committed == self.plan.shards.len() { Ok(self.bytes) } else { Err(thread_ended()) }
+        if n_shards == Some(self.committed) { Ok(self.bytes) } else { Err(thread_ended()) }
     }
 
     fn wait(&mut self) -> Result<()> {
@@ -154,8 +159,9 @@ impl<'a> Committer<'a> {
         self.early.insert(number, written);
         while let Some(written) = self.early.remove(&self.committed) {
             self.bytes += self.writer.commit(written?)?;
+            let planned = self.in_writing.pop_front().expect("it was handed over");
             if let Some(logs) = self.logs {
-                logs.remove(self.plan, &self.plan.shards[self.committed])?;
+                logs.remove(self.settings, &planned)?;
             }
             self.committed += 1;
         }

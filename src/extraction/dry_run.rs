@@ -17,10 +17,10 @@ use crate::{
     encoder::checkpoint::Checkpoint,
     error::Result,
     extraction::{
-        encode::ExtractionJob,
-        extract::{Entered, enter, make_plan, read_texts, shape_of},
-        forecast::Forecast,
+        extract::{Entered, cutter, enter, read_texts, shape_of, stores_rows, warn_of_truncation},
+        forecast::{Forecast, ShardTotals},
         machine::Machine,
+        tokenised::TokenisedShards,
     },
 };
 
@@ -101,26 +101,32 @@ pub(crate) fn forecast(
     let planner = Planner::new(&states, manifest, index, row_bytes);
     // The temporary file has no name, so nothing of it remains, and the folder of the cache need not exist.
     let aside = env::temp_dir();
-    let (spool, counts) = read_texts(pipeline, checkpoint, &planner, index, &aside, progress)?;
-    let planned = make_plan(pipeline, &devices, &spool, &planner);
-    let job = ExtractionJob {
-        plan: &planned.plan,
-        members: &planned.members,
-        spool: &spool,
-        sources: &settings.sources,
-        hidden: shape.hidden,
-        dtype: settings.dtype,
-        row_bytes,
-    };
-    let computed = job.documents();
-    let mut forecast = Forecast::without_time(&job, counts.truncated, existing(&folder));
+    let tokenizer = settings.tokenizer(checkpoint)?;
+    let (spool, mut counts) = read_texts(pipeline, &planner, index, &aside, progress)?;
+    let cutter = cutter(pipeline, &devices, &spool, &planner);
+    let (lacking, batch_tokens) = (cutter.states(), cutter.settings().batch_tokens);
+    let aligned = stores_rows(&planner);
+    let mut shards = TokenisedShards::new(&spool, &tokenizer, &settings.sources, aligned, cutter);
+    let computed = spool.documents().len() as u64;
+    progress.start("tokenising", Some(computed), "texts");
+    let mut totals = ShardTotals::new(row_bytes);
+    for shard in &mut shards {
+        let shard = shard?;
+        progress.advance(shard.members.len() as u64, 0);
+        totals.add(&shard);
+    }
+    progress.finish();
+    counts.truncated += shards.truncated;
+    warn_of_truncation(pipeline, counts, progress);
+    let mut forecast =
+        Forecast::without_time(&totals, computed, counts.truncated, existing(&folder));
     if computed > 0 {
         // Report now if the encoder is unavailable.
         lazy.runtime()?;
     }
     if forecast.is_worth_timing() {
-        lazy.layers = job.plan.states().iter().map(|state| state.layer).collect();
-        forecast.time(&job, lazy.open(progress)?)?;
+        lazy.layers = lacking.iter().map(|state| state.layer).collect();
+        forecast.time(&totals, batch_tokens, lazy.open(progress)?)?;
     }
     Ok(ExtractForecast {
         fingerprint: inputs.fingerprint(),
@@ -153,6 +159,7 @@ impl ExtractForecast {
             tokens: self.tokens,
             truncated: 0,
             bytes: self.bytes,
+            is_estimate: false,
             free_bytes: self.free_bytes,
             seconds: self.seconds,
         }

@@ -1,11 +1,14 @@
-//! The work of stage 1: batches are planned, encoded on every worker, placed and committed, with bounded queues in
-//! between.
+//! The work of stage 1: shards are tokenised, their batches planned, encoded on every worker, placed and committed, with
+//! bounded queues in between.
 
 mod logged;
+mod shard_batches;
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     slice,
+    sync::Arc,
+    time::Instant,
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -13,11 +16,11 @@ use frostbert_cache::{
     batch_log::BatchLogs,
     fingerprint::Key,
     manifest::Origin,
-    plan::ExtractionPlan,
+    plan::{PlanSettings, PlannedShard},
     progress::Progress,
     shard::{OpenShard, ShardLayout, WindowPlace},
     staging::{ShardPlace, WrittenShard},
-    states::{BatchStates, Dtype, Placement, StateKind},
+    states::{BatchStates, Dtype, Placement},
     writer::CacheWriter,
 };
 
@@ -25,22 +28,26 @@ use crate::{
     data::Source,
     encoder::{
         Encoder, Request, Worker,
-        plan::plan_batches,
         session::TokenBatch,
         windows::Encoding,
         worker::{Computed, run_batches},
     },
     error::Result,
     extraction::{
+        busy::{BusyShares, BusyTimes},
         committer::{Committer, shards_at_once, thread_ended},
         filling_shard::FillingShard,
         parity,
-        spool::{Spool, SpooledDocument},
+        spool::Spool,
+        tokenised::{TokenisedShard, TokenisedShards},
     },
 };
 
 /// Number of batches that wait for each worker, and of results that wait for the writer.
 const QUEUE_PER_WORKER: usize = 8;
+
+/// Number of tokenised shards that wait for their batches to be planned.
+const SHARDS_AHEAD: usize = 2;
 
 /// The totals of what was encoded and written.
 #[derive(Default)]
@@ -48,6 +55,8 @@ pub(crate) struct EncodingTotals {
     pub(crate) tokens: u64,
     padded_tokens: u64,
     pub(crate) bytes: u64,
+    /// The share of the time in which each part was at work; empty if nothing was encoded.
+    pub(crate) busy: BusyShares,
 }
 
 impl EncodingTotals {
@@ -60,6 +69,7 @@ impl EncodingTotals {
 /// Some windows of a shard, or of its parity sample, on their way to a worker.
 struct PlannedBatch {
     shard: usize,
+    planned: Arc<PlannedShard>,
     /// Its number among the batches of its shard.
     number: u32,
     in_sample: bool,
@@ -71,6 +81,26 @@ struct PlannedBatch {
     /// The number of tokens of each window that pooling leaves out.
     left_out: Vec<u32>,
     batch: TokenBatch,
+}
+
+/// What the thread that places states receives.
+enum Arrival {
+    /// A shard, before its first batch.
+    Shard(Box<ShardStart>),
+    /// The states of a batch.
+    Batch(EncodedBatch),
+    /// The number of all shards, when the batches of all were sent to the workers.
+    AllShards(usize),
+}
+
+/// A shard of which no batch has arrived yet.
+struct ShardStart {
+    shard: usize,
+    planned: Arc<PlannedShard>,
+    layout: ShardLayout,
+    /// The documents of its parity sample, as rows of the shard, and their layout.
+    sampled: Vec<usize>,
+    of_sample: ShardLayout,
 }
 
 /// A batch on its way to the writer.
@@ -86,17 +116,13 @@ struct EncodedBatch {
     states: Vec<BatchStates>,
 }
 
-/// An extraction: its plan, and the data that it works on.
+/// An extraction: its settings, and the data that it works on.
 pub(crate) struct ExtractionJob<'a> {
-    pub(crate) plan: &'a ExtractionPlan,
-    /// The spooled documents of each planned shard.
-    pub(crate) members: &'a [Vec<u32>],
+    pub(crate) settings: PlanSettings,
     pub(crate) spool: &'a Spool,
     pub(crate) sources: &'a [Source],
     pub(crate) hidden: usize,
     pub(crate) dtype: Dtype,
-    /// Size in bytes of one row of a state.
-    pub(crate) row_bytes: usize,
 }
 
 /// The device and the library that compute the states.
@@ -107,25 +133,14 @@ pub(crate) struct ComputedBy {
 }
 
 impl ExtractionJob<'_> {
-    /// Returns the number of documents to encode; one that gets states in several shards counts once.
-    pub(crate) fn documents(&self) -> u64 {
-        self.spool.documents().len() as u64
-    }
-
-    /// Returns the number of words of a planned shard.
-    pub(crate) fn words(&self, shard: usize) -> u64 {
-        let documents = self.members[shard].iter();
-        documents.map(|number| u64::from(self.document(*number).n_words)).sum()
-    }
-
-    fn document(&self, number: u32) -> &SpooledDocument {
-        &self.spool.documents()[number as usize]
-    }
-
-    /// Runs `read batches | one worker per session | place | write shards | commit`, with bounded queues in between;
-    /// this thread places and commits.
+    /// Runs `tokenise | plan batches | one worker per thread or GPU | place | write shards | commit`, with bounded queues
+    /// in between; this thread places and commits.
+    ///
+    /// Shards and batches are made in an order, and shards are committed in that order, so what is written does not
+    /// depend on which of the threads is the fastest.
     pub(crate) fn run(
         &self,
+        shards: &mut TokenisedShards<'_>,
         encoder: &mut Encoder,
         writer: &mut CacheWriter,
         computer: &ComputedBy,
@@ -135,55 +150,82 @@ impl ExtractionJob<'_> {
         let logs = self.logs(&encoder.devices, writer.folder(), computer);
         let logs = logs.as_ref();
         let (workers, reference) = encoder.workers();
-        let capacity = workers.len() * QUEUE_PER_WORKER;
+        let n_workers = workers.len();
+        let capacity = n_workers * QUEUE_PER_WORKER;
+        let busy = &BusyTimes::default();
+        let start = Instant::now();
+        let (shard_sender, tokenised) = bounded::<Result<TokenisedShard>>(SHARDS_AHEAD);
         let (batch_sender, batches) = bounded::<Result<PlannedBatch>>(capacity);
-        let (result_sender, results) = bounded::<Result<EncodedBatch>>(capacity);
-        std::thread::scope(|scope| {
+        let (result_sender, results) = bounded::<Result<Arrival>>(capacity);
+        let totals = std::thread::scope(|scope| {
             // If the workers compute in f32 on a CPU, they compute the samples too.
             let sample_sender = match reference {
                 None => batch_sender.clone(),
                 Some(worker) => {
                     let (sender, samples) = bounded(QUEUE_PER_WORKER);
                     let results = result_sender.clone();
-                    scope.spawn(move || self.work(slice::from_mut(worker), samples, &results));
+                    // Its time does not count: what it computes is not what is asked for.
+                    let uncounted = BusyTimes::default();
+                    scope.spawn(move || {
+                        self.work(slice::from_mut(worker), samples, &results, &uncounted);
+                    });
                     sender
                 }
             };
+            scope.spawn(move || {
+                while let Some(shard) = busy.tokenizer.during(|| shards.next()) {
+                    // If the receiver is gone, another error came first.
+                    if shard_sender.send(shard).is_err() {
+                        return;
+                    }
+                }
+            });
             let logged = result_sender.clone();
-            scope.spawn(move || self.feed(&batch_sender, &sample_sender, logs, &logged));
+            scope.spawn(move || self.feed(tokenised, &batch_sender, &sample_sender, logs, &logged));
             // Only the threads hold the ends of the queues: when they stop, the threads that wait for them stop too.
-            scope.spawn(move || self.work(workers, batches, &result_sender));
-            let write = move |number, place, filling| self.write(number, place, filling, computer);
-            let committer = Committer::new(self.plan, writer, scope, at_once, logs, write);
-            self.place_all(results, committer, logs, progress)
-        })
+            scope.spawn(move || self.work(workers, batches, &result_sender, busy));
+            let write =
+                move |place, filling| busy.writing.during(|| self.write(place, filling, computer));
+            let committer = Committer::new(&self.settings, writer, scope, at_once, logs, write);
+            self.place_all(results, committer, logs, busy, progress)
+        })?;
+        Ok(EncodingTotals { busy: busy.shares(start.elapsed(), n_workers, at_once), ..totals })
     }
 
     /// Sends the batches of every shard, in order, until the receiver is gone: to the workers or, if an earlier process
     /// encoded them, straight to be placed.
     fn feed(
         &self,
+        shards: Receiver<Result<TokenisedShard>>,
         batches: &Sender<Result<PlannedBatch>>,
         samples: &Sender<Result<PlannedBatch>>,
         logs: Option<&BatchLogs>,
-        results: &Sender<Result<EncodedBatch>>,
+        results: &Sender<Result<Arrival>>,
     ) {
-        for (shard, planned_shard) in self.plan.shards.iter().enumerate() {
-            let mut logged =
-                logs.map_or_else(BTreeMap::new, |logs| logs.read(self.plan, planned_shard));
-            let planned = match self.plan_shard(shard) {
-                Ok(planned) => planned,
+        let mut n_shards = 0;
+        for shard in shards {
+            let shard = match shard {
+                Ok(shard) => shard,
                 Err(error) => {
                     // If the receiver is gone, another error came first.
                     let _ = batches.send(Err(error));
                     return;
                 }
             };
+            let (start, planned) = self.plan_shard(n_shards, shard);
+            let mut logged =
+                logs.map_or_else(BTreeMap::new, |logs| logs.read(&self.settings, &start.planned));
+            if results.send(Ok(Arrival::Shard(Box::new(start)))).is_err() {
+                return;
+            }
+            n_shards += 1;
             for batch in planned {
                 let states = logged.remove(&batch.number);
                 let queue = if batch.in_sample { samples } else { batches };
                 let is_sent = match states.filter(|states| self.fits(&batch, states)) {
-                    Some(states) => results.send(Ok(batch.encoded(states, true))).is_ok(),
+                    Some(states) => {
+                        results.send(Ok(Arrival::Batch(batch.encoded(states, true)))).is_ok()
+                    }
                     None => queue.send(Ok(batch)).is_ok(),
                 };
                 if !is_sent {
@@ -191,90 +233,7 @@ impl ExtractionJob<'_> {
                 }
             }
         }
-    }
-
-    /// Returns the batches of a shard, followed by the windows of its sample, each in a batch of its own.
-    fn plan_shard(&self, shard: usize) -> Result<Vec<PlannedBatch>> {
-        let encodings = self.read(shard)?;
-        let windows = encodings.iter().enumerate().flat_map(|(row, encoding)| {
-            (0..encoding.windows.len()).map(move |window| (row as u32, window as u16))
-        });
-        let windows: Vec<WindowPlace> = windows.collect();
-        let lengths: Vec<u32> = encodings.iter().flat_map(Encoding::lengths).collect();
-        let mut batches = Vec::new();
-        for rows in plan_batches(&lengths, self.plan.settings.batch_tokens) {
-            let places = rows.iter().map(|row| windows[*row as usize]).collect();
-            batches.push(self.batch(shard, &encodings, places));
-        }
-        let sampled = self.sampled(shard);
-        for (number, row) in sampled.into_iter().enumerate() {
-            for window in 0..encodings[row].windows.len() as u16 {
-                let mut batch = self.batch(shard, &encodings, vec![(row as u32, window)]);
-                batch.in_sample = true;
-                batch.places = vec![(number as u32, window)];
-                batches.push(batch);
-            }
-        }
-        for (number, batch) in batches.iter_mut().enumerate() {
-            batch.number = number as u32;
-        }
-        Ok(batches)
-    }
-
-    fn batch(
-        &self,
-        shard: usize,
-        encodings: &[Encoding],
-        places: Vec<WindowPlace>,
-    ) -> PlannedBatch {
-        let stores_words = self.stores(shard, StateKind::Words);
-        let (batch, words, left_out) = batch_of(encodings, &places, stores_words);
-        PlannedBatch {
-            shard,
-            number: 0,
-            in_sample: false,
-            documents: places.iter().map(|(row, _)| self.members[shard][*row as usize]).collect(),
-            words,
-            left_out,
-            batch,
-            places,
-        }
-    }
-
-    /// Reads the documents of a shard back from the spool.
-    fn read(&self, shard: usize) -> Result<Vec<Encoding>> {
-        let documents = self.members[shard].iter();
-        documents.map(|number| self.spool.read(self.document(*number))).collect()
-    }
-
-    /// Returns the rows of a shard that are its parity sample.
-    fn sampled(&self, shard: usize) -> Vec<usize> {
-        let documents = self.members[shard].iter();
-        let n_tokens = documents.map(|number| self.document(*number).n_tokens);
-        parity::choose(&n_tokens.collect::<Vec<u32>>())
-    }
-
-    fn stores(&self, shard: usize, kind: StateKind) -> bool {
-        let states = &self.plan.shards[shard].states;
-        states.iter().any(|state| state.kind == kind)
-    }
-
-    /// Returns the layout of some rows of a shard.
-    fn layout(
-        &self,
-        shard: usize,
-        encodings: &[Encoding],
-        rows: impl Iterator<Item = usize>,
-    ) -> ShardLayout {
-        let stores_tokens = self.stores(shard, StateKind::Tokens);
-        let stores_words = self.stores(shard, StateKind::Words);
-        let mut layout = ShardLayout::default();
-        for row in rows {
-            let (number, encoding) = (self.members[shard][row], &encodings[row]);
-            let key = self.document(number).key;
-            lay_out(&mut layout, key, encoding, stores_tokens, stores_words);
-        }
-        layout
+        let _ = results.send(Ok(Arrival::AllShards(n_shards)));
     }
 
     /// Encodes batches as they arrive and sends them on; an error is the last to be sent.
@@ -282,16 +241,18 @@ impl ExtractionJob<'_> {
         &self,
         workers: &mut [Worker],
         batches: Receiver<Result<PlannedBatch>>,
-        results: &Sender<Result<EncodedBatch>>,
+        results: &Sender<Result<Arrival>>,
+        busy: &BusyTimes,
     ) {
         let worked = run_batches(
             workers,
             batches.into_iter(),
             |planned| &planned.batch,
             |planned, computed| {
+                busy.encoder.add(computed.took);
                 let encoded = self.finish(planned, computed)?;
                 // If the receiver is gone, another error came first.
-                results.send(Ok(encoded)).map_err(|_| thread_ended())
+                results.send(Ok(Arrival::Batch(encoded))).map_err(|_| thread_ended())
             },
         );
         if let Err(error) = worked {
@@ -301,9 +262,9 @@ impl ExtractionJob<'_> {
 
     /// Returns the states of a computed batch in the form in which they are stored.
     fn finish(&self, planned: PlannedBatch, computed: Computed) -> Result<EncodedBatch> {
-        let name_of = |row: usize| self.document(planned.documents[row]).place(self.sources);
+        let name_of = |row: usize| self.spool.document(planned.documents[row]).place(self.sources);
         let request = Request {
-            states: &self.plan.shards[planned.shard].states,
+            states: &planned.planned.states,
             dtype: if planned.in_sample { Dtype::F32 } else { self.dtype },
             stored: self.dtype,
             words: &planned.words,
@@ -316,16 +277,27 @@ impl ExtractionJob<'_> {
     /// Places batches as they arrive and hands over complete shards, in order.
     fn place_all(
         &self,
-        results: Receiver<Result<EncodedBatch>>,
+        results: Receiver<Result<Arrival>>,
         mut committer: Committer<'_>,
         logs: Option<&BatchLogs>,
+        busy: &BusyTimes,
         progress: &dyn Progress,
     ) -> Result<EncodingTotals> {
         let mut totals = EncodingTotals::default();
+        let mut n_shards = None;
+        let mut starts: BTreeMap<usize, ShardStart> = BTreeMap::new();
         let mut open: BTreeMap<usize, FillingShard> = BTreeMap::new();
-        for encoded in results {
-            let encoded = match encoded {
-                Ok(encoded) => encoded,
+        for arrival in results {
+            let encoded = match arrival {
+                Ok(Arrival::Batch(encoded)) => encoded,
+                Ok(Arrival::Shard(start)) => {
+                    starts.insert(start.shard, *start);
+                    continue;
+                }
+                Ok(Arrival::AllShards(n)) => {
+                    n_shards = Some(n);
+                    continue;
+                }
                 Err(error) => {
                     // Complete shards are kept; if that fails too, the first error is the one to report.
                     let _ = committer.commit_handed();
@@ -334,17 +306,14 @@ impl ExtractionJob<'_> {
             };
             let filling = match open.entry(encoded.shard) {
                 Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert(self.open_shard(encoded.shard, logs)?),
+                Entry::Vacant(entry) => {
+                    let start = starts.remove(&encoded.shard);
+                    let start = start.expect("a shard comes before its batches");
+                    entry.insert(self.open_shard(start, logs))
+                }
             };
-            if let Some(log) = filling.log.as_mut().filter(|_| !encoded.is_logged)
-                && !log.append(encoded.number, &encoded.states)
-            {
-                filling.log = None;
-            }
-            if encoded.in_sample {
-                filling.sample.place(&encoded.places, &encoded.states);
-            } else {
-                filling.shard.place(&encoded.places, &encoded.states);
+            busy.placing.during(|| filling.place(&encoded));
+            if !encoded.in_sample {
                 if !encoded.is_logged {
                     totals.tokens += encoded.tokens;
                     totals.padded_tokens += encoded.padded_tokens;
@@ -358,42 +327,51 @@ impl ExtractionJob<'_> {
             }
             committer.commit_written()?;
         }
-        totals.bytes = committer.finish()?;
+        totals.bytes = committer.finish(n_shards)?;
         Ok(totals)
     }
 
     /// Compares a complete shard with its sample and writes its files, ready to be committed.
     fn write(
         &self,
-        number: usize,
         place: ShardPlace,
         filling: FillingShard,
         computer: &ComputedBy,
     ) -> Result<WrittenShard> {
-        let FillingShard { shard, sample, sampled, log: _ } = filling;
+        let FillingShard { planned, shard, sample, sampled, log: _ } = filling;
         let origin = Origin {
-            states: self.plan.shards[number].states.clone(),
+            states: planned.states.clone(),
             device: computer.device.clone(),
             placement: computer.placement.clone(),
             onnxruntime: computer.onnxruntime.clone(),
-            batch_tokens: self.plan.settings.batch_tokens,
+            batch_tokens: self.settings.batch_tokens,
             parity: parity::compare(&shard, self.dtype, self.hidden, &sampled, &sample),
         };
         Ok(place.write(shard, origin)?)
     }
 
-    fn open_shard(&self, shard: usize, logs: Option<&BatchLogs>) -> Result<FillingShard> {
-        let states = &self.plan.shards[shard].states;
-        let encodings = self.read(shard)?;
-        let sampled = self.sampled(shard);
-        let layout = self.layout(shard, &encodings, 0..encodings.len());
-        let of_sample = self.layout(shard, &encodings, sampled.iter().copied());
-        Ok(FillingShard {
-            shard: OpenShard::new(layout, states, self.hidden, self.dtype),
-            sample: OpenShard::new(of_sample, states, self.hidden, Dtype::F32),
+    fn open_shard(&self, start: ShardStart, logs: Option<&BatchLogs>) -> FillingShard {
+        let ShardStart { shard: _, planned, layout, sampled, of_sample } = start;
+        FillingShard {
+            shard: OpenShard::new(layout, &planned.states, self.hidden, self.dtype),
+            sample: OpenShard::new(of_sample, &planned.states, self.hidden, Dtype::F32),
             sampled,
-            log: logs.and_then(|logs| logs.append_to(self.plan, &self.plan.shards[shard])),
-        })
+            log: logs.and_then(|logs| logs.append_to(&self.settings, &planned)),
+            planned,
+        }
+    }
+}
+
+impl FillingShard {
+    /// Logs and places a batch.
+    fn place(&mut self, encoded: &EncodedBatch) {
+        if let Some(log) = self.log.as_mut().filter(|_| !encoded.is_logged)
+            && !log.append(encoded.number, &encoded.states)
+        {
+            self.log = None;
+        }
+        let shard = if encoded.in_sample { &mut self.sample } else { &mut self.shard };
+        shard.place(&encoded.places, &encoded.states);
     }
 }
 

@@ -14,7 +14,7 @@ use frostbert_cache::{
     fingerprint::{FingerprintInputs, Key},
     index::DocumentIndex,
     manifest::{Manifest, caches_in},
-    plan::{ExtractionPlan, PlanDocument, PlanSettings, Planned, Planner},
+    plan::{ExtractionPlan, PlanSettings, Planner, ShardCutter},
     progress::Progress,
     reader::CacheReader,
     states::{StateId, StateKind},
@@ -24,7 +24,8 @@ use frostbert_cache::{
 
 pub use report::ExtractReport;
 pub(crate) use warnings::warn_of_swallowed;
-use warnings::{warn_of_bad_rows, warn_of_truncation, warn_of_versions};
+pub(super) use warnings::warn_of_truncation;
+use warnings::{warn_of_bad_rows, warn_of_versions};
 
 use crate::{
     config::settings::Pipeline,
@@ -37,12 +38,14 @@ use crate::{
     },
     error::Result,
     extraction::{
+        busy::bound_by,
         encode::{ComputedBy, EncodingTotals, ExtractionJob},
-        forecast::Forecast,
+        forecast::{Forecast, TOKENS_BEFORE_START},
         lazy_encoder::LazyEncoder,
         machine::Machine,
         sentence::folder_to_note,
-        spool::{Admission, ReadCounts, Spool, Spooling},
+        spool::{Admission, ReadCounts, Spool},
+        tokenised::TokenisedShards,
     },
 };
 
@@ -96,6 +99,8 @@ pub(crate) fn extract_with(
         tokens: totals.tokens,
         truncated: counts.truncated,
         padding_efficiency: totals.padding_efficiency(),
+        bound_by: bound_by(&totals.busy),
+        busy: totals.busy,
         seconds,
         tokens_per_second: totals.tokens as f64 / seconds,
         bytes_written: totals.bytes,
@@ -173,7 +178,7 @@ struct ExtractionOutcome {
     totals: EncodingTotals,
 }
 
-/// Locks the cache, reads and tokenises what it lacks, plans it, and encodes it.
+/// Locks the cache, reads what it lacks, and tokenises and encodes it.
 fn compute_missing(
     lazy: &mut LazyEncoder<'_>,
     devices: &Devices,
@@ -194,40 +199,60 @@ fn compute_missing(
     }
     let row_bytes = shape.hidden * settings.dtype.size_bytes();
     let planner = Planner::new(states, writer.manifest(), writer.index(), row_bytes);
-    let (spool, counts) =
-        read_texts(pipeline, checkpoint, &planner, writer.index(), writer.folder(), progress)?;
-    let Planned { plan, members } = make_plan(pipeline, devices, &spool, &planner);
-    settle_unfinished(&plan, &writer, progress)?;
-
-    let job = ExtractionJob {
-        plan: &plan,
-        members: &members,
-        spool: &spool,
-        sources: &settings.sources,
-        hidden: shape.hidden,
-        dtype: settings.dtype,
-        row_bytes,
-    };
-    let totals = if plan.shards.is_empty() {
+    let tokenizer = settings.tokenizer(checkpoint)?;
+    let (spool, mut counts) =
+        read_texts(pipeline, &planner, writer.index(), writer.folder(), progress)?;
+    let cutter = cutter(pipeline, devices, &spool, &planner);
+    let unfinished = ExtractionPlan::read(writer.folder())?;
+    let plan = planner.extraction_plan(spool.keys(), &cutter);
+    let is_rest = |plan: &ExtractionPlan| planner.is_rest_of(plan, spool.keys());
+    let is_rest = unfinished.as_ref().is_some_and(is_rest);
+    let lacking = cutter.states();
+    let mut shards =
+        TokenisedShards::new(&spool, &tokenizer, &settings.sources, stores_rows(&planner), cutter);
+    progress.start("tokenising", None, "texts");
+    shards.tokenise_ahead(TOKENS_BEFORE_START)?;
+    progress.finish();
+    let all_known = shards.is_complete();
+    if all_known {
+        counts.truncated += shards.truncated;
+        warn_of_truncation(pipeline, counts, progress);
+    }
+    settle_unfinished(&plan, unfinished.as_ref().map(|plan| (plan, is_rest)), &lacking, progress);
+    let totals = if plan.documents == 0 {
         EncodingTotals::default()
     } else {
-        encode(lazy, &job, counts, &mut writer, progress)?
+        lazy.layers = lacking.iter().map(|state| state.layer).collect();
+        let job = ExtractionJob {
+            settings: plan.settings.clone(),
+            spool: &spool,
+            sources: &settings.sources,
+            hidden: shape.hidden,
+            dtype: settings.dtype,
+        };
+        let known = (row_bytes, counts.truncated);
+        encode(lazy, &job, &mut shards, &plan, known, &mut writer, progress)?
     };
+    if !all_known {
+        counts.truncated += shards.truncated;
+        warn_of_truncation(pipeline, counts, progress);
+    }
     ExtractionPlan::clear(writer.folder())?;
-    Ok(ExtractionOutcome { counts, computed: spool.documents().len() as u64, totals })
+    Ok(ExtractionOutcome { counts, computed: plan.documents, totals })
 }
 
 /// Reports what a job will take, writes its plan, and runs it.
 fn encode(
     lazy: &mut LazyEncoder<'_>,
     job: &ExtractionJob<'_>,
-    counts: ReadCounts,
+    shards: &mut TokenisedShards<'_>,
+    plan: &ExtractionPlan,
+    (row_bytes, truncated): (usize, u64),
     writer: &mut CacheWriter,
     progress: &dyn Progress,
 ) -> Result<EncodingTotals> {
     let onnxruntime = lazy.runtime()?.version;
     warn_of_versions(writer.manifest(), &onnxruntime, progress);
-    lazy.layers = job.plan.states().iter().map(|state| state.layer).collect();
     let machine = lazy.machine;
     if let Some(note) = lazy.pipeline.extraction.precision.note(has_vnni()) {
         progress.note(note);
@@ -238,15 +263,16 @@ fn encode(
         placement: encoder.placement.clone(),
         onnxruntime,
     };
-    let forecast = Forecast::of(job, counts.truncated, encoder, writer.folder())?;
+    let counts = (plan.documents, truncated);
+    let forecast =
+        Forecast::of(shards, row_bytes, counts, &plan.settings, encoder, writer.folder())?;
     forecast.settle(writer.folder(), machine, progress)?;
     // The plan of an unfinished extraction is kept until this one replaces it.
     ExtractionPlan::remove(writer.folder())?;
-    job.plan.write(writer.folder())?;
-    progress.start("encoding", Some(job.documents()), "texts");
-    let tokens = job.plan.shards.iter().map(|shard| shard.tokens);
-    progress.expect_tokens(tokens.sum());
-    let totals = job.run(encoder, writer, &computer, progress)?;
+    plan.write(writer.folder())?;
+    progress.start("encoding", Some(plan.documents), "texts");
+    progress.expect_tokens(forecast.tokens);
+    let totals = job.run(shards, encoder, writer, &computer, progress)?;
     progress.finish();
     Ok(totals)
 }
@@ -332,18 +358,16 @@ fn count_if_cached(
     Ok(Some(counts))
 }
 
-/// Reads the texts and tokenises those that a cache lacks; `index` lists the documents that it has. `aside` is a folder
-/// for a temporary file without a name.
+/// Reads the texts and spools those that a cache lacks; `index` lists the documents that it has. `aside` is a folder for
+/// a temporary file without a name.
 pub(super) fn read_texts(
     pipeline: &Pipeline,
-    checkpoint: &Checkpoint,
     planner: &Planner<'_>,
     index: &DocumentIndex,
     aside: &Path,
     progress: &dyn Progress,
 ) -> Result<(Spool, ReadCounts)> {
     let settings = &pipeline.extraction;
-    let tokenizer = settings.tokenizer(checkpoint)?;
     let mut rows = vec![0usize; settings.sources.len()];
     let mut swallowed = vec![SwallowedLines::default(); settings.sources.len()];
     let bad_rows = BadRows::default();
@@ -354,81 +378,71 @@ pub(super) fn read_texts(
             progress.advance(1, 0);
         }
     });
-    progress.start("tokenising", None, "texts");
+    progress.start("reading", None, "texts");
     let present = |key: &Key| {
         let complete = planner.lacking(key) == 0;
         complete.then(|| index.truncated(key) == Some(true))
     };
-    let aligned = |state: &StateId| !matches!(state.kind, StateKind::Pooled(_));
-    let spooling = Spooling {
-        tokenizer: &tokenizer,
-        settings,
-        aligned: planner.wanted().iter().any(aligned),
-        sources: &settings.sources,
-        folder: aside,
-    };
-    let admission = Admission::new(settings);
-    let (spool, counts) = spooling.fill(examples, admission, present)?;
+    let (spool, counts) = Spool::fill(aside, examples, Admission::new(settings), present)?;
     progress.finish();
     warn_of_swallowed(&settings.sources, &swallowed, progress);
     warn_of_bad_rows(&bad_rows, progress);
     require_texts(&settings.sources, &rows, counts.unique as usize, counts.empty)?;
-    warn_of_truncation(pipeline, counts, progress);
     Ok((spool, counts))
 }
 
-pub(super) fn make_plan(
+/// Whether rows of tokens or words are stored, so that their positions are needed.
+pub(super) fn stores_rows(planner: &Planner<'_>) -> bool {
+    planner.wanted().iter().any(|state| !matches!(state.kind, StateKind::Pooled(_)))
+}
+
+/// Returns what cuts the documents into shards.
+pub(super) fn cutter(
     pipeline: &Pipeline,
     devices: &Devices,
     spool: &Spool,
     planner: &Planner<'_>,
-) -> Planned {
+) -> ShardCutter {
     let settings = PlanSettings {
         shard_tokens: pipeline.extraction.shard_tokens,
         batch_tokens: pipeline.extraction.batch_tokens.unwrap_or(devices.default_batch_tokens()),
     };
     let documents = spool.documents();
-    let document = |number: usize| PlanDocument {
-        key: documents[number].key,
-        n_tokens: documents[number].n_tokens,
-        n_words: documents[number].n_words,
-    };
-    planner.plan(documents.len(), document, settings)
+    planner.cutter(documents.len(), |number| documents[number].key, settings)
 }
 
-/// Reports how this plan relates to an unfinished one in the cache: whether it is the rest of it, or something else.
-///
-/// Shards are cut greedily in key order, so the plan of what an unfinished plan left over is the rest of that plan.
+/// Reports how this plan relates to an unfinished one in the cache, of which it is the rest or not, and to which shards
+/// it adds states. `states` are all that it computes.
 fn settle_unfinished(
     plan: &ExtractionPlan,
-    writer: &CacheWriter,
+    unfinished: Option<(&ExtractionPlan, bool)>,
+    states: &[StateId],
     progress: &dyn Progress,
-) -> Result<()> {
-    if let Some(unfinished) = ExtractionPlan::read(writer.folder())? {
-        let rest: Vec<_> = unfinished.remaining(writer.manifest()).collect();
-        if unfinished.settings != plan.settings || !rest.iter().copied().eq(&plan.shards) {
+) {
+    match unfinished {
+        Some((unfinished, is_rest)) if !is_rest || unfinished.settings != plan.settings => {
             progress.note(
                 "the unfinished extraction in this cache was for other texts or settings: what it committed is kept, \
                  the rest is planned again",
             );
-        } else if !rest.is_empty() {
+        }
+        Some((unfinished, _)) if plan.documents > 0 => {
+            let n_done = unfinished.documents - plan.documents;
             progress.note(&format!(
                 "resuming an unfinished extraction: {} done",
-                part_of(unfinished.shards.len() - rest.len(), unfinished.shards.len(), "shard")
+                part_of(n_done, unfinished.documents, "text")
             ));
         }
+        _ => {}
     }
-    let added: Vec<&str> =
-        plan.shards.iter().filter(|shard| shard.added).map(|shard| shard.name.as_str()).collect();
-    if !added.is_empty() {
-        let states: Vec<String> = plan.states().iter().map(ToString::to_string).collect();
+    if !plan.added.is_empty() {
+        let states: Vec<String> = states.iter().map(ToString::to_string).collect();
         progress.note(&format!(
             "{} without {}: only these states are added",
-            counted(added.len(), "shard"),
+            counted(plan.added.len(), "shard"),
             states.join(", ")
         ));
     }
-    Ok(())
 }
 
 /// Explains why there is no cache of these inputs although there are others, by the differences from the nearest one.

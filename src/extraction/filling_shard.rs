@@ -1,9 +1,12 @@
 //! A shard between its first batch and its commit.
 
-use frostbert_cache::{batch_log::BatchLog, shard::OpenShard};
+use std::sync::Arc;
+
+use frostbert_cache::{batch_log::BatchLog, plan::PlannedShard, shard::OpenShard};
 
 /// A shard that is being filled, and its parity sample.
 pub(crate) struct FillingShard {
+    pub(super) planned: Arc<PlannedShard>,
     pub(super) shard: OpenShard,
     pub(super) sample: OpenShard,
     /// The documents of the sample, as rows of the shard.

@@ -1,54 +1,38 @@
-//! The documents of an extraction, tokenised and spooled to disk, so that memory does not grow with the corpus.
+//! The documents of an extraction, spooled to disk in the order in which they are read, so that memory does not grow
+//! with the corpus.
 
 use std::{
     collections::HashSet,
     fs::File,
-    io::{BufWriter, Write},
+    io::{self, BufWriter, Write},
     os::unix::fs::FileExt,
     path::Path,
 };
 
-use frostbert_cache::{
-    fingerprint::Key,
-    states::{Alignment, WordPlace},
-};
+use frostbert_cache::fingerprint::Key;
 
 use crate::{
     config::settings::ExtractionSettings,
-    data::{Record, Source},
-    encoder::{
-        tokenizer::TextTokenizer,
-        windows::{Encoding, Window},
-    },
+    data::{Record, Source, document::Document},
     error::{Error, Result},
 };
 
-/// Number of examples that are tokenised at a time.
-const CHUNK_EXAMPLES: usize = 2048;
-
-/// Number of bytes of text that are tokenised at a time, so that progress is seen on long texts too.
-const CHUNK_BYTES: usize = 1 << 20;
-
-/// A document that is waiting to be encoded.
+/// A document that is waiting to be tokenised and encoded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SpooledDocument {
     pub(crate) key: Key,
-    /// The position of its record in the file; `n_bytes` is the length.
+    /// The position of its record in the file.
     at: u64,
-    n_bytes: u32,
-    /// Number of tokens in all its windows.
-    pub(crate) n_tokens: u32,
-    pub(crate) n_words: u32,
-    /// Its line in the data file `source`, for messages.
+    /// The length of its record.
+    pub(crate) n_bytes: u64,
+    /// Its line in the data file `source`, for messages; 0 if it has none.
     line: u32,
     source: u16,
-    pub(crate) truncated: bool,
 }
 
-/// A temporary file of encodings, and the documents in it, sorted by key.
+/// A temporary file of texts, and the documents in it, sorted by key.
 pub(crate) struct Spool {
     file: File,
-    aligned: bool,
     documents: Vec<SpooledDocument>,
 }
 
@@ -61,7 +45,7 @@ pub(crate) struct ReadCounts {
     pub(crate) empty: u64,
     /// Number of distinct documents.
     pub(crate) unique: u64,
-    /// Number of these that were cut off at `max_length`.
+    /// Number of these that were cut off at `max_length`, as far as is known.
     pub(crate) truncated: u64,
 }
 
@@ -96,264 +80,183 @@ impl<'a> Admission<'a> {
     }
 }
 
-/// How documents are spooled.
-pub(crate) struct Spooling<'a> {
-    pub(crate) tokenizer: &'a TextTokenizer,
-    pub(crate) settings: &'a ExtractionSettings,
-    /// Whether tokens or words are stored, so that their positions are needed.
-    pub(crate) aligned: bool,
-    /// The data files, for messages.
-    pub(crate) sources: &'a [Source],
-    /// The folder of the temporary file, which has no name, so that a kill leaves nothing behind.
-    pub(crate) folder: &'a Path,
-}
-
-impl Spooling<'_> {
-    /// Reads examples and tokenises the admitted documents that `present` does not know. For a document that it knows,
-    /// `present` returns `Some(truncated)`.
+impl Spool {
+    /// Reads examples and spools the admitted documents that `present` does not know, to a file without a name in a
+    /// folder, so that a kill leaves nothing behind. For a document that it knows, `present` returns `Some(truncated)`.
     pub(crate) fn fill(
-        &self,
+        folder: &Path,
         examples: impl Iterator<Item = Result<Record>>,
         mut admission: Admission<'_>,
         present: impl Fn(&Key) -> Option<bool>,
     ) -> Result<(Spool, ReadCounts)> {
-        let file = tempfile::tempfile_in(self.folder)
-            .map_err(Error::io("create a temporary file in", self.folder))?;
-        let mut filling = Filling {
-            spooling: self,
-            writer: BufWriter::new(file),
-            documents: Vec::new(),
-            at: 0,
-            pending: Vec::with_capacity(CHUNK_EXAMPLES),
-            pending_bytes: 0,
-        };
+        let file = tempfile::tempfile_in(folder)
+            .map_err(Error::io("create a temporary file in", folder))?;
+        let mut writer = BufWriter::new(file);
+        let mut documents = Vec::new();
+        let mut record = Vec::new();
+        let mut at = 0;
         for example in examples {
             let example = example?;
             if !admission.admit(&example) {
                 continue;
             }
-            let mut wanted = Vec::new();
-            for (part, input) in self.settings.documents(&example).enumerate() {
-                let key = input.key();
+            let settings = admission.settings;
+            for document in settings.documents(&example) {
+                let key = document.key();
                 if !admission.is_new(&key) {
                     continue;
                 }
-                match present(&key) {
-                    Some(truncated) => admission.counts.truncated += u64::from(truncated),
-                    None => wanted.push((part, key)),
+                if let Some(truncated) = present(&key) {
+                    admission.counts.truncated += u64::from(truncated);
+                    continue;
                 }
-            }
-            if !wanted.is_empty() {
-                filling.add(wanted, example)?;
+                record.clear();
+                write_record(document, &mut record);
+                let written = writer.write_all(&record);
+                written.map_err(Error::io("write a temporary file in", folder))?;
+                let n_bytes = record.len() as u64;
+                documents.push(SpooledDocument {
+                    key,
+                    at,
+                    n_bytes,
+                    source: example.source as u16,
+                    line: example.line.unwrap_or(0) as u32,
+                });
+                at += n_bytes;
             }
         }
-        let mut spool = filling.finish()?;
-        let mut counts = admission.counts;
-        let truncated = spool.documents.iter().filter(|document| document.truncated);
-        counts.truncated += truncated.count() as u64;
-        spool.documents.sort_unstable_by_key(|document| document.key);
-        Ok((spool, counts))
+        let file = writer
+            .into_inner()
+            .map_err(|error| Error::io("write a temporary file in", folder)(error.into_error()))?;
+        documents.sort_unstable_by_key(|document| document.key);
+        Ok((Spool { file, documents }, admission.counts))
     }
-}
 
-impl Spooling<'_> {
-    fn without_tokens(&self, example: &Record) -> Error {
-        let source = self.sources.get(example.source);
-        Error::Record {
-            path: source.map(|source| source.path.clone()).unwrap_or_default(),
-            line: example.line,
-            expected: "a text of at least one token".into(),
-            got: "one without tokens (this tokenizer adds no special tokens either)".into(),
-            hint: "remove the record, or leave data.clean.drop_empty on, which drops it from train"
-                .into(),
-        }
-    }
-}
-
-impl Spool {
     /// Returns the documents, sorted by key.
     pub(crate) fn documents(&self) -> &[SpooledDocument] {
         &self.documents
     }
 
-    /// Reads the encoding of a document back.
-    pub(crate) fn read(&self, document: &SpooledDocument) -> Result<Encoding> {
+    /// Returns the keys of the documents, in order.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        self.documents.iter().map(|document| document.key)
+    }
+
+    /// Returns the document of a number, counted from 0 in the order of keys.
+    pub(crate) fn document(&self, number: u32) -> &SpooledDocument {
+        &self.documents[number as usize]
+    }
+
+    /// Reads a document back.
+    pub(crate) fn read(&self, document: &SpooledDocument) -> Result<SpooledTexts> {
         let mut bytes = vec![0u8; document.n_bytes as usize];
-        self.file
-            .read_exact_at(&mut bytes, document.at)
-            .map_err(Error::io("read", "the temporary file of token ids"))?;
-        let mut record = RecordBytes(&bytes);
-        let left_out = record.u32();
-        let lengths = (0..record.u32()).map(|_| record.u32()).collect::<Vec<u32>>();
-        let windows = lengths
-            .into_iter()
-            .map(|length| record.window(length as usize, self.aligned))
-            .collect();
-        let words = (0..document.n_words).map(|_| record.word()).collect();
-        Ok(Encoding { windows, words, truncated: document.truncated, left_out })
+        let read = self.file.read_exact_at(&mut bytes, document.at);
+        read.and_then(|()| read_record(&bytes))
+            .map_err(Error::io("read", "the temporary file of texts"))
     }
 }
 
 impl SpooledDocument {
     /// Returns the place of the text in the data, as in `the text at data/reviews.csv:12`.
     pub(crate) fn place(&self, sources: &[Source]) -> String {
-        let path =
-            sources.get(usize::from(self.source)).map(|source| source.path.display().to_string());
+        let path = self.source(sources).map(|source| source.path.display().to_string());
         format!("the text at {}:{}", path.unwrap_or_default(), self.line)
     }
-}
 
-/// An example, and which of its documents to tokenise.
-type Pending = (Vec<(usize, Key)>, Record);
-
-struct Filling<'a> {
-    spooling: &'a Spooling<'a>,
-    writer: BufWriter<File>,
-    documents: Vec<SpooledDocument>,
-    at: u64,
-    pending: Vec<Pending>,
-    pending_bytes: usize,
-}
-
-impl Filling<'_> {
-    fn add(&mut self, wanted: Vec<(usize, Key)>, example: Record) -> Result<()> {
-        let second = example.text_pair.as_ref().map_or(0, String::len);
-        self.pending_bytes += example.text.len() + second;
-        self.pending.push((wanted, example));
-        if self.pending.len() == CHUNK_EXAMPLES || self.pending_bytes >= CHUNK_BYTES {
-            self.flush()
-        } else {
-            Ok(())
+    /// Builds the error for a document of which the tokenizer makes no token.
+    pub(crate) fn without_tokens(&self, sources: &[Source]) -> Error {
+        Error::Record {
+            path: self.source(sources).map(|source| source.path.clone()).unwrap_or_default(),
+            line: Some(u64::from(self.line)).filter(|line| *line > 0),
+            expected: "a text of at least one token".into(),
+            got: "one without tokens (this tokenizer adds no special tokens either)".into(),
+            hint: "remove the record, or leave data.clean.drop_empty on, which drops it from train"
+                .into(),
         }
     }
 
-    fn flush(&mut self) -> Result<()> {
-        let Spooling { tokenizer, settings, aligned, folder, .. } = self.spooling;
-        let pending = std::mem::take(&mut self.pending);
-        self.pending_bytes = 0;
-        let wanted = pending.iter().flat_map(|(wanted, example)| {
-            let inputs: Vec<_> = settings.documents(example).collect();
-            wanted.iter().map(move |(part, key)| (*key, inputs[*part], example))
-        });
-        let wanted: Vec<_> = wanted.collect();
-        let inputs: Vec<_> = wanted.iter().map(|(_, input, _)| *input).collect();
-        let encodings = tokenizer.encode(&inputs, *aligned)?;
-        let mut record = Vec::new();
-        for ((key, _, example), encoding) in wanted.into_iter().zip(encodings) {
-            if encoding.has_empty_window() {
-                return Err(self.spooling.without_tokens(example));
-            }
-            record.clear();
-            write_record(&encoding, *aligned, &mut record);
-            self.writer
-                .write_all(&record)
-                .map_err(Error::io("write a temporary file in", *folder))?;
-            self.documents.push(SpooledDocument {
-                key,
-                at: self.at,
-                n_bytes: record.len() as u32,
-                n_tokens: encoding.n_tokens() as u32,
-                n_words: if *aligned { encoding.words.len() as u32 } else { 0 },
-                truncated: encoding.truncated,
-                source: example.source as u16,
-                line: example.line.unwrap_or(0) as u32,
-            });
-            self.at += record.len() as u64;
-        }
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<Spool> {
-        self.flush()?;
-        let Spooling { folder, aligned, .. } = self.spooling;
-        let file = self
-            .writer
-            .into_inner()
-            .map_err(|error| Error::io("write a temporary file in", *folder)(error.into_error()))?;
-        Ok(Spool { file, aligned: *aligned, documents: self.documents })
+    fn source<'s>(&self, sources: &'s [Source]) -> Option<&'s Source> {
+        sources.get(usize::from(self.source))
     }
 }
 
-fn write_record(encoding: &Encoding, aligned: bool, out: &mut Vec<u8>) {
-    let mut put = |number: u32| out.extend(number.to_le_bytes());
-    put(encoding.left_out);
-    put(encoding.windows.len() as u32);
-    encoding.lengths().for_each(&mut put);
-    for window in &encoding.windows {
-        out.extend(window.ids.iter().flat_map(|id| id.to_le_bytes()));
-        out.extend(&window.type_ids);
-        if aligned {
-            let alignment = &window.alignment;
-            out.extend(alignment.words.iter().flat_map(|word| word.to_le_bytes()));
-            for characters in [&alignment.char_starts, &alignment.char_ends] {
-                out.extend(characters.iter().flat_map(|place| place.to_le_bytes()));
-            }
-            out.extend(&alignment.sequences);
-        }
-    }
-    if aligned {
-        for word in &encoding.words {
-            out.push(word.sequence);
-            out.extend(word.word.to_le_bytes());
-            out.extend(word.char_start.to_le_bytes());
-            out.extend(word.char_end.to_le_bytes());
-            out.extend(word.window.to_le_bytes());
-            out.extend(word.position.to_le_bytes());
+/// The texts of a document that was read back.
+pub(crate) struct SpooledTexts {
+    kind: u8,
+    parts: Vec<String>,
+}
+
+const TEXT: u8 = 0;
+const PAIR: u8 = 1;
+const WORDS: u8 = 2;
+const PROMPTED: u8 = 3;
+
+impl SpooledTexts {
+    pub(crate) fn document(&self) -> Document<'_> {
+        match (self.kind, &self.parts[..]) {
+            (TEXT, [text]) => Document::Text(text),
+            (PAIR, [first, second]) => Document::Pair(first, second),
+            (PROMPTED, [prompt, text]) => Document::Prompted { prompt, text },
+            (_, words) => Document::Words(words),
         }
     }
 }
 
-/// The rest of a record: values are taken from its front in the order in which [`write_record`] put them.
-struct RecordBytes<'a>(&'a [u8]);
-
-impl RecordBytes<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        let (taken, rest) = self.0.split_at(N);
-        self.0 = rest;
-        let mut array = [0; N];
-        array.copy_from_slice(taken);
-        array
+/// Writes the kind of a document, and each of its parts with its length before it.
+fn write_record(document: Document<'_>, out: &mut Vec<u8>) {
+    match document {
+        Document::Text(text) => put(out, TEXT, [text].into_iter()),
+        Document::Pair(first, second) => put(out, PAIR, [first, second].into_iter()),
+        Document::Words(words) => put(out, WORDS, words.iter().map(String::as_str)),
+        Document::Prompted { prompt, text } => put(out, PROMPTED, [prompt, text].into_iter()),
     }
+}
 
-    fn u32(&mut self) -> u32 {
-        u32::from_le_bytes(self.take())
+fn put<'t>(out: &mut Vec<u8>, kind: u8, parts: impl Iterator<Item = &'t str>) {
+    out.push(kind);
+    for part in parts {
+        out.extend((part.len() as u64).to_le_bytes());
+        out.extend(part.as_bytes());
     }
+}
 
-    fn u32s(&mut self, n: usize) -> Vec<u32> {
-        (0..n).map(|_| self.u32()).collect()
+/// Reads what [`write_record`] wrote.
+fn read_record(record: &[u8]) -> io::Result<SpooledTexts> {
+    let damaged = || io::Error::from(io::ErrorKind::InvalidData);
+    let (kind, mut rest) = record.split_first().ok_or_else(damaged)?;
+    let mut parts = Vec::new();
+    while let Some((length, after)) = rest.split_first_chunk() {
+        let length = u64::from_le_bytes(*length) as usize;
+        let (part, after) = after.split_at_checked(length).ok_or_else(damaged)?;
+        parts.push(String::from_utf8(part.to_vec()).map_err(|_| damaged())?);
+        rest = after;
     }
-
-    fn bytes(&mut self, n: usize) -> Vec<u8> {
-        let (taken, rest) = self.0.split_at(n);
-        self.0 = rest;
-        taken.to_vec()
+    if !rest.is_empty() {
+        return Err(damaged());
     }
+    Ok(SpooledTexts { kind: *kind, parts })
+}
 
-    fn window(&mut self, length: usize, aligned: bool) -> Window {
-        let ids = self.u32s(length);
-        let type_ids = self.bytes(length);
-        let mut alignment = Alignment::default();
-        if aligned {
-            alignment = Alignment {
-                token_ids: ids.clone(),
-                words: self.u32s(length).into_iter().map(|word| word as i32).collect(),
-                char_starts: self.u32s(length),
-                char_ends: self.u32s(length),
-                sequences: self.bytes(length),
-            };
-        }
-        Window { ids, type_ids, alignment }
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn word(&mut self) -> WordPlace {
-        let [sequence] = self.take();
-        WordPlace {
-            sequence,
-            word: self.u32() as i32,
-            char_start: self.u32(),
-            char_end: self.u32(),
-            window: u16::from_le_bytes(self.take()),
-            position: u16::from_le_bytes(self.take()),
+    #[test]
+    fn every_kind_of_document_is_read_back() {
+        let words = ["a ".to_string(), String::new(), "\u{1f600}".to_string()];
+        for document in [
+            Document::Text(""),
+            Document::Text("one text\n"),
+            Document::Pair("one", ""),
+            Document::Words(&words),
+            Document::Words(&words[..1]),
+            Document::Words(&words[..2]),
+            Document::Prompted { prompt: "query: ", text: "caf\u{e9}" },
+        ] {
+            let mut record = Vec::new();
+            write_record(document, &mut record);
+            assert_eq!(read_record(&record).unwrap().document(), document);
+            assert!(read_record(&record[..record.len() - 1]).is_err());
         }
     }
 }

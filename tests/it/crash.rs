@@ -227,8 +227,11 @@ fn a_committed_shard_is_never_written_again() {
     let inode = |shard: &str| fs::metadata(cache.join(shard).join("docs.parquet")).unwrap().ino();
     let shards = ["shard-000000", "shard-000001", "shard-000002"];
     let before = shards.map(inode);
-    workshop.succeed(&EXTRACT);
+    let ran = workshop.succeed(&EXTRACT);
     assert_eq!(shards.map(inode), before);
+    let note =
+        regex::Regex::new("note: resuming an unfinished extraction: [0-9,]+ of 1,500 texts done");
+    assert!(note.unwrap().is_match(&ran.stderr), "{}", ran.stderr);
 }
 
 #[test]

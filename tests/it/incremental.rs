@@ -348,10 +348,7 @@ fn other_settings_after_a_kill_plan_anew_and_lose_nothing() {
     manifest.write(path.parent().unwrap()).unwrap();
     let plan = json!({
         "settings": { "shard_tokens": 400, "batch_tokens": 256 },
-        "shards": [{
-            "name": "shard-000003", "added": false, "states": ["mean-L02"],
-            "documents": 1, "tokens": 9, "keys": "0".repeat(64),
-        }],
+        "states": ["mean-L02"], "first_shard": 3, "added": [], "documents": 1, "keys": "0".repeat(64),
     });
     fs::write(workshop.cache().join("plan-0.json"), plan.to_string()).unwrap();
     let left: BTreeMap<_, _> = whole

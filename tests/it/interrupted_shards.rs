@@ -102,7 +102,10 @@ fn where_nothing_is_to_be_computed_no_other_process_is_waited_for() {
         .open(workshop.cache().join("writer.lock"))
         .unwrap();
     lock.lock().unwrap();
-    let plan = json!({ "settings": { "shard_tokens": 1, "batch_tokens": 1 }, "shards": [] });
+    let plan = json!({
+        "settings": { "shard_tokens": 1, "batch_tokens": 1 },
+        "states": [], "first_shard": 0, "added": [], "documents": 0, "keys": "0".repeat(64),
+    });
     let plan_path = workshop.cache().join("plan-0123456789abcdef.json");
     fs::write(&plan_path, plan.to_string()).unwrap();
     for command in [

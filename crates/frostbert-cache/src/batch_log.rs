@@ -17,7 +17,7 @@ use crate::{
     error::Result,
     fingerprint,
     names::BATCH_LOG_PREFIX,
-    plan::{ExtractionPlan, PlannedShard, SHARD_STATE_BYTES},
+    plan::{PlanSettings, PlannedShard, SHARD_STATE_BYTES},
     states::{BatchStates, StateId, StateValues},
 };
 
@@ -44,8 +44,8 @@ impl BatchLogs {
         BatchLogs { folder: folder.to_path_buf(), context }
     }
 
-    fn path(&self, plan: &ExtractionPlan, planned: &PlannedShard) -> PathBuf {
-        let decided = serde_json::to_vec(&(&plan.settings, planned, &self.context));
+    fn path(&self, settings: &PlanSettings, planned: &PlannedShard) -> PathBuf {
+        let decided = serde_json::to_vec(&(settings, planned, &self.context));
         let decided = decided.expect("plain fields become JSON");
         let name = fingerprint::hash_bytes(&decided).short();
         self.folder.join(format!("{BATCH_LOG_PREFIX}{name}"))
@@ -54,10 +54,10 @@ impl BatchLogs {
     /// Returns the batches of a shard that an earlier process encoded, by number.
     pub fn read(
         &self,
-        plan: &ExtractionPlan,
+        settings: &PlanSettings,
         planned: &PlannedShard,
     ) -> BTreeMap<u32, Vec<BatchStates>> {
-        let path = self.path(plan, planned);
+        let path = self.path(settings, planned);
         // Do not follow links, because the end of the file may be cut off.
         let is_own = fs::symlink_metadata(&path)
             .is_ok_and(|file| file.is_file() && file.len() <= MOST_LOG_BYTES);
@@ -79,8 +79,8 @@ impl BatchLogs {
     }
 
     /// Opens the log of a shard for appending; returns `None` if it cannot be written, because logs are only an aid.
-    pub fn append_to(&self, plan: &ExtractionPlan, planned: &PlannedShard) -> Option<BatchLog> {
-        let path = self.path(plan, planned);
+    pub fn append_to(&self, settings: &PlanSettings, planned: &PlannedShard) -> Option<BatchLog> {
+        let path = self.path(settings, planned);
         // If space is short, the shards need it.
         if free_bytes(&self.folder)? < LEAST_FREE_BYTES {
             return None;
@@ -94,8 +94,8 @@ impl BatchLogs {
     ///
     /// # Errors
     /// Returns an error if the file cannot be removed.
-    pub fn remove(&self, plan: &ExtractionPlan, planned: &PlannedShard) -> Result<()> {
-        remove_file(&self.path(plan, planned))
+    pub fn remove(&self, settings: &PlanSettings, planned: &PlannedShard) -> Result<()> {
+        remove_file(&self.path(settings, planned))
     }
 }
 
@@ -187,12 +187,9 @@ fn take_states(rest: &mut &[u8]) -> Option<BatchStates> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        plan::PlanSettings,
-        states::{Pooling, StateKind},
-    };
+    use crate::states::{Pooling, StateKind};
 
-    fn planned() -> (ExtractionPlan, PlannedShard) {
+    fn planned() -> (PlanSettings, PlannedShard) {
         let settings = PlanSettings { shard_tokens: 8, batch_tokens: 4 };
         let shard = PlannedShard {
             name: "shard-000000".into(),
@@ -202,8 +199,7 @@ mod tests {
             tokens: 5,
             keys: fingerprint::hash_bytes(b"keys"),
         };
-        let shards = vec![shard.clone()];
-        (ExtractionPlan { settings, shards }, shard)
+        (settings, shard)
     }
 
     fn batch(value: f32) -> Vec<BatchStates> {
@@ -222,16 +218,16 @@ mod tests {
     fn what_was_appended_is_read_up_to_the_first_damage_and_appended_to_again() {
         let folder = tempfile::tempdir().unwrap();
         let logs = BatchLogs::new(folder.path(), "f16 on cpu".into());
-        let (plan, shard) = planned();
-        assert!(logs.read(&plan, &shard).is_empty());
-        let mut log = logs.append_to(&plan, &shard).unwrap();
+        let (settings, shard) = planned();
+        assert!(logs.read(&settings, &shard).is_empty());
+        let mut log = logs.append_to(&settings, &shard).unwrap();
         assert!((0..3).all(|number| log.append(number, &batch(number as f32))));
-        let path = logs.path(&plan, &shard);
+        let path = logs.path(&settings, &shard);
         let whole = fs::read(&path).unwrap();
         // If the log is cut off or a byte is changed anywhere, the batches before that point are still read.
         for length in 0..whole.len() {
             fs::write(&path, &whole[..length]).unwrap();
-            let read = logs.read(&plan, &shard);
+            let read = logs.read(&settings, &shard);
             assert_eq!(read.len(), length / (whole.len() / 3), "{length}");
             for (number, states) in read {
                 assert_eq!(states, batch(number as f32));
@@ -239,30 +235,30 @@ mod tests {
             let mut changed = whole.clone();
             changed[length] ^= 0x40;
             fs::write(&path, &changed).unwrap();
-            assert_eq!(logs.read(&plan, &shard).len(), length / (whole.len() / 3));
+            assert_eq!(logs.read(&settings, &shard).len(), length / (whole.len() / 3));
         }
         fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-        assert_eq!(logs.read(&plan, &shard).len(), 2);
-        assert!(logs.append_to(&plan, &shard).unwrap().append(7, &batch(7.0)));
-        let numbers: Vec<u32> = logs.read(&plan, &shard).into_keys().collect();
+        assert_eq!(logs.read(&settings, &shard).len(), 2);
+        assert!(logs.append_to(&settings, &shard).unwrap().append(7, &batch(7.0)));
+        let numbers: Vec<u32> = logs.read(&settings, &shard).into_keys().collect();
         assert_eq!(numbers, [0, 1, 7]);
     }
 
     #[test]
     fn a_log_is_of_one_plan_and_one_device_and_goes_with_its_shard() {
         let folder = tempfile::tempdir().unwrap();
-        let (plan, shard) = planned();
+        let (settings, shard) = planned();
         let logs = BatchLogs::new(folder.path(), "f16 on cpu".into());
-        assert!(logs.append_to(&plan, &shard).unwrap().append(0, &batch(1.0)));
+        assert!(logs.append_to(&settings, &shard).unwrap().append(0, &batch(1.0)));
         let others = BatchLogs::new(folder.path(), "f16 by another version".into());
-        assert!(others.read(&plan, &shard).is_empty());
-        let mut other_plan = plan.clone();
-        other_plan.settings.batch_tokens = 8;
-        assert!(logs.read(&other_plan, &shard).is_empty());
-        assert_eq!(logs.read(&plan, &shard).len(), 1);
-        logs.remove(&plan, &shard).unwrap();
-        assert!(logs.read(&plan, &shard).is_empty());
-        logs.append_to(&plan, &shard).unwrap();
+        assert!(others.read(&settings, &shard).is_empty());
+        let mut other_settings = settings.clone();
+        other_settings.batch_tokens = 8;
+        assert!(logs.read(&other_settings, &shard).is_empty());
+        assert_eq!(logs.read(&settings, &shard).len(), 1);
+        logs.remove(&settings, &shard).unwrap();
+        assert!(logs.read(&settings, &shard).is_empty());
+        logs.append_to(&settings, &shard).unwrap();
         fs::write(folder.path().join("tmp-batches-notes"), "mine").unwrap();
         crate::leftovers::remove_batch_logs(folder.path()).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);

@@ -1,27 +1,30 @@
-//! The plan of an extraction: written before the work starts, followed to the end, and removed when it is done.
+//! The plan of an extraction: which documents lack which states, and which shards they come to.
 //!
-//! Because the boundaries between shards are fixed before the first state is computed, an extraction that is killed and
-//! resumed commits the same shards as one that runs without interruption.
+//! Shards are cut greedily in the order of the documents' keys, as soon as the documents' numbers of tokens are known.
+//! The cuts depend on the documents and the settings alone, so an extraction that is killed and resumed commits the same
+//! shards as one that runs without interruption.
 
+mod cutter;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
+pub use self::cutter::{CutShard, PlanGroup, ShardCutter};
 use crate::{
     durable::write_file,
     error::{Error, Result},
     fingerprint::{self, Digest, Key},
     index::DocumentIndex,
     leftovers,
-    manifest::{Manifest, ShardEntry, shard_name},
+    manifest::{Manifest, ShardEntry, shard_number},
     names::is_plan,
-    states::{StateId, StateKind},
+    states::StateId,
 };
 
 /// The maximum size of the states of one shard in bytes, whatever `shard_tokens` is.
@@ -30,13 +33,23 @@ pub(crate) const SHARD_STATE_BYTES: u64 = 256 * 1024 * 1024;
 /// The maximum number of states in one extraction; each takes one bit.
 pub const MAX_STATES: usize = 128;
 
-/// The shards of an extraction, in the order in which they are committed.
+/// What an extraction is to do: written before the first state is computed, and removed when it is done.
+///
+/// It does not list the shards: with the documents and the settings it says all that decides them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtractionPlan {
     /// The settings that it was made with.
     pub settings: PlanSettings,
-    /// The shards to commit, in order.
-    pub shards: Vec<PlannedShard>,
+    /// The states that every document should have.
+    pub states: Vec<StateId>,
+    /// The number of the first new shard.
+    pub first_shard: usize,
+    /// The names of the existing shards to which states are added.
+    pub added: Vec<String>,
+    /// The number of documents that lack a state.
+    pub documents: u64,
+    /// The blake3 of their keys, in order.
+    pub keys: Digest,
 }
 
 /// The settings that determine a plan.
@@ -76,10 +89,11 @@ pub struct PlanDocument {
     pub n_words: u32,
 }
 
-/// A plan, with the document numbers of each planned shard.
+/// Every shard of an extraction, in the order in which they are committed, with the numbers of its documents.
+#[derive(Default)]
 pub struct Planned {
-    /// The plan.
-    pub plan: ExtractionPlan,
+    /// The shards.
+    pub shards: Vec<PlannedShard>,
     /// The numbers of the documents of each shard, sorted by key.
     pub members: Vec<Vec<u32>>,
 }
@@ -133,45 +147,99 @@ impl<'a> Planner<'a> {
         held.fold(self.all(), |lacking, held| lacking & !held)
     }
 
-    /// Plans `n` documents, `document(0..n)` sorted by key, each of which lacks some state.
-    ///
-    /// If all documents of a shard are among them and lack the same states, these are added to that shard. The other
-    /// documents go to new shards, grouped by what they lack, each with at most `shard_tokens` tokens and 256 MB of
-    /// states.
+    /// Plans `n` documents whose sizes are known, `document(0..n)` sorted by key; see [`Planner::cutter`].
     pub fn plan(
         &self,
         n: usize,
         document: impl Fn(usize) -> PlanDocument,
         settings: PlanSettings,
     ) -> Planned {
-        let mut planned =
-            Planned { plan: ExtractionPlan { settings, shards: Vec::new() }, members: Vec::new() };
-        let whole = self.whole_shards(n, &document);
+        let mut cutter = self.cutter(n, |number| document(number).key, settings);
+        let mut planned = Planned::default();
+        while let Some(number) = cutter.upcoming().first() {
+            let document = document(*number as usize);
+            for CutShard { shards, members } in cutter.push(document) {
+                planned.members.extend(vec![members; shards.len()]);
+                planned.shards.extend(shards);
+            }
+        }
+        planned
+    }
+
+    /// Puts `n` documents, with the keys `key(0..n)` in order, into the order in which they are to be measured and cut
+    /// into shards. Each of them lacks some state.
+    ///
+    /// If all documents of a shard are among them and lack the same states, these are added to that shard. The other
+    /// documents go to new shards, grouped by what they lack, each with at most `shard_tokens` tokens and 256 MB of
+    /// states.
+    pub fn cutter(
+        &self,
+        n: usize,
+        key: impl Fn(usize) -> Key,
+        settings: PlanSettings,
+    ) -> ShardCutter {
+        let whole = self.whole_shards(n, &key);
         let mut added: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         let mut new: BTreeMap<u128, Vec<u32>> = BTreeMap::new();
         for number in 0..n {
-            let key = document(number).key;
+            let key = key(number);
             match self.home(&key).filter(|shard| whole[*shard as usize]) {
                 Some(shard) => added.entry(shard).or_default().push(number as u32),
                 None => new.entry(self.lacking(&key)).or_default().push(number as u32),
             }
         }
-        for (shard, members) in added {
-            let name = self.manifest.shards[shard as usize].name.clone();
-            let states = self.states_of(self.shard_lacks(shard));
-            for states in self.states_that_fit(states, &members, &document) {
-                planned.push(name.clone(), true, states, members.clone(), &document);
-            }
+        let added = added.into_iter().map(|(shard, members)| PlanGroup {
+            added_to: Some(self.manifest.shards[shard as usize].name.clone()),
+            states: self.states_of(self.shard_lacks(shard)),
+            members,
+        });
+        let new = new.into_iter().map(|(lacking, members)| PlanGroup {
+            added_to: None,
+            states: self.states_of(lacking),
+            members,
+        });
+        let groups: VecDeque<PlanGroup> = added.chain(new).collect();
+        ShardCutter::new(groups, settings, self.row_bytes, self.manifest.next_shard())
+    }
+
+    /// Returns the plan of an extraction whose documents have these keys, in order, and are cut by this cutter, of which
+    /// nothing is cut yet.
+    pub fn extraction_plan(
+        &self,
+        keys: impl Iterator<Item = Key>,
+        cutter: &ShardCutter,
+    ) -> ExtractionPlan {
+        let added = cutter.remaining().filter_map(|(group, _)| group.added_to.clone());
+        let (documents, keys) = digest_of(keys);
+        ExtractionPlan {
+            settings: cutter.settings().clone(),
+            states: self.wanted.to_vec(),
+            first_shard: self.manifest.next_shard(),
+            added: added.collect(),
+            documents,
+            keys,
         }
-        let mut next = self.manifest.next_shard();
-        for (lacking, numbers) in new {
-            let states = self.states_of(lacking);
-            for members in self.cut(&states, numbers, &document, &planned.plan.settings) {
-                planned.push(shard_name(next), false, states.clone(), members, &document);
-                next += 1;
-            }
-        }
-        planned
+    }
+
+    /// Returns whether the documents that lack some state, with these keys in order, are what an unfinished extraction
+    /// left over.
+    pub fn is_rest_of(&self, unfinished: &ExtractionPlan, keys: impl Iterator<Item = Key>) -> bool {
+        let shards = self.manifest.shards.iter();
+        let of_plan: Vec<bool> = shards
+            .map(|entry| {
+                let number = shard_number(&entry.name);
+                unfinished.added.contains(&entry.name)
+                    || number.is_some_and(|number| number >= unfinished.first_shard)
+            })
+            .collect();
+        let done = self.index.documents().map(|(key, _)| key).filter(|key| {
+            let mut shards = self.index.locations(key).map(|(shard, _)| shard);
+            shards.any(|shard| of_plan[shard as usize]) && self.lacking(key) == 0
+        });
+        let mut keys: Vec<Key> = keys.chain(done).collect();
+        keys.sort_unstable();
+        self.wanted == unfinished.states
+            && digest_of(keys.into_iter()) == (unfinished.documents, unfinished.keys)
     }
 
     fn all(&self) -> u128 {
@@ -195,129 +263,30 @@ impl<'a> Planner<'a> {
     }
 
     /// Returns for each shard whether all its documents are among these and have it as their [`Planner::home`].
-    fn whole_shards(&self, n: usize, document: &impl Fn(usize) -> PlanDocument) -> Vec<bool> {
+    fn whole_shards(&self, n: usize, key: &impl Fn(usize) -> Key) -> Vec<bool> {
         let mut counts = vec![0u64; self.manifest.shards.len()];
         for number in 0..n {
-            if let Some(shard) = self.home(&document(number).key) {
+            if let Some(shard) = self.home(&key(number)) {
                 counts[shard as usize] += 1;
             }
         }
         let shards = self.manifest.shards.iter().zip(counts);
         shards.map(|(entry, count)| entry.documents == count).collect()
     }
-
-    fn bytes(&self, states: &[StateId], document: PlanDocument) -> u64 {
-        let rows = |state: &StateId| match state.kind {
-            StateKind::Pooled(_) => 1,
-            StateKind::Words => u64::from(document.n_words),
-            StateKind::Tokens => u64::from(document.n_tokens),
-        };
-        states.iter().map(rows).sum::<u64>() * self.row_bytes as u64
-    }
-
-    /// Splits documents, in order, into shards that are not too large.
-    fn cut(
-        &self,
-        states: &[StateId],
-        numbers: Vec<u32>,
-        document: &impl Fn(usize) -> PlanDocument,
-        settings: &PlanSettings,
-    ) -> Vec<Vec<u32>> {
-        let mut shards: Vec<Vec<u32>> = Vec::new();
-        let (mut tokens, mut bytes) = (0, 0);
-        for number in numbers {
-            let document = document(number as usize);
-            tokens += u64::from(document.n_tokens);
-            bytes += self.bytes(states, document);
-            match shards.last_mut() {
-                Some(shard)
-                    if tokens <= settings.shard_tokens as u64 && bytes <= SHARD_STATE_BYTES =>
-                {
-                    shard.push(number);
-                }
-                _ => {
-                    shards.push(vec![number]);
-                    (tokens, bytes) = (u64::from(document.n_tokens), self.bytes(states, document));
-                }
-            }
-        }
-        shards
-    }
-
-    /// Groups states so that each group's rows of these documents fit into memory, with at least one state per group.
-    fn states_that_fit(
-        &self,
-        states: Vec<StateId>,
-        members: &[u32],
-        document: &impl Fn(usize) -> PlanDocument,
-    ) -> Vec<Vec<StateId>> {
-        let mut groups: Vec<Vec<StateId>> = Vec::new();
-        let mut bytes = 0;
-        for state in states {
-            let own: u64 =
-                members.iter().map(|number| self.bytes(&[state], document(*number as usize))).sum();
-            bytes += own;
-            match groups.last_mut() {
-                Some(group) if bytes <= SHARD_STATE_BYTES => group.push(state),
-                _ => {
-                    groups.push(vec![state]);
-                    bytes = own;
-                }
-            }
-        }
-        groups
-    }
 }
 
-impl Planned {
-    fn push(
-        &mut self,
-        name: String,
-        added: bool,
-        states: Vec<StateId>,
-        members: Vec<u32>,
-        document: &impl Fn(usize) -> PlanDocument,
-    ) {
-        let mut keys = blake3::Hasher::new();
-        let mut tokens = 0;
-        for number in &members {
-            let document = document(*number as usize);
-            keys.update(&document.key.0);
-            tokens += u64::from(document.n_tokens);
-        }
-        self.plan.shards.push(PlannedShard {
-            name,
-            added,
-            states,
-            documents: members.len(),
-            tokens,
-            keys: keys.finalize().into(),
-        });
-        self.members.push(members);
+/// Returns the number of keys and their blake3.
+fn digest_of(keys: impl Iterator<Item = Key>) -> (u64, Digest) {
+    let mut hasher = blake3::Hasher::new();
+    let mut n = 0;
+    for key in keys {
+        hasher.update(&key.0);
+        n += 1;
     }
+    (n, hasher.finalize().into())
 }
 
 impl ExtractionPlan {
-    /// Returns the shards that are still to be committed.
-    pub fn remaining<'a>(
-        &'a self,
-        manifest: &'a Manifest,
-    ) -> impl Iterator<Item = &'a PlannedShard> {
-        self.shards.iter().filter(|planned| {
-            let entry = manifest.shards.iter().find(|entry| entry.name == planned.name);
-            !entry.is_some_and(|entry| planned.states.iter().all(|state| entry.holds(*state)))
-        })
-    }
-
-    /// Returns every state of the plan, sorted.
-    pub fn states(&self) -> Vec<StateId> {
-        let mut states: Vec<StateId> =
-            self.shards.iter().flat_map(|shard| shard.states.iter().copied()).collect();
-        states.sort_unstable();
-        states.dedup();
-        states
-    }
-
     /// Writes the plan into the cache folder.
     ///
     /// # Errors

@@ -38,7 +38,7 @@ impl ExtractionJob<'_> {
         let dtype = if batch.in_sample { Dtype::F32 } else { self.dtype };
         let row_bytes = self.hidden * dtype.size_bytes();
         let n_words = batch.words.iter().map(Vec::len).sum::<usize>();
-        let wanted = &self.plan.shards[batch.shard].states;
+        let wanted = &batch.planned.states;
         wanted.len() == states.len()
             && wanted.iter().all(|state| {
                 let mut own = states.iter().filter(|own| own.state == *state);

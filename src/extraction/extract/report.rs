@@ -7,6 +7,8 @@ use std::{
 
 use serde::Serialize;
 
+use crate::extraction::busy::{bound_by, together};
+
 /// The report of an extraction.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -32,6 +34,13 @@ pub struct ExtractReport {
     pub truncated: u64,
     /// The ratio of real tokens to padded tokens.
     pub padding_efficiency: f64,
+    /// The part of stage 1 that bound its speed: the one that was at work for most of the time. Absent if nothing was
+    /// encoded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bound_by: Option<&'static str>,
+    /// The share of the time of encoding in which `tokenizer`, `encoder` and `writer` were at work.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub busy: BTreeMap<&'static str, f64>,
     /// Wall time of the stage, in seconds.
     pub seconds: f64,
     /// `tokens / seconds`.
@@ -58,6 +67,11 @@ impl ExtractReport {
         own.map_or(&self.cache, |own| &own.cache)
     }
 
+    /// The seconds in which something was encoded.
+    fn encoding(&self) -> f64 {
+        if self.busy.is_empty() { 0.0 } else { self.seconds }
+    }
+
     /// Adds what another extraction did.
     pub(crate) fn add(&mut self, other: &ExtractReport) {
         let padded = |report: &ExtractReport| match report.padding_efficiency {
@@ -65,6 +79,8 @@ impl ExtractReport {
             efficiency => report.tokens as f64 / efficiency,
         };
         let padded = padded(self) + padded(other);
+        self.busy = together((&self.busy, self.encoding()), (&other.busy, other.encoding()));
+        self.bound_by = bound_by(&self.busy);
         self.documents += other.documents;
         self.empty += other.empty;
         self.unique += other.unique;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs, iter,
     path::{Path, PathBuf},
 };
 
@@ -12,8 +12,9 @@ use frostbert::{
         export::{ExportFormat, ExportOptions, export_cache},
         fingerprint::{self, Key},
         gc,
+        index::DocumentIndex,
         manifest::{MANIFEST, Manifest},
-        plan::ExtractionPlan,
+        plan::{ExtractionPlan, Planner},
         reader::{CacheReader, rows_of},
         verify,
     },
@@ -303,7 +304,8 @@ pub(super) fn plan(scratch: &Path) -> Execute {
         let Ok(Some(plan)) = ExtractionPlan::read(&patient.folder) else {
             return false;
         };
-        let (_, _) = (plan.remaining(&manifest).count(), plan.states());
+        let index = DocumentIndex::read(&patient.folder, &manifest).unwrap();
+        Planner::new(&[], &manifest, &index, 1).is_rest_of(&plan, iter::empty());
         if thorough {
             patient.look_after();
         }

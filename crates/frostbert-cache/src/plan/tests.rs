@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     fingerprint::{FingerprintInputs, Mode, hash_bytes},
     manifest::{Origin, ShardEntry},
-    states::{Dtype, Pooling},
+    states::{Dtype, Pooling, StateKind},
 };
 
 /// A cache without files: the documents in each shard, and a manifest of the states they have.
@@ -66,16 +66,15 @@ impl Shelf {
     fn plan(&self, texts: &BTreeSet<u8>, wanted: &[StateId], shard_tokens: usize) -> Made {
         let index = self.index();
         let planner = Planner::new(wanted, &self.manifest, &index, ROW_BYTES);
-        let mut documents: Vec<PlanDocument> = texts.iter().map(|text| document(*text)).collect();
-        documents.retain(|document| planner.lacking(&document.key) != 0);
-        documents.sort_unstable_by_key(|document| document.key);
+        let documents = lacking(&planner, texts);
         let settings = PlanSettings { shard_tokens, batch_tokens: 64 };
+        let keys = || documents.iter().map(|document| document.key);
+        let key = |number: usize| documents[number].key;
+        let cutter = planner.cutter(documents.len(), key, settings.clone());
         let planned = planner.plan(documents.len(), |number| documents[number], settings);
         Made {
-            lacking: documents
-                .iter()
-                .map(|document| (document.key, planner.states_of(planner.lacking(&document.key))))
-                .collect(),
+            plan: planner.extraction_plan(keys(), &cutter),
+            lacking: keys().map(|key| (key, planner.states_of(planner.lacking(&key)))).collect(),
             members: planned
                 .members
                 .iter()
@@ -84,22 +83,42 @@ impl Shelf {
                     keys.collect()
                 })
                 .collect(),
-            plan: planned.plan,
+            shards: planned.shards,
         }
     }
 
+    /// Whether what these texts lack is what an unfinished plan left over.
+    fn is_rest_of(&self, plan: &ExtractionPlan, texts: &BTreeSet<u8>, wanted: &[StateId]) -> bool {
+        let index = self.index();
+        let planner = Planner::new(wanted, &self.manifest, &index, ROW_BYTES);
+        let documents = lacking(&planner, texts);
+        planner.is_rest_of(plan, documents.iter().map(|document| document.key))
+    }
+
     fn commit_first(&mut self, made: &Made, n: usize) {
-        let shards = made.plan.shards.iter().zip(&made.members).take(n);
+        let shards = made.shards.iter().zip(&made.members).take(n);
         shards.for_each(|(planned, members)| self.commit(planned, members.clone()));
     }
 }
 
-/// A plan, the keys of its shards' documents, and what each document lacked.
+/// Returns those of these texts that lack something, sorted by key.
+fn lacking(planner: &Planner<'_>, texts: &BTreeSet<u8>) -> Vec<PlanDocument> {
+    let mut documents: Vec<PlanDocument> = texts.iter().map(|text| document(*text)).collect();
+    documents.retain(|document| planner.lacking(&document.key) != 0);
+    documents.sort_unstable_by_key(|document| document.key);
+    documents
+}
+
+/// A plan, its shards with the keys of their documents, and what each document lacked.
 struct Made {
     plan: ExtractionPlan,
+    shards: Vec<PlannedShard>,
     members: Vec<Vec<Key>>,
     lacking: BTreeMap<Key, Vec<StateId>>,
 }
+
+/// A text that no extraction has.
+const NEVER_COMMITTED: u8 = 200;
 
 /// A row so large that a shard holds only 50 of them.
 const ROW_BYTES: usize = (SHARD_STATE_BYTES / 50) as usize;
@@ -159,7 +178,7 @@ proptest! {
             let made = shelf.plan(&texts, &wanted, shard_tokens);
 
             let mut planned: BTreeMap<Key, Vec<StateId>> = BTreeMap::new();
-            for (shard, members) in made.plan.shards.iter().zip(&made.members) {
+            for (shard, members) in made.shards.iter().zip(&made.members) {
                 prop_assert_eq!(shard.documents, members.len());
                 for key in members {
                     planned.entry(*key).or_default().extend(&shard.states);
@@ -170,14 +189,20 @@ proptest! {
             lacking.values_mut().for_each(|states| states.sort_unstable());
             prop_assert_eq!(planned, lacking);
 
-            for n in 0..=made.plan.shards.len() {
+            for n in 0..=made.shards.len() {
                 let mut killed = shelf.clone();
                 killed.commit_first(&made, n);
                 let again = killed.plan(&texts, &wanted, shard_tokens);
-                prop_assert_eq!(&again.plan.shards, &made.plan.shards[n..], "after {} commits", n);
+                prop_assert_eq!(&again.shards, &made.shards[n..], "after {} commits", n);
                 prop_assert_eq!(&again.members, &made.members[n..]);
-                let rest: Vec<_> = made.plan.remaining(&killed.manifest).cloned().collect();
-                prop_assert_eq!(&rest, &again.plan.shards);
+                prop_assert!(killed.is_rest_of(&made.plan, &texts, &wanted), "after {} commits", n);
+                let mut others = texts.clone();
+                others.insert(NEVER_COMMITTED);
+                prop_assert!(!killed.is_rest_of(&made.plan, &others, &wanted));
+                if let Some(more) = (0..8).map(state).find(|state| !wanted.contains(state)) {
+                    let more = [&wanted[..], &[more]].concat();
+                    prop_assert!(!killed.is_rest_of(&made.plan, &texts, &more));
+                }
             }
             // The next extraction starts from what a killed one left.
             shelf.commit_first(&made, n_committed);
@@ -190,7 +215,7 @@ fn a_shard_ends_before_it_has_too_many_tokens_or_bytes() {
     let texts: BTreeSet<u8> = (0..40).collect();
     let sizes = |wanted: &[StateId], shard_tokens| {
         let made = Shelf::empty().plan(&texts, wanted, shard_tokens);
-        let shards = made.plan.shards.iter();
+        let shards = made.shards.iter();
         shards.map(|shard| (shard.documents, shard.tokens)).collect::<Vec<_>>()
     };
     let by_tokens = sizes(&[state(0)], 60);
@@ -225,8 +250,7 @@ fn states_that_do_not_fit_together_are_added_one_after_the_other() {
     shelf.commit_first(&made, 1);
     // 6 rows together with 33 of tokens fit into 50; another 33 do not.
     let made = shelf.plan(&texts, &[state(0), state(1), state(3), state(7)], 1000);
-    let added: Vec<_> =
-        made.plan.shards.iter().map(|shard| (shard.added, &shard.states[..])).collect();
+    let added: Vec<_> = made.shards.iter().map(|shard| (shard.added, &shard.states[..])).collect();
     assert_eq!(added, [(true, &[state(1), state(3)][..]), (true, &[state(7)])]);
 }
 
