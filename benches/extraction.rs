@@ -7,7 +7,7 @@
 //! Both are run in turn, ROUNDS times, and the best of each is reported. `bare` runs the planned batches through the
 //! same sessions without using the states, and `one session` does so with one session on all threads; `pipeline` is
 //! everything from a file of texts to committed shards, including loading the model; `encoding` is the pipeline without
-//! that load.
+//! that load. `tokenizer` is the tokenizer alone on one core, without alignments and with them.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
@@ -78,6 +78,8 @@ fn main() {
     let texts = read_texts(Path::new(corpus), n_texts);
     let (batches, efficiency) = planned_batches(&checkpoint, &texts, kind, batch_tokens);
     let tokens: u64 = batches.iter().map(TokenBatch::tokens).sum();
+    let tokenizer_speeds =
+        [false, true].map(|aligned| tokenizer_speed(&checkpoint, &texts, aligned, rounds));
 
     let loading = Instant::now();
     let mut encoder = open_encoder(&runtime, &checkpoint, threads);
@@ -122,6 +124,10 @@ fn main() {
     println!("loading the model       {load_seconds:.2} s");
     println!("pipeline / bare         {:.3}", bare / pipeline);
     println!("encoding / bare         {:.3}", bare / (pipeline - load_seconds));
+    let [alone, aligned] = tokenizer_speeds;
+    println!("tokenizer               {alone:.0} tokens/s, {aligned:.0} with alignments");
+    let shares = report.busy.iter().map(|(name, share)| format!("{name} {share:.3}"));
+    println!("at work                 {}", shares.collect::<Vec<String>>().join(", "));
     println!("bytes written           {}", report.bytes_written);
 }
 
@@ -184,6 +190,22 @@ fn planned_batches(
         batches.extend(rows.iter().map(batch));
     }
     (batches, real / padded)
+}
+
+/// Returns the tokens per second of the tokenizer on one core, the best of some rounds.
+fn tokenizer_speed(checkpoint: &Checkpoint, texts: &[String], aligned: bool, rounds: usize) -> f64 {
+    let path = checkpoint.tokenizer.path.clone();
+    let tokenizer =
+        TextTokenizer::open(&path, MAX_LENGTH, Overflow::Truncate).expect("a tokenizer");
+    let inputs: Vec<Document<'_>> = texts.iter().map(|text| Document::Text(text)).collect();
+    let one_core = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+    let speeds = (0..rounds.max(1)).map(|_| {
+        let start = Instant::now();
+        let encodings = one_core.install(|| tokenizer.encode(&inputs, aligned)).expect("ids");
+        let seconds = start.elapsed().as_secs_f64();
+        encodings.iter().map(Encoding::n_tokens).sum::<usize>() as f64 / seconds
+    });
+    speeds.fold(0.0, f64::max)
 }
 
 fn open_encoder(runtime: &Runtime, checkpoint: &Checkpoint, threads: usize) -> Encoder {
