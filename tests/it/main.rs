@@ -54,6 +54,7 @@ mod not_plain_files;
 mod old_forms;
 mod output_failures;
 mod own_states;
+mod overlap;
 mod parquet_files;
 mod precision;
 mod predicting;
