@@ -110,18 +110,18 @@ Examples:
 
 pub(super) const CACHE_INFO: &str = "\
 Examples:
-  frostbert cache info cache/421d16ab30b554b2
-  frostbert cache info cache/421d16ab30b554b2 --json";
+  frostbert cache info cache/397e9e01919ffd5e
+  frostbert cache info cache/397e9e01919ffd5e --json";
 
 pub(super) const CACHE_VERIFY: &str = "\
 Examples:
   frostbert cache verify cache
-  frostbert cache verify cache/421d16ab30b554b2 --repair";
+  frostbert cache verify cache/397e9e01919ffd5e --repair";
 
 pub(super) const CACHE_DIFF: &str = "\
 Examples:
-  frostbert cache diff cache/421d16ab30b554b2 cache/8e9b55980ecaf708
-  frostbert cache diff cache/421d16ab30b554b2 cache/8e9b55980ecaf708 --json";
+  frostbert cache diff cache/397e9e01919ffd5e cache/8e9b55980ecaf708
+  frostbert cache diff cache/397e9e01919ffd5e cache/8e9b55980ecaf708 --json";
 
 pub(super) const CACHE_GC: &str = "\
 Examples:

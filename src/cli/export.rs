@@ -134,9 +134,9 @@ sentence-transformers folder says (pooling, Dense, Normalize, the first truncate
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  frostbert cache export cache/421d16ab30b554b2 --to npy --pipeline pipelines/embed.toml
-  frostbert cache export cache/421d16ab30b554b2 --to parquet-list --as f32 --state mean-L06
-  frostbert cache export cache/421d16ab30b554b2 --to npy --state mean-L06 --quantize int8";
+  frostbert cache export cache/397e9e01919ffd5e --to npy --pipeline pipelines/embed.toml
+  frostbert cache export cache/397e9e01919ffd5e --to parquet-list --as f32 --state mean-L06
+  frostbert cache export cache/397e9e01919ffd5e --to npy --state mean-L06 --quantize int8";
 
 pub(super) fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
     let cache = CacheReader::existing(&arguments.cache)?;

@@ -11,6 +11,8 @@
 //! x' = SkipLayerNormalization(MatMul(BiasGelu(MatMul(y, Wi), bi), Wd), y, gamma, beta, bd)
 //! ```
 //!
+//! On a CPU in f32, each `SkipLayerNormalization` is two `Add` and a `LayerNormalization`, which is faster there.
+//!
 //! MPNet's attention also takes a bias of its scores, `[1, heads, S, S]`, from [`attention_bias`].
 //!
 //! A checkpoint stores linear weights as `[out, in]`; they are transposed once, here. `BiasGelu` is the exact erf form.
@@ -49,7 +51,11 @@ use crate::{
 };
 
 /// The name and version of this graph. Part of the fingerprint, because another graph differs in the last bits.
-pub(super) const PROFILE: &str = "bert-fused-1";
+pub(super) const PROFILE: &str = "bert-fused-2";
+
+/// The optimiser of ONNX Runtime that would join additions and normalisations into `SkipLayerNormalization`; the padded
+/// f32 graph is loaded without it.
+pub(super) const JOINS_NORMS: &str = "SkipLayerNormFusion";
 
 /// The inputs of every graph, each i32 `[batch, sequence]`.
 const INPUTS: [(Role, &str); 3] = [
@@ -107,6 +113,7 @@ fn first_table_row(shape: &FusedShape) -> usize {
 pub(super) fn build(source: &FusedModel, layers: &[usize], half: bool) -> Result<Model> {
     let highest = highest(source, layers);
     let mut builder = GraphBuilder::new(source, half)?;
+    builder.adds_apart = !half;
     builder.embeddings()?;
     builder.relative_bias()?;
     for layer in 0..highest {
@@ -132,6 +139,8 @@ struct GraphBuilder<'a, T: GraphTarget = SessionGraph> {
     is_ordinary: bool,
     /// What is put before the names of the inputs.
     prefix: &'static str,
+    /// Whether sums are computed by operators of their own before they are normalised.
+    adds_apart: bool,
 }
 
 impl<'a> GraphBuilder<'a> {
@@ -143,6 +152,7 @@ impl<'a> GraphBuilder<'a> {
             graph,
             half,
             is_ordinary: false,
+            adds_apart: false,
             prefix: "",
         })
     }
@@ -371,7 +381,7 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         let (gamma, beta) = (format!("{norm}.weight"), format!("{norm}.bias"));
         self.weight(&gamma, &[hidden])?;
         self.weight(&beta, &[hidden])?;
-        if self.is_ordinary {
+        if self.is_ordinary || self.adds_apart {
             return self.ordinary_skip_layer_norm(summands, bias, &[&gamma, &beta], output);
         }
         self.node(

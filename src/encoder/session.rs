@@ -148,6 +148,11 @@ impl EncoderSession {
         let hidden = checkpoint.config.hidden;
         match &checkpoint.model {
             Model::Fused(source) => {
+                if options.precision == Precision::F32 {
+                    builder = builder
+                        .with_disabled_optimizers(graph::JOINS_NORMS)
+                        .map_err(encoder_error("configure a session"))?;
+                }
                 let model = match options.precision {
                     Precision::F32 => graph::build(source, &options.layers, false)?,
                     Precision::F16 => graph::build(source, &options.layers, true)?,

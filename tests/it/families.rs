@@ -342,7 +342,7 @@ fn a_family_without_a_relative_bias_keeps_the_graphs_that_caches_are_made_with()
         [("cpu", Precision::F32), ("cpu", Precision::Int8), ("cuda", Precision::F16)]
             .map(|(provider, precision)| checkpoint.graph_profile(provider, precision))
     };
-    let plain = ["bert-fused-1", "bert-fused-w8-out-a8-row-smooth-1", "bert-packed-1"];
+    let plain = ["bert-fused-2", "bert-fused-w8-out-a8-row-smooth-1", "bert-packed-1"];
     for name in ["bert_sharded", "distilbert", "electra", "electra_one_width"] {
         assert_eq!(graphs(name), plain, "{name}");
     }

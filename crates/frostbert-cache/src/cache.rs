@@ -23,7 +23,7 @@ use crate::{
 /// ```no_run
 /// use frostbert_cache::{Cache, Key, Mode, Pooling, StateId};
 ///
-/// let cache = Cache::open("cache/421d16ab30b554b2")?;
+/// let cache = Cache::open("cache/397e9e01919ffd5e")?;
 /// let keys = ["I would buy it again.", "It broke."].map(|text| Key::of(Mode::Text, &[text]));
 /// let rows = cache.rows(&keys, StateId::pooled(Pooling::Mean, 6))?;
 /// assert_eq!(rows.dim(), (2, cache.hidden()));

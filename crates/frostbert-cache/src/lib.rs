@@ -6,7 +6,7 @@
 //! ```no_run
 //! use frostbert_cache::{Cache, Key, Mode};
 //!
-//! let cache = Cache::open("cache/421d16ab30b554b2")?;
+//! let cache = Cache::open("cache/397e9e01919ffd5e")?;
 //! let keys = ["I would buy it again.", "It broke."].map(|text| Key::of(Mode::Text, &[text]));
 //! let rows = cache.rows(&keys, "mean-L06".parse()?)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -76,8 +76,15 @@ impl Checkpoint {
         };
         let is_ordinary = form == EncoderForm::Ordinary;
         let shape = &source.shape;
-        let mut builder =
-            GraphBuilder { source, shape, graph, half: false, is_ordinary, prefix: PREFIX };
+        let mut builder = GraphBuilder {
+            source,
+            shape,
+            graph,
+            half: false,
+            is_ordinary,
+            adds_apart: false,
+            prefix: PREFIX,
+        };
         builder.inner_inputs(inputs)?;
         let builder = match form {
             EncoderForm::Int8 => int8::add_layers(builder, layers, WeightForm::Unsigned)?,
