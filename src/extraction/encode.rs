@@ -1,5 +1,5 @@
-//! The work of stage 1: shards are tokenised, their batches planned, encoded on every worker, placed and committed, with
-//! bounded queues in between.
+//! The work of stage 1: shards are tokenised, their batches planned, encoded on every worker, placed and committed,
+//! with bounded queues in between.
 
 mod logged;
 mod shard_batches;
@@ -133,8 +133,8 @@ pub(crate) struct ComputedBy {
 }
 
 impl ExtractionJob<'_> {
-    /// Runs `tokenise | plan batches | one worker per thread or GPU | place | write shards | commit`, with bounded queues
-    /// in between; this thread places and commits.
+    /// Runs `tokenise | plan batches | one worker per thread or GPU | place | write shards | commit`, with bounded
+    /// queues in between; this thread places and commits.
     ///
     /// Shards and batches are made in an order, and shards are committed in that order, so what is written does not
     /// depend on which of the threads is the fastest.

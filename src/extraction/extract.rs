@@ -358,8 +358,8 @@ fn count_if_cached(
     Ok(Some(counts))
 }
 
-/// Reads the texts and spools those that a cache lacks; `index` lists the documents that it has. `aside` is a folder for
-/// a temporary file without a name.
+/// Reads the texts and spools those that a cache lacks; `index` lists the documents that it has. `aside` is a folder
+/// for a temporary file without a name.
 pub(super) fn read_texts(
     pipeline: &Pipeline,
     planner: &Planner<'_>,

@@ -24,8 +24,8 @@ use crate::{
     },
 };
 
-/// Number of tokens after which an extraction starts, although more documents may be left to tokenise: enough for a good
-/// estimate of these. Smaller extractions are tokenised before they start.
+/// Number of tokens after which an extraction starts, although more documents may be left to tokenise: enough for a
+/// good estimate of these. Smaller extractions are tokenised before they start.
 pub(crate) const TOKENS_BEFORE_START: u64 = 1 << 18;
 
 /// Number of tokens that the warm-up encodes on every worker.
@@ -88,7 +88,7 @@ impl ShardTotals {
         }
     }
 
-    /// Adds an estimate of the documents that are not in a shard yet, which are as long as those before them on average.
+    /// Adds an estimate of the documents that are not in a shard yet, which are on average as long as those before.
     fn add_remaining(&mut self, shards: &TokenisedShards<'_>, shard_tokens: usize) {
         let of_all = |rows: u64, documents: u64| {
             (rows as f64 / self.documents.max(1) as f64 * documents as f64) as u64
@@ -110,8 +110,8 @@ impl ShardTotals {
         self.bytes += bytes;
     }
 
-    /// Warms up the encoder and measures its real tokens per second, of all workers together, over as many rounds of the
-    /// same few batches as there are workers.
+    /// Warms up the encoder and measures its real tokens per second, of all workers together, over as many rounds of
+    /// the same few batches as there are workers.
     fn warm_up(&self, batch_tokens: usize, encoder: &mut Encoder) -> Result<f64> {
         let lengths: Vec<u32> = self.windows.iter().map(|window| window.ids.len() as u32).collect();
         let batches: Vec<TokenBatch> = plan_batches(&lengths, batch_tokens)
@@ -254,7 +254,7 @@ struct Rows {
     words: u64,
 }
 
-/// Returns the number of bytes that some states of so many rows take, in so many shards; `is_added` if the shards exist.
+/// Returns the number of bytes that some states of so many rows take, in so many shards; `is_added` if these exist.
 fn bytes_of(states: &[StateId], is_added: bool, rows: Rows, n_shards: u64, row_bytes: u64) -> u64 {
     // Measured on 10,000 sentences: bytes per row of docs.parquet, tokens.parquet and words.parquet, and bytes for the
     // pages and the footer of a file.

@@ -1,5 +1,5 @@
-//! Tokenises the documents of an extraction in the order in which they are planned, and cuts them into shards: while one
-//! shard is encoded, the next ones are tokenised.
+//! Tokenises the documents of an extraction in the order in which they are planned, and cuts them into shards: while
+//! one shard is encoded, the next ones are tokenised.
 
 use std::{collections::VecDeque, sync::Arc};
 

@@ -131,11 +131,8 @@ const FOREIGN: [(&[&str], &[&str]); 13] = [
     (&["axum", "base64", "http_body_util", "hyper", "hyper_util", "tokio"], &["cli/serve"]),
 ];
 
-const UNSAFE_FILES: [&str; 3] = [
-    "crates/frostbert-cache/src/mmap.rs",
-    "src/encoder/shared_session.rs",
-    "src/train/gemm.rs",
-];
+const UNSAFE_FILES: [&str; 3] =
+    ["crates/frostbert-cache/src/mmap.rs", "src/encoder/shared_session.rs", "src/train/gemm.rs"];
 
 const MOST_LINES: usize = 500;
 

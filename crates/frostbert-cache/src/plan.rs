@@ -1,8 +1,8 @@
 //! The plan of an extraction: which documents lack which states, and which shards they come to.
 //!
 //! Shards are cut greedily in the order of the documents' keys, as soon as the documents' numbers of tokens are known.
-//! The cuts depend on the documents and the settings alone, so an extraction that is killed and resumed commits the same
-//! shards as one that runs without interruption.
+//! The cuts depend on the documents and the settings alone, so an extraction that is killed and resumed commits the
+//! same shards as one that runs without interruption.
 
 mod cutter;
 #[cfg(test)]
@@ -202,8 +202,8 @@ impl<'a> Planner<'a> {
         ShardCutter::new(groups, settings, self.row_bytes, self.manifest.next_shard())
     }
 
-    /// Returns the plan of an extraction whose documents have these keys, in order, and are cut by this cutter, of which
-    /// nothing is cut yet.
+    /// Returns the plan of an extraction whose documents have these keys, in order, and are cut by this cutter, of
+    /// which nothing is cut yet.
     pub fn extraction_plan(
         &self,
         keys: impl Iterator<Item = Key>,

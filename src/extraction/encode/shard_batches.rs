@@ -23,8 +23,8 @@ struct Planning<'a> {
 }
 
 impl ExtractionJob<'_> {
-    /// Returns what a shard of this number holds, and its batches, followed by the windows of its sample, each in a batch
-    /// of its own.
+    /// Returns what a shard of this number holds, and its batches, followed by the windows of its sample, each in a
+    /// batch of its own.
     pub(super) fn plan_shard(
         &self,
         number: usize,
