@@ -1,7 +1,15 @@
 //! The rows of a run's data on which an export is checked, with what `predict` computes for them.
 
+use std::collections::HashMap;
+
+use frostbert_cache::fingerprint::Key;
+
 use crate::{
-    data::{Part, Record, dataset::Dataset, example::part_name},
+    data::{
+        Part, Record, Source,
+        dataset::{Dataset, read_all},
+        example::part_name,
+    },
     error::{Error, Result},
     prediction::{
         predictor::{HeadRows, Predictor},
@@ -56,14 +64,37 @@ impl CheckedRows {
                 ..Record::default()
             }
         });
-        let records: Vec<Record> = records.filter(|record| !record.is_empty()).collect();
+        let mut records: Vec<Record> = records.filter(|record| !record.is_empty()).collect();
         if records.is_empty() {
             return Err(no_rows());
+        }
+        if !predictor.run().has_encoder() {
+            let keys = rows.iter().step_by(step).map(|place| dataset.rows[*place as usize].keys[0]);
+            add_vectors(&mut records, keys, &predictor.run().pipeline.extraction.sources)?;
         }
         let predictions = predictor.predict(&records)?;
         let head = predictor.head_rows(&records)?;
         Ok(CheckedRows { part: part_name(part), records, predictions, head })
     }
+}
+
+/// Reads the vectors of another model that records bring with them; the dataset has only their keys.
+fn add_vectors(
+    records: &mut [Record],
+    keys: impl Iterator<Item = Key>,
+    sources: &[Source],
+) -> Result<()> {
+    let mut places: HashMap<Key, Vec<usize>> = HashMap::new();
+    for (place, key) in keys.enumerate() {
+        places.entry(key).or_default().push(place);
+    }
+    for record in read_all(sources) {
+        let Some(vector) = record?.vector else { continue };
+        for place in places.remove(&vector.key).unwrap_or_default() {
+            records[place].vector = Some(vector.clone());
+        }
+    }
+    Ok(())
 }
 
 fn no_rows() -> Error {

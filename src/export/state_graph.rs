@@ -8,7 +8,7 @@ use crate::{
         graph_target::{GraphTarget, attribute},
         sentence_folder::{SentenceVector, VectorStep},
     },
-    error::Result,
+    error::{Error, Result},
     export::graph_ops::GraphOps,
     head::matching::{MAX_ROWS, MEAN_ROWS, SHARPNESS},
 };
@@ -98,6 +98,12 @@ fn pool(ops: &mut GraphOps, pooling: Pooling, rows: &str, mask: &str) -> Result<
             let kept = ops.apply("Add", &[rows, &penalty])?;
             ops.largest(&kept, 1, false)
         }
+        Pooling::Given(_) => Err(Error::Argument {
+            action: "export the encoder",
+            expected: "states that the model computes".into(),
+            got: "vectors of another model".into(),
+            hint: "export the head alone: --to onnx-head".into(),
+        }),
     }
 }
 

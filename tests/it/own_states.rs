@@ -377,6 +377,13 @@ fn what_needs_an_encoder_is_refused() {
     assert!(workshop.fail(&with_cache).contains("[cache] is set"));
     let swept = ["sweep", "own.toml", "--set", "sweep={ layer = [1, 2] }"];
     assert!(workshop.fail(&swept).contains("sweep.layer is set"));
+    let run = "runs/own";
+    let served = workshop.fail(&["serve", run, "--port", "0"]);
+    assert!(served.contains("the rows bring vectors of another model with them"), "{served}");
+    let exported = workshop.fail(&["export", run, "--to", "onnx", "--out", "whole"]);
+    assert!(exported.contains("vectors of another model"), "{exported}");
+    let head = workshop.json(&["export", run, "--to", "onnx-head", "--out", "head"]);
+    assert!(head["check"]["largest_difference"].as_f64().unwrap() < 1e-5, "{head}");
     let dry = workshop.json(&["run", "own.toml", "--dry-run"]);
     assert!(dry["extract"].is_null() && dry["tasks"][0]["heads"] == 1, "{dry}");
 }
