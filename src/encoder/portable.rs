@@ -78,8 +78,8 @@ pub(crate) struct PortableEncoder {
     pub(crate) config: Map<String, Value>,
     /// Its tensors, without a pooler.
     pub(crate) tensors: Vec<PortableTensor>,
-    /// The layer that only the bare model of `transformers` has, if the family has it there. Nothing here reads it; it is
-    /// zero where the checkpoint has none.
+    /// The layer that only the bare model of `transformers` has, if the family has it there. Nothing here reads it; it
+    /// is zero where the checkpoint has none.
     pub(crate) pooler: Vec<PortableTensor>,
     /// tokenizer.json as it is used.
     pub(crate) tokenizer: Vec<u8>,
@@ -232,8 +232,8 @@ fn read_pooler(model: &FusedModel) -> Result<Vec<PortableTensor>> {
     Ok(zeros.collect())
 }
 
-/// Returns the special tokens that the files beside the tokenizer name, and otherwise the usual ones that its vocabulary
-/// has.
+/// Returns the special tokens that the files beside the tokenizer name, and otherwise the usual ones that its
+/// vocabulary has.
 fn special_tokens(folder: &Path, tokenizer: &Value) -> Result<Map<String, Value>> {
     let mut files = Vec::new();
     for name in TOKEN_FILES {

@@ -84,11 +84,11 @@ fn transposed(array: &Array2<f32>) -> Array2<f32> {
     array.t().as_standard_layout().into_owned()
 }
 
-/// Returns two layers of which the first has `width` outputs and this activation, as the heads of texts in `transformers`
-/// have them, and which together compute the same.
+/// Returns two layers of which the first has `width` outputs and this activation, as the heads of texts in
+/// `transformers` have them, and which together compute the same.
 ///
-/// A narrower first layer gets outputs that are always 0. A single layer `z` becomes `f(z) - f(-z)`, which is `z` itself
-/// for ReLU and GELU; that takes two outputs for each of its own.
+/// A narrower first layer gets outputs that are always 0. A single layer `z` becomes `f(z) - f(-z)`, which is `z`
+/// itself for ReLU and GELU; that takes two outputs for each of its own.
 ///
 /// # Errors
 /// Returns what does not fit, in words.

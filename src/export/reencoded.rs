@@ -29,8 +29,8 @@ pub(super) fn head_rows(exporting: &Exporting<'_>, exported: &Checkpoint) -> Res
     HeadRows::of(&view, None)
 }
 
-/// Returns pooled states of the documents of the checked rows: a row for each document, in order, in which the states are
-/// side by side.
+/// Returns pooled states of the documents of the checked rows: a row for each document, in order, in which the states
+/// are side by side.
 ///
 /// # Errors
 /// Returns an error if the folder cannot be run, or if a state is not finite.

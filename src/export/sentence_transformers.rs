@@ -1,5 +1,5 @@
-//! A folder that sentence-transformers loads: the encoder, the pooling that the head reads, and the head as Dense modules
-//! where it is a chain of dense layers over one text.
+//! A folder that sentence-transformers loads: the encoder, the pooling that the head reads, and the head as Dense
+//! modules where it is a chain of dense layers over one text.
 
 use frostbert_cache::states::{Pooling, StateKind};
 use ndarray::{Array1, Array2, Axis, concatenate, s};
@@ -95,8 +95,8 @@ fn poolings_of(run: &SavedRun) -> Result<Vec<Pooling>> {
     poolings.collect()
 }
 
-/// Returns the modules after the pooling: those of the model's own folder if the head reads its sentence vectors, and the
-/// head if it can be expressed.
+/// Returns the modules after the pooling: those of the model's own folder if the head reads its sentence vectors, and
+/// the head if it can be expressed.
 fn modules_of(run: &SavedRun, checkpoint: &Checkpoint, notes: &mut Vec<String>) -> Result<Modules> {
     let mut modules = Vec::new();
     let (mut width, mut kept) = (checkpoint.config.hidden, checkpoint.config.hidden);

@@ -1,5 +1,5 @@
-//! A folder that `transformers` loads: the encoder with one of its heads, where that computes exactly what the run's head
-//! does.
+//! A folder that `transformers` loads: the encoder with one of its heads, where that computes exactly what the run's
+//! head does.
 
 use std::fs;
 
@@ -202,8 +202,8 @@ fn config(run: &SavedRun, encoder: &PortableEncoder, class: &HeadClass) -> Map<S
 fn add_notes(notes: &mut Vec<String>, run: &SavedRun, max_length: usize) {
     if run.description.thresholds.is_some() {
         notes.push(format!(
-            "the thresholds of the labels are in config.json ({OWN_KEY}.thresholds); a pipeline of transformers has one \
-             for all"
+            "the thresholds of the labels are in config.json ({OWN_KEY}.thresholds); a pipeline of transformers has \
+             one for all"
         ));
     }
     if run.prompts().text.is_some() {
@@ -213,7 +213,7 @@ fn add_notes(notes: &mut Vec<String>, run: &SavedRun, max_length: usize) {
     }
     if run.pipeline.data.task == Task::Tokens && TagScheme::new(&run.description.labels).is_some() {
         notes.push(
-            "predict chooses the best valid sequence of IOB2 tags; a pipeline of transformers the best tag of each token"
+            "predict chooses the best valid sequence of IOB2 tags, a pipeline of transformers the best tag of a token"
                 .into(),
         );
     }
