@@ -1,15 +1,22 @@
-//! The only wrapper around the `faer` crate: the eigendecomposition of a symmetric matrix.
+//! The only wrapper around the `nalgebra` crate: the eigendecomposition of a symmetric matrix.
+//!
+//! What runs there is plain Rust: dot products, scaled sums and rotations of columns, without a matrix product that
+//! chooses its code by the processor. One program therefore gives the same bits on every x86-64 processor. The crate
+//! `faer` is up to four times as fast, but takes two minutes to compile (docs/performance.md).
 
-use faer::{MatRef, Side};
+use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::{Array1, Array2};
 
 use crate::error::{Error, Result};
 
+/// Number of iterations for each row, after which the search for eigenvalues is given up; about two are common.
+const MOST_ITERATIONS: usize = 100;
+
 /// Returns the eigenvalues in ascending order and the orthonormal eigenvectors, as columns, of a symmetric matrix:
 /// `A = V diag(values) V^T`.
 ///
-/// Only the lower triangle is read. Runs on the calling thread alone, so the bits never depend on the number of
-/// threads.
+/// Only the lower triangle is read, apart from the search for numbers that are not finite. Runs on the calling thread
+/// alone, so the bits never depend on the number of threads.
 ///
 /// ```
 /// use frostbert::internals::train::eigen::symmetric_eigen;
@@ -21,44 +28,98 @@ use crate::error::{Error, Result};
 /// ```
 ///
 /// # Errors
-/// Returns [`Error::Diverged`] if the matrix holds a number that is not finite.
+/// Returns [`Error::Diverged`] if the matrix holds a number that is not finite, or if the eigenvalues do not converge.
 ///
 /// # Panics
 /// Panics if the matrix is not square.
 pub fn symmetric_eigen(matrix: &Array2<f64>) -> Result<(Array1<f64>, Array2<f64>)> {
     let n = matrix.nrows();
-    let not_finite = || Error::Diverged {
-        problem: "the products of the features are not finite".into(),
+    assert_eq!(n, matrix.ncols(), "a square matrix");
+    let diverged = |problem: &str| Error::Diverged {
+        problem: problem.into(),
         hint: "look for huge or missing values among the states: frostbert cache verify".into(),
     };
     if !matrix.iter().all(|value| value.is_finite()) {
-        return Err(not_finite());
+        return Err(diverged("the products of the features are not finite"));
     }
-    let standard = matrix.as_standard_layout();
-    let values = standard.as_slice().expect("a standard layout");
-    let eigen = MatRef::from_row_major_slice(values, n, matrix.ncols())
-        .self_adjoint_eigen(Side::Lower)
-        .map_err(|_| not_finite())?;
-    let vectors = Array2::from_shape_fn((n, n), |(row, column)| eigen.U()[(row, column)]);
-    Ok(((0..n).map(|place| eigen.S()[place]).collect(), vectors))
+    if n == 0 {
+        return Ok((Array1::zeros(0), Array2::zeros((0, 0))));
+    }
+    // `V` is that of `A / largest + I` too. There, products of features have no eigenvalues near 0, among which rounding
+    // errors would be taken for values to resolve, down to numbers whose squares are 0.
+    let lower = |i: usize, j: usize| matrix[[i.max(j), i.min(j)]];
+    let all = (0..n).flat_map(|i| (0..=i).map(move |j| lower(i, j).abs()));
+    let largest = all.fold(0.0, f64::max);
+    let scale = if largest > 0.0 { largest } else { 1.0 };
+    let shifted = DMatrix::from_fn(n, n, |i, j| lower(i, j) / scale + f64::from(u8::from(i == j)));
+    let eigen = SymmetricEigen::try_new(shifted, f64::EPSILON, MOST_ITERATIONS * n)
+        .filter(|eigen| {
+            eigen.eigenvalues.iter().chain(eigen.eigenvectors.iter()).all(|x| x.is_finite())
+        })
+        .ok_or_else(|| {
+            diverged("the eigenvalues of the products of the features do not converge")
+        })?;
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by(|a, b| eigen.eigenvalues[*a].total_cmp(&eigen.eigenvalues[*b]));
+    let values = order.iter().map(|place| (eigen.eigenvalues[*place] - 1.0) * scale).collect();
+    let vectors = Array2::from_shape_fn((n, n), |(i, j)| eigen.eigenvectors[(i, order[j])]);
+    Ok((values, vectors))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_matrix_is_made_again_from_its_axes() {
-        let n = 70;
-        let root =
-            Array2::from_shape_fn((n, 2 * n), |(i, j)| ((i * 31 + j * 17) % 23) as f64 - 11.0);
-        let matrix = root.dot(&root.t());
+    /// Checks the values and vectors of `root root^T` against what they are to be.
+    fn assert_made_again(root: &Array2<f64>) -> Array1<f64> {
+        let (n, matrix) = (root.nrows(), root.dot(&root.t()));
         let (values, vectors) = symmetric_eigen(&matrix).unwrap();
+        assert!(values.as_slice().unwrap().is_sorted());
         let again = (&vectors * &values).dot(&vectors.t());
         let worst = (again - &matrix).iter().fold(0.0f64, |most, d| most.max(d.abs()));
         assert!(worst < 1e-11 * values[n - 1], "{worst}");
         let ones = vectors.t().dot(&vectors) - Array2::<f64>::eye(n);
         assert!(ones.iter().all(|value| value.abs() < 1e-12));
+        values
+    }
+
+    #[test]
+    fn a_matrix_is_made_again_from_its_axes() {
+        let n = 70;
+        assert_made_again(&Array2::from_shape_fn((n, 2 * n), |(i, j)| {
+            ((i * 31 + j * 17) % 23) as f64 - 11.0
+        }));
+    }
+
+    #[test]
+    fn fewer_rows_than_features_leave_values_of_zero() {
+        let values = assert_made_again(&Array2::from_shape_fn((70, 5), |(i, j)| {
+            ((i * j * 7 + i * i) % 29) as f64 - 14.0
+        }));
+        let none = values.iter().filter(|value| value.abs() < 1e-12 * values[69]).count();
+        assert_eq!(none, 65);
+    }
+
+    #[test]
+    fn the_upper_triangle_is_not_read() {
+        let lower = ndarray::array![[2.0, 1e9], [1.0, 2.0]];
+        let both = ndarray::array![[2.0, 1.0], [1.0, 2.0]];
+        assert_eq!(symmetric_eigen(&lower).unwrap(), symmetric_eigen(&both).unwrap());
+    }
+
+    #[test]
+    fn rows_that_are_all_the_same_have_one_axis() {
+        let values = assert_made_again(&Array2::from_elem((70, 1), 3.0));
+        assert!(values[68].abs() < 1e-12 * values[69]);
+    }
+
+    #[test]
+    fn a_matrix_of_zeros_one_row_or_none_has_axes() {
+        for n in 0..3 {
+            let (values, vectors) = symmetric_eigen(&Array2::zeros((n, n))).unwrap();
+            assert_eq!(values, Array1::<f64>::zeros(n));
+            assert_eq!(vectors.mapv(f64::abs).sum(), n as f64);
+        }
     }
 
     #[test]

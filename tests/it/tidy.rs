@@ -110,7 +110,7 @@ const FOREIGN: [(&[&str], &[&str]); 13] = [
     (&["sha1"], &["encoder/hub/sum.rs"]),
     (&["sha2"], &["encoder/source.rs"]),
     (&["object"], &["encoder/cuda_libraries.rs"]),
-    (&["faer"], &["train/eigen.rs"]),
+    (&["nalgebra"], &["train/eigen.rs"]),
     (
         &["linfa", "linfa_logistic", "linfa_svm", "linfa_linear", "linfa_reduction", "linfa_bayes"],
         &["head/", "metrics/", "features/linfa.rs"],
