@@ -354,6 +354,15 @@ fn of_io(error: &IoError) -> ErrorKind {
     }
 }
 
+impl From<frostbert_train::Error> for Error {
+    fn from(error: frostbert_train::Error) -> Error {
+        Error::Diverged {
+            problem: error.to_string(),
+            hint: "look for huge or missing values among the states: frostbert cache verify".into(),
+        }
+    }
+}
+
 impl From<frostbert_cache::Error> for Error {
     fn from(error: frostbert_cache::Error) -> Error {
         match error {

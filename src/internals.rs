@@ -413,38 +413,14 @@ pub mod tasks {
     }
 }
 pub mod train {
-    pub mod aligned {
-        pub use crate::train::aligned::Aligned;
-    }
-    pub mod early_stopping {
-        pub use crate::train::early_stopping::{EarlyStopping, Verdict};
-    }
-    pub mod eigen {
-        pub use crate::train::eigen::symmetric_eigen;
-    }
-    pub mod exp {
-        pub use crate::train::exp::{erf, exp, exp_of_negative, ln, ln_1p, tanh};
-    }
     pub mod gemm {
         pub use crate::train::gemm::multiply;
     }
     pub mod loss {
-        pub use crate::train::loss::{Loss, LossSum, Targets};
-        pub mod one_logit {
-            pub use crate::train::loss::one_logit::OneLogitLoss;
-        }
+        pub use crate::train::loss::Loss;
     }
     pub mod optimizer {
-        pub use crate::train::optimizer::{FlatOptimizer, Optimizer, OptimizerKind, clip_scale};
-    }
-    pub mod panel {
-        pub use crate::train::panel::{LANES, gradients, outputs};
-    }
-    pub mod schedule {
-        pub use crate::train::schedule::Schedule;
-    }
-    pub mod vector {
-        pub use crate::train::vector::dot;
+        pub use crate::train::optimizer::Optimizer;
     }
 }
 pub mod training {

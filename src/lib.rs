@@ -54,9 +54,10 @@
 //! and writes a run folder ([`report`]) that can be replayed bit by bit ([`run_folder::lock`]). [`prediction`] applies
 //! saved runs to new texts and compares texts by their states; [`server`] does so for many requests at a time.
 //!
-//! The cache is a separate crate, `frostbert-cache`, for programs that need neither ONNX Runtime nor a tokenizer. A
-//! file imports only from modules below its own in the list of docs/architecture.md. docs/heads.md documents what heads
-//! compute, and docs/training.md how they are trained.
+//! The cache is a separate crate, `frostbert-cache`, for programs that need neither ONNX Runtime nor a tokenizer, and
+//! [`train`] is `frostbert-train`, so that even a build for tests optimises it in full. A file imports only from modules
+//! below its own in the list of docs/architecture.md. docs/heads.md documents what heads compute, and docs/training.md
+//! how they are trained.
 
 mod api;
 mod config;
@@ -78,11 +79,13 @@ mod selection;
 mod server;
 mod sweep;
 mod tasks;
-mod train;
 mod training;
 
 #[doc(hidden)]
 pub mod internals;
+
+// A crate for the sake of its profile: see docs/architecture.md.
+use frostbert_train as train;
 
 pub use api::{Classifier, FitHead, FitOptions, NetworkOptions, fit, fit_with};
 pub use api::{Embedder, EmbedderOptions};

@@ -2,8 +2,9 @@
 
 use crate::support::repository;
 
-/// The source folders of the root package and of frostbert-cache.
-pub(super) const ROOTS: [&str; 2] = ["src", "crates/frostbert-cache/src"];
+/// The source folders of the root package, of frostbert-cache and of frostbert-train.
+pub(super) const ROOTS: [&str; 3] =
+    ["src", "crates/frostbert-cache/src", "crates/frostbert-train/src"];
 
 /// A source file of a crate.
 pub(super) struct Source {
@@ -71,12 +72,12 @@ impl Source {
 
     /// Returns whether it belongs to the program and not to a library.
     pub(super) fn is_binary(&self) -> bool {
-        !self.is_of_cache() && ["main", "cli"].contains(&self.module())
+        self.is_of_root() && ["main", "cli"].contains(&self.module())
     }
 
-    /// Returns whether it belongs to frostbert-cache.
-    pub(super) fn is_of_cache(&self) -> bool {
-        self.root == ROOTS[1]
+    /// Returns whether it belongs to the root package.
+    pub(super) fn is_of_root(&self) -> bool {
+        self.root == ROOTS[0]
     }
 
     /// Returns its path in the repository.

@@ -6,7 +6,7 @@ use multiversion::multiversion;
 use ndarray::{ArrayView2, ArrayViewMut2, s};
 
 use super::IGNORED;
-use crate::train::real::Real;
+use crate::real::Real;
 
 /// Number of rows that are processed in parallel.
 const LANES: usize = 16;

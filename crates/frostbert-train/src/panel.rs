@@ -14,7 +14,7 @@ pub const LANES: usize = 16;
 /// `out [n, columns]`, all row-major.
 ///
 /// ```
-/// use frostbert::internals::train::panel::{LANES, outputs};
+/// use frostbert_train::panel::{LANES, outputs};
 /// let (weights, bias) = ([2.0; 2 * LANES], [0.5; LANES]);
 /// let mut out = [0.0; LANES];
 /// outputs(&[1.0, 3.0], &weights, &bias, &mut out);
@@ -44,7 +44,7 @@ pub fn outputs(rows: &[f32], weights: &[f32], bias: &[f32], out: &mut [f32]) {
 /// row-major.
 ///
 /// ```
-/// use frostbert::internals::train::panel::{LANES, gradients};
+/// use frostbert_train::panel::{LANES, gradients};
 /// let mut out = [1.0; 2 * LANES];
 /// gradients(&[3.0, 4.0], LANES, &[0.5; LANES], &mut out);
 /// assert_eq!(out[..LANES], [1.5; LANES]);
@@ -62,7 +62,7 @@ pub fn gradients(rows: &[f32], columns: usize, errors: &[f32], out: &mut [f32]) 
 ///
 /// # Panics
 /// Panics if [`gradients`] would.
-pub(crate) fn gradients_from(
+pub fn gradients_from(
     rows: &[f32],
     n_features: usize,
     first: usize,

@@ -3,7 +3,7 @@
 use multiversion::multiversion;
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-use crate::train::real::Real;
+use crate::real::Real;
 
 /// Number of labels that are processed in parallel.
 const LANES: usize = 16;

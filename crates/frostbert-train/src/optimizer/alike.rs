@@ -13,7 +13,7 @@ impl OptimizerState {
     ///
     /// # Panics
     /// Panics if [`OptimizerState::step`] would.
-    pub(crate) fn step_alike(
+    pub fn step_alike(
         &mut self,
         parameters: &mut [f32],
         gradients: &[f32],
@@ -37,7 +37,7 @@ impl OptimizerState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::optimizer::OptimizerKind;
+    use crate::optimizer::OptimizerKind;
 
     #[test]
     fn columns_that_move_alike_move_as_columns_that_are_all_set_alike() {

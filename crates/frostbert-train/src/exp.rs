@@ -14,7 +14,7 @@ const HIGHEST: f32 = 88.376_26;
 /// `x = n ln 2 + r`, `|r| <= ln 2 / 2`, and a polynomial in `r` (coefficients of Moshier's Cephes, `expf`).
 ///
 /// ```
-/// use frostbert::internals::train::exp::exp;
+/// use frostbert_train::exp::exp;
 /// assert_eq!(exp(0.0), 1.0);
 /// assert!((exp(-3.5) - (-3.5f32).exp()).abs() < 1e-8);
 /// assert_eq!(exp(-1e30), 0.0);
@@ -45,7 +45,7 @@ pub fn exp(x: f32) -> f32 {
 /// instruction.
 ///
 /// ```
-/// use frostbert::internals::train::exp::exp_of_negative;
+/// use frostbert_train::exp::exp_of_negative;
 /// assert_eq!(exp_of_negative(0.0), 1.0);
 /// assert!((exp_of_negative(-3.5) - (-3.5f32).exp()).abs() < 1e-8);
 /// assert!(exp_of_negative(-1e30) < 2e-38);
@@ -70,7 +70,7 @@ pub fn exp_of_negative(x: f32) -> f32 {
 /// `ln(1 + x)` for `x` from 0 to 1, to a relative 1e-7: `2 artanh(x / (2 + x))` by its series. NaN stays NaN.
 ///
 /// ```
-/// use frostbert::internals::train::exp::ln_1p;
+/// use frostbert_train::exp::ln_1p;
 /// assert!((ln_1p(1.0) - 2.0f32.ln()).abs() < 1e-7);
 /// assert_eq!(ln_1p(1e-20), 1e-20);
 /// ```
@@ -90,7 +90,7 @@ pub fn ln_1p(x: f32) -> f32 {
 /// `ln x` for finite `x` from 1, to 1e-7 and a relative 1e-7: for `x = 2^n (1 + m)` it is `n ln 2 + ln(1 + m)`.
 ///
 /// ```
-/// use frostbert::internals::train::exp::ln;
+/// use frostbert_train::exp::ln;
 /// assert_eq!(ln(1.0), 0.0);
 /// assert!((ln(1e30) - 1e30f32.ln()).abs() < 1e-5);
 /// ```
@@ -105,7 +105,7 @@ pub fn ln(x: f32) -> f32 {
 /// `tanh(x)`, to a relative 1e-6: a quotient of polynomials, as in the Eigen library.
 ///
 /// ```
-/// use frostbert::internals::train::exp::tanh;
+/// use frostbert_train::exp::tanh;
 /// assert!((tanh(0.5) - 0.5f32.tanh()).abs() < 1e-7);
 /// ```
 #[inline(always)]
@@ -129,7 +129,7 @@ pub fn tanh(x: f32) -> f32 {
 /// `erf(x)`, to a relative 1e-6: a quotient of polynomials, as in the Eigen library.
 ///
 /// ```
-/// use frostbert::internals::train::exp::erf;
+/// use frostbert_train::exp::erf;
 /// assert!((erf(0.5) - 0.520_499_9).abs() < 1e-7);
 /// ```
 #[inline(always)]

@@ -4,7 +4,7 @@ use serde_json::Value;
 use super::*;
 
 /// Losses by PyTorch 2 in f64 (scripts/fixtures/networks.py).
-const PYTORCH: &str = include_str!("../../../tests/fixtures/networks.json");
+const PYTORCH: &str = include_str!("../../../../tests/fixtures/networks.json");
 
 enum Owned {
     Classes(Vec<u32>),

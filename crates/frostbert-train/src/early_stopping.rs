@@ -39,7 +39,7 @@ impl EarlyStopping {
     /// NaN is never better.
     ///
     /// ```
-    /// use frostbert::internals::train::early_stopping::{EarlyStopping, Verdict};
+    /// use frostbert_train::early_stopping::{EarlyStopping, Verdict};
     /// let mut stopping = EarlyStopping::new(2, false);
     /// let verdicts: Vec<Verdict> =
     ///     [0.9, 0.7, 0.8, 0.7].into_iter().enumerate().map(|(i, v)| stopping.observe(i + 1, v, v)).collect();

@@ -22,7 +22,7 @@ impl Schedule {
     /// `p = (step - w) / (total - w)`, constant `1`, linear `1 - p`, cosine `(1 + cos(pi p)) / 2`.
     ///
     /// ```
-    /// use frostbert::internals::train::schedule::Schedule;
+    /// use frostbert_train::schedule::Schedule;
     /// let factors: Vec<f64> = (0..4).map(|step| Schedule::Linear.factor(step, 4, 0.5)).collect();
     /// assert_eq!(factors, [0.5, 1.0, 1.0, 0.5]);
     /// ```

@@ -3,7 +3,7 @@
 
 use multiversion::multiversion;
 
-use super::real::Real;
+use crate::real::Real;
 
 /// Zeroes each of `values` with probability `rate` and scales the others by `1 / (1 - rate)` (inverted dropout).
 ///

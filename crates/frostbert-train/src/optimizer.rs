@@ -7,7 +7,7 @@ use std::ops::Range;
 use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 
-use super::{aligned::Aligned, panel::LANES};
+use crate::{aligned::Aligned, panel::LANES};
 
 /// The kind of optimiser.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,11 +60,11 @@ impl Optimizer {
 }
 
 /// Added to the square root of Adam's second moment.
-pub(crate) const EPSILON: f32 = 1e-8;
+pub const EPSILON: f32 = 1e-8;
 
 /// Corrects the bias of Adam's moments, which are zero at the start.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Corrections {
+pub struct Corrections {
     /// `1 / (1 - beta_1^t)`
     rate: f64,
     /// `1 / sqrt(1 - beta_2^t)`
@@ -73,7 +73,7 @@ pub(crate) struct Corrections {
 
 impl Corrections {
     /// The corrections of step `step` (from 0): `t = step + 1`.
-    pub(crate) fn new([beta1, beta2]: [f64; 2], step: usize) -> Corrections {
+    pub fn new([beta1, beta2]: [f64; 2], step: usize) -> Corrections {
         let t = step as i32 + 1;
         Corrections { rate: 1.0 / (1.0 - beta1.powi(t)), root: 1.0 / (1.0 - beta2.powi(t)).sqrt() }
     }
@@ -146,7 +146,7 @@ impl Factors {
 
 /// The moments of some columns' parameters, and the step that updates the parameters.
 #[derive(Clone, Debug)]
-pub(crate) struct OptimizerState {
+pub struct OptimizerState {
     first: Aligned,
     second: Aligned,
     factors: Vec<FactorLanes>,
@@ -157,7 +157,7 @@ impl OptimizerState {
     ///
     /// # Panics
     /// Panics if `columns` is not a multiple of [`LANES`].
-    pub(crate) fn new(rows: usize, columns: usize) -> OptimizerState {
+    pub fn new(rows: usize, columns: usize) -> OptimizerState {
         assert!(columns.is_multiple_of(LANES), "whole lanes of columns");
         OptimizerState {
             first: Aligned::zeros(rows * columns),
@@ -170,7 +170,7 @@ impl OptimizerState {
     ///
     /// `corrections` belong to the step and the optimiser's betas; `gradient_scale` is the factor that clips the
     /// gradient, 1 for no clipping.
-    pub(crate) fn set_columns(
+    pub fn set_columns(
         &mut self,
         range: Range<usize>,
         optimizer: &Optimizer,
@@ -183,17 +183,17 @@ impl OptimizerState {
     }
 
     /// First and second moments, `[rows, columns]` each.
-    pub(crate) fn moments(&self) -> [&[f32]; 2] {
+    pub fn moments(&self) -> [&[f32]; 2] {
         [&self.first, &self.second]
     }
 
     /// Like [`OptimizerState::moments`], but mutable.
-    pub(crate) fn moments_mut(&mut self) -> [&mut [f32]; 2] {
+    pub fn moments_mut(&mut self) -> [&mut [f32]; 2] {
         [&mut self.first, &mut self.second]
     }
 
     /// Keeps the parameters of the columns `range` unchanged from now on.
-    pub(crate) fn freeze_columns(&mut self, range: Range<usize>) {
+    pub fn freeze_columns(&mut self, range: Range<usize>) {
         let still = Factors { keep: 1.0, offset: 1.0, ..Factors::default() };
         self.fill(range, still);
     }
@@ -208,7 +208,7 @@ impl OptimizerState {
     ///
     /// # Panics
     /// Panics if the lengths differ from those that the state was created for.
-    pub(crate) fn step(&mut self, parameters: &mut [f32], gradients: &[f32]) {
+    pub fn step(&mut self, parameters: &mut [f32], gradients: &[f32]) {
         let (n_parameters, n_gradients) = (parameters.len(), gradients.len());
         assert_eq!(n_parameters, self.first.len(), "parameters of its shape");
         assert_eq!(n_gradients, self.first.len(), "gradients of its shape");
@@ -325,7 +325,7 @@ impl FlatOptimizer {
     /// `gradient_scale` is the factor that clips the gradient ([`clip_scale`]), 1 for no clipping.
     ///
     /// ```
-    /// use frostbert::internals::train::optimizer::{FlatOptimizer, Optimizer, OptimizerKind};
+    /// use frostbert_train::optimizer::{FlatOptimizer, Optimizer, OptimizerKind};
     /// let sgd = Optimizer {
     ///     kind: OptimizerKind::Sgd, lr: 0.5, weight_decay: 0.0, momentum: 0.0, betas: [0.9, 0.999],
     /// };
@@ -358,7 +358,7 @@ impl FlatOptimizer {
 /// `clip_grad_norm_`.
 ///
 /// ```
-/// use frostbert::internals::train::optimizer::clip_scale;
+/// use frostbert_train::optimizer::clip_scale;
 /// assert_eq!(clip_scale(&[3.0, 4.0], 10.0), 1.0);
 /// assert!((clip_scale(&[3.0, 4.0], 1.0) - 0.2).abs() < 1e-6);
 /// ```
@@ -367,7 +367,7 @@ pub fn clip_scale(gradients: &[f32], clip: f64) -> f32 {
 }
 
 /// [`clip_scale`] for gradients whose norm is known.
-pub(crate) fn clip_scale_of(norm: f64, clip: f64) -> f32 {
+pub fn clip_scale_of(norm: f64, clip: f64) -> f32 {
     (clip / (norm + 1e-6)).min(1.0) as f32
 }
 

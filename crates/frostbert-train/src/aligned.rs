@@ -9,7 +9,7 @@ const LINE_BYTES: usize = 64;
 /// an optimiser step over values in a plain `Vec` takes half as long again.
 ///
 /// ```
-/// use frostbert::internals::train::aligned::Aligned;
+/// use frostbert_train::aligned::Aligned;
 /// let mut values = Aligned::zeros(3);
 /// values[1] = 2.0;
 /// assert_eq!(values.as_ptr().align_offset(64), 0);

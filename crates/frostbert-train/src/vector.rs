@@ -4,7 +4,7 @@
 
 use multiversion::multiversion;
 
-use super::real::Real;
+use crate::real::Real;
 
 /// Number of partial sums of a dot product.
 const LANES: usize = 16;
@@ -62,7 +62,7 @@ pub fn add_to_rows<F: Real>(matrix: &mut [F], row: &[F]) {
 /// `sum_i left_i right_i`, in 16 partial sums that are added at the end.
 ///
 /// ```
-/// use frostbert::internals::train::vector::dot;
+/// use frostbert_train::vector::dot;
 /// assert_eq!(dot(&[1.0, 2.0, 3.0], &[4.0, 5.0, 6.0]), 32.0);
 /// ```
 ///

@@ -2,7 +2,7 @@
 
 use ndarray::NdFloat;
 
-use super::exp;
+use crate::exp;
 
 /// `f32` or `f64`.
 pub trait Real: NdFloat + Default + Into<f64> + private::Sealed {

@@ -19,28 +19,25 @@ const MOST_ITERATIONS: usize = 100;
 /// alone, so the bits never depend on the number of threads.
 ///
 /// ```
-/// use frostbert::internals::train::eigen::symmetric_eigen;
+/// use frostbert_train::eigen::symmetric_eigen;
 /// use ndarray::array;
 /// let (values, vectors) = symmetric_eigen(&array![[2.0, 1.0], [1.0, 2.0]])?;
 /// assert!((values[0] - 1.0).abs() < 1e-12 && (values[1] - 3.0).abs() < 1e-12);
 /// assert!((vectors[[0, 1]] - vectors[[1, 1]]).abs() < 1e-12);
-/// # Ok::<(), frostbert::internals::error::Error>(())
+/// # Ok::<(), frostbert_train::Error>(())
 /// ```
 ///
 /// # Errors
-/// Returns [`Error::Diverged`] if the matrix holds a number that is not finite, or if the eigenvalues do not converge.
+/// Returns [`Error::NotFinite`] if the matrix holds a number that is not, and [`Error::NoConvergence`] if the search for
+/// eigenvalues is given up.
 ///
 /// # Panics
 /// Panics if the matrix is not square.
 pub fn symmetric_eigen(matrix: &Array2<f64>) -> Result<(Array1<f64>, Array2<f64>)> {
     let n = matrix.nrows();
     assert_eq!(n, matrix.ncols(), "a square matrix");
-    let diverged = |problem: &str| Error::Diverged {
-        problem: problem.into(),
-        hint: "look for huge or missing values among the states: frostbert cache verify".into(),
-    };
     if !matrix.iter().all(|value| value.is_finite()) {
-        return Err(diverged("the products of the features are not finite"));
+        return Err(Error::NotFinite);
     }
     if n == 0 {
         return Ok((Array1::zeros(0), Array2::zeros((0, 0))));
@@ -56,9 +53,7 @@ pub fn symmetric_eigen(matrix: &Array2<f64>) -> Result<(Array1<f64>, Array2<f64>
         .filter(|eigen| {
             eigen.eigenvalues.iter().chain(eigen.eigenvectors.iter()).all(|x| x.is_finite())
         })
-        .ok_or_else(|| {
-            diverged("the eigenvalues of the products of the features do not converge")
-        })?;
+        .ok_or(Error::NoConvergence)?;
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by(|a, b| eigen.eigenvalues[*a].total_cmp(&eigen.eigenvalues[*b]));
     let values = order.iter().map(|place| (eigen.eigenvalues[*place] - 1.0) * scale).collect();
@@ -125,6 +120,6 @@ mod tests {
     #[test]
     fn a_matrix_with_nan_is_refused() {
         let matrix = Array2::from_elem((3, 3), f64::NAN);
-        assert!(symmetric_eigen(&matrix).is_err());
+        assert_eq!(symmetric_eigen(&matrix).unwrap_err(), Error::NotFinite);
     }
 }

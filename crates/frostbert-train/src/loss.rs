@@ -4,7 +4,7 @@
 //! All follow PyTorch where it has them: `cross_entropy`, `binary_cross_entropy_with_logits`, `mse_loss` with their
 //! default mean. Sums and their weights are kept separate, so that a batch may be split into parts.
 
-pub(crate) mod one_logit;
+pub mod one_logit;
 mod sigmoid;
 mod softmax;
 
@@ -13,10 +13,10 @@ use std::ops::Range;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 
 use self::{sigmoid::Sigmoid, softmax::Softmax};
-use super::real::Real;
+use crate::real::Real;
 
 /// The class of a row that is ignored: it has no loss, no weight and no gradient.
-pub(crate) const IGNORED: u32 = u32::MAX;
+pub const IGNORED: u32 = u32::MAX;
 
 /// The loss that is minimised.
 #[derive(Clone, Debug, PartialEq)]
@@ -172,7 +172,7 @@ impl Loss {
     /// batch these rows are. Logits of any finite size give finite numbers.
     ///
     /// ```
-    /// use frostbert::internals::train::loss::{Loss, Targets};
+    /// use frostbert_train::loss::{Loss, Targets};
     /// use ndarray::{Array2, array};
     /// let mut gradient = Array2::<f32>::zeros((1, 2));
     /// let logits = array![[0.0, 0.0]];

@@ -7,7 +7,7 @@
 use multiversion::multiversion;
 
 use super::{IGNORED, LossSum};
-use crate::train::{
+use crate::{
     exp::{exp_of_negative, ln},
     panel::LANES,
 };
@@ -48,8 +48,8 @@ impl OneLogitLoss {
     /// `sums`, one for each column. `classes` holds 0, 1 or [`IGNORED`] for each row.
     ///
     /// ```
-    /// use frostbert::internals::train::loss::LossSum;
-    /// use frostbert::internals::train::loss::one_logit::OneLogitLoss;
+    /// use frostbert_train::loss::LossSum;
+    /// use frostbert_train::loss::one_logit::OneLogitLoss;
     /// let mut loss = OneLogitLoss::new(16);
     /// loss.set(0, [1.0, 1.0], 0.0);
     /// let (mut errors, mut sums) = ([0.0; 16], [LossSum::default(); 16]);
@@ -190,7 +190,7 @@ mod tests {
     use ndarray::Array2;
 
     use super::*;
-    use crate::train::loss::{Loss, Targets};
+    use crate::loss::{Loss, Targets};
 
     #[test]
     fn one_logit_gives_the_losses_and_gradients_of_a_softmax_over_two_classes() {

@@ -3,7 +3,7 @@
 use gemm::Parallelism;
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-use super::real::Real;
+use crate::real::Real;
 
 /// `out = left right`, with `left [m, k]`, `right [k, n]`, `out [m, n]`, of any strides.
 ///
@@ -11,7 +11,7 @@ use super::real::Real;
 /// but never on the number of threads.
 ///
 /// ```
-/// use frostbert::internals::train::gemm::multiply;
+/// use frostbert_train::gemm::multiply;
 /// use ndarray::{Array2, array};
 /// let mut out = Array2::zeros((1, 2));
 /// multiply(array![[1.0, 2.0]].view(), array![[3.0, 4.0], [5.0, 6.0]].view(), out.view_mut());
@@ -32,7 +32,7 @@ pub fn multiply<F: Real>(
 ///
 /// # Panics
 /// Panics if the shapes do not match.
-pub(crate) fn multiply_add<F: Real>(
+pub fn multiply_add<F: Real>(
     left: ArrayView2<'_, F>,
     right: ArrayView2<'_, F>,
     out: ArrayViewMut2<'_, F>,
