@@ -4,7 +4,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{ArgGroup, Args};
-use frostbert::internals::prediction::similar::{compare, nearest};
+use frostbert::{
+    cache::progress::Progress,
+    internals::{
+        config::settings::Pipeline,
+        prediction::similar::{compare, nearest},
+    },
+};
 use serde_json::json;
 
 use super::{Context, PipelineArguments, output};
@@ -32,6 +38,7 @@ pub(super) struct SimilarArguments {
 pub(super) fn run(arguments: &SimilarArguments, context: &Context) -> Result<ExitCode> {
     let pipeline = arguments.pipeline.read(context)?;
     let prompt = arguments.prompt.as_deref();
+    say_what_prompt(arguments, &pipeline, context);
     let Some(query) = &arguments.query else {
         let [first, second] = &arguments.text[..] else {
             return Err(super::wrong_usage(format!(
@@ -60,4 +67,22 @@ pub(super) fn run(arguments: &SimilarArguments, context: &Context) -> Result<Exi
         output::print(&lines.collect::<String>())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says which texts `--prompt` is put before, as notes on the pipeline are about its own prompts, and warns if a source
+/// alone has a prompt.
+fn say_what_prompt(arguments: &SimilarArguments, pipeline: &Pipeline, context: &Context) {
+    match (&arguments.prompt, &arguments.query) {
+        (Some(_), Some(_)) => context.progress.note(
+            "--prompt is put before the query alone: the texts of the files have the prompts of the pipeline file",
+        ),
+        (Some(_), None) => {
+            context.progress.note("--prompt is put before both texts, in place of model.prompt");
+        }
+        (None, _) => {
+            if let Some(lacking) = pipeline.lacking_query_prompt() {
+                context.progress.warn(&lacking);
+            }
+        }
+    }
 }

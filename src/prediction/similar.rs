@@ -65,8 +65,15 @@ impl Compared {
             None
         };
         if let Some(sentence) = sentence {
-            progress
-                .note(&format!("texts are compared by sentence vectors: {}", sentence.describe()));
+            let steps = sentence.describe();
+            let pooling = pipeline.head.pooling;
+            // The folder's pooling was noted as that of heads.
+            let heads = (pooling != HeadPooling::Sentence)
+                .then(|| format!("; head.pooling = {pooling} is for heads alone"));
+            progress.note(&format!(
+                "texts are compared by sentence vectors: {steps}{}",
+                heads.unwrap_or_default()
+            ));
             return Ok(Compared { states: sentence.states().to_vec(), sentence: Some(sentence) });
         }
         let pooling = match pipeline.head.pooling {

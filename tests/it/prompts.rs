@@ -337,6 +337,14 @@ fn queries_and_passages_have_prompts_of_their_own() {
     };
     assert!((nearest(&["--prompt", "query"]) - 1.0).abs() < 1e-3);
     assert!(nearest(&["--prompt", "very bad: "]) < 0.9999);
+    let said = |prompt: &[&str]| {
+        let arguments = [&["similar", PIPELINE, "--query", &corpus[1]], prompt].concat();
+        workshop.succeed(&arguments).stderr
+    };
+    let lacking = "what is compared has no prompt, but the texts of `pairs.csv` have";
+    assert!(said(&[]).contains(lacking), "{}", said(&[]));
+    let with_own = said(&["--prompt", "query"]);
+    assert!(with_own.contains("put before the query alone") && !with_own.contains(lacking));
     let ran = workshop.run(&["similar", PIPELINE, "--query", "a", "--prompt", "qeury"]);
     assert!(ran.has_failed() && ran.stderr.contains("did you mean `query`?"), "{}", ran.stderr);
 }

@@ -315,6 +315,7 @@ fn similar_compares_sentence_vectors_and_says_so() {
         "{}",
         ran.stderr
     );
+    assert!(!ran.stderr.contains("for heads alone"), "{}", ran.stderr);
     let query = ["similar", "pipeline.toml", "--query", &texts[0], "--top", "6"];
     let matches = workshop.json(&query)["matches"].clone();
     for found in matches.as_array().unwrap() {
@@ -323,6 +324,12 @@ fn similar_compares_sentence_vectors_and_says_so() {
         assert!((score - cosine(0, number)).abs() < 1e-5, "{found}");
     }
     assert_eq!(matches.as_array().unwrap().len(), texts.len());
+
+    // A single pooling is what heads read of the folder, but more may follow in the sentence vector.
+    let workshop = self::workshop("truncated", "");
+    let pair = ["similar", "pipeline.toml", "--text", &texts[0], "--text", &texts[1]];
+    let said = workshop.succeed(&pair).stderr;
+    assert!(said.contains("6 of 16 values; head.pooling = mean is for heads alone"), "{said}");
 }
 
 #[test]

@@ -226,6 +226,24 @@ impl Pipeline {
         let prompts = [FolderPrompts::read(&self.extraction.model)?];
         text_of(&prompts, "--prompt", given, &refusal(&self.path))
     }
+
+    /// Says that a text that comes with no prompt of its own has none, although the texts of a source have one, as only
+    /// `model.prompt` is also that of a query; `None` if the file says what a query has, or no source has a prompt.
+    pub fn lacking_query_prompt(&self) -> Option<String> {
+        if self.file.model.prompt.is_some() {
+            return None;
+        }
+        let mut own = self.extraction.sources.iter().flat_map(|source| {
+            given_of_source(source).map(move |(key, prompt)| (source, key, prompt))
+        });
+        let (source, key, prompt) = own.find(|(_, _, prompt)| !prompt.is_empty())?;
+        Some(format!(
+            "what is compared has no prompt, but the texts of `{}` have (\"{}\", from {key}): give one with --prompt or \
+             model.prompt, or say with --prompt \"\" that there is none",
+            source.path.display(),
+            shorten(prompt, 60)
+        ))
+    }
 }
 
 #[cfg(test)]
@@ -276,6 +294,27 @@ mod tests {
         assert_eq!(of_lock.query_prompt(None).unwrap(), "word");
         assert_eq!(of_lock.query_prompt(Some("query")).unwrap(), "query: ");
         assert!(of_lock.query_prompt(Some("word")).is_err());
+    }
+
+    #[test]
+    fn a_query_without_a_prompt_is_noticed_where_a_source_has_one() {
+        let lacking = |prompt: &str, data: &str| {
+            let file = file(Path::new("no such model"), prompt, data);
+            Pipeline::check(Path::new("p.toml"), file).unwrap().lacking_query_prompt()
+        };
+        let with_own = PLAIN.replace(" }", ", prompt = \"passage: \" }");
+        let said = lacking("", &with_own).unwrap();
+        assert!(said.contains("`a.csv` have (\"passage: \", from `prompt` of a source)"), "{said}");
+        assert!(said.contains("--prompt or model.prompt"), "{said}");
+        let without = PLAIN.replace(" }", ", prompt = \"\" }");
+        for (prompt, data) in [
+            ("", PLAIN),
+            ("", without.as_str()),
+            ("prompt = \"\"", with_own.as_str()),
+            ("prompt = \"query: \"", with_own.as_str()),
+        ] {
+            assert_eq!(lacking(prompt, data), None, "{prompt} {data}");
+        }
     }
 
     #[test]
