@@ -68,13 +68,16 @@ pub mod encoder {
         pub use crate::encoder::hub::{Hub, pull};
     }
     pub mod hub_model {
-        pub use crate::encoder::hub_model::HubModel;
+        pub use crate::encoder::hub_model::{HubModel, pull_instead, refuse_name_on_hub};
     }
     pub mod plan {
         pub use crate::encoder::plan::{padding_efficiency, plan_batches};
     }
     pub mod pooling {
         pub use crate::encoder::pooling::pool;
+    }
+    pub mod prompts {
+        pub use crate::encoder::prompts::FolderPrompts;
     }
     pub mod provider {
         pub use crate::encoder::provider::Provider;

@@ -18,6 +18,10 @@ use frostbert::{
             Format, Source,
             inspect::{ColumnShape, FileShape},
         },
+        encoder::{
+            hub_model::{pull_instead, refuse_name_on_hub},
+            prompts::FolderPrompts,
+        },
         error::Error,
     },
 };
@@ -67,6 +71,14 @@ Examples:
   frostbert init data/banking77/train.csv --out intents.toml";
 
 pub(super) fn run(arguments: &InitArguments, context: &Context) -> Result<ExitCode> {
+    refuse_name_on_hub(&arguments.model)?;
+    let model = or_installed(&arguments.model);
+    if !model.exists()
+        && let Some(hint) = pull_instead(&model)
+    {
+        context.progress.warn(&format!("there is no folder `{}`: {hint}", model.display()));
+    }
+    let prompts = FolderPrompts::read(&model)?;
     let mut source = Source::new(&arguments.file);
     source.format = arguments.format;
     source.delimiter = arguments.delimiter;
@@ -83,7 +95,7 @@ pub(super) fn run(arguments: &InitArguments, context: &Context) -> Result<ExitCo
             arguments.file.display()
         ));
     }
-    let text = pipeline(&source, &or_installed(&arguments.model), &shape);
+    let text = pipeline(&source, &model, &prompts, &shape);
     if arguments.out.as_deref() == Some(Path::new("-")) {
         output::print(&text)?;
         return Ok(ExitCode::SUCCESS);
@@ -194,7 +206,28 @@ fn quoted(text: &str) -> String {
     quoted + "\""
 }
 
-fn pipeline(source: &Source, model: &Path, shape: &FileShape) -> String {
+/// Says which prompts a model has, and how one is chosen, in lines for comments; none if it has none.
+fn on_prompts(prompts: &FolderPrompts) -> Vec<String> {
+    let Some(described) = prompts.described() else {
+        return Vec::new();
+    };
+    let open = match prompts.default_prompt() {
+        Some((name, _)) => {
+            format!("# Without the next key it is `{}`; \"\" is for none.", one_line(name))
+        }
+        None => "# Choose one of them, or \"\" for none.".into(),
+    };
+    vec![
+        format!(
+            "# The model was made for texts with a prompt before them: {}.",
+            one_line(&described)
+        ),
+        open,
+        "# prompt = \"\"".into(),
+    ]
+}
+
+fn pipeline(source: &Source, model: &Path, prompts: &FolderPrompts, shape: &FileShape) -> String {
     let file = &source.path;
     let mut text = String::new();
     let mut line = |line: &str| {
@@ -216,6 +249,7 @@ fn pipeline(source: &Source, model: &Path, shape: &FileShape) -> String {
     line("");
     line("[model]");
     line(&format!("path = {}", quoted(&model.display().to_string())));
+    on_prompts(prompts).iter().for_each(|said| line(said));
     line("");
     line("[data]");
     let labels = shape.label.map(column);

@@ -51,7 +51,7 @@ impl HubModel {
 
 /// Says how to fetch a model if a path, at which there is no folder, is written like a name on the hub without its
 /// scheme, as `owner/name`. Paths below `models` are not, because pulls put their folders there.
-pub(crate) fn pull_instead(path: &Path) -> Option<String> {
+pub fn pull_instead(path: &Path) -> Option<String> {
     let text = path.to_str()?;
     let model = HubModel::parse(&format!("{SCHEME}{text}"))?;
     let is_name = !text.starts_with("models/");
@@ -69,7 +69,7 @@ pub(crate) fn pull_instead(path: &Path) -> Option<String> {
 ///
 /// # Errors
 /// Returns an error if the path starts with `hf:`.
-pub(crate) fn refuse_name_on_hub(path: &Path) -> Result<()> {
+pub fn refuse_name_on_hub(path: &Path) -> Result<()> {
     let Some(text) = path.to_str().filter(|text| text.starts_with(SCHEME)) else {
         return Ok(());
     };

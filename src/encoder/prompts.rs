@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// The prompts of a model folder; none if the folder names none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct FolderPrompts {
+pub struct FolderPrompts {
     /// Their texts by name. An empty one is no prompt, but may be chosen.
     pub(super) texts: BTreeMap<String, String>,
     /// The name of the one that is put before texts if none is chosen.
@@ -47,7 +47,7 @@ impl FolderPrompts {
     ///
     /// # Errors
     /// Returns an error if their file is damaged, or names a default prompt that it does not have.
-    pub(crate) fn read(folder: &Path) -> Result<FolderPrompts> {
+    pub fn read(folder: &Path) -> Result<FolderPrompts> {
         let path = folder.join(MODEL_SETTINGS);
         let Some(file) = read_if_there::<PromptsFile>(&path)? else {
             return Ok(FolderPrompts::default());
@@ -96,13 +96,13 @@ impl FolderPrompts {
     }
 
     /// Returns the name and the text of the default prompt, if there is one.
-    pub(crate) fn default_prompt(&self) -> Option<(&str, &str)> {
+    pub fn default_prompt(&self) -> Option<(&str, &str)> {
         let name = self.default.as_deref()?;
         Some((name, self.texts.get(name)?.as_str()))
     }
 
     /// Describes the prompts that are not empty, as in `` `query` ("query: ") ``; `None` if there are none.
-    pub(crate) fn described(&self) -> Option<String> {
+    pub fn described(&self) -> Option<String> {
         let texts = self.texts.iter().filter(|(_, text)| !text.is_empty());
         let described: Vec<String> =
             texts.map(|(name, text)| format!("`{name}` (\"{}\")", shorten(text, 60))).collect();

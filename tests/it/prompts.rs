@@ -364,3 +364,35 @@ fn tasks_that_find_places_in_a_text_refuse_a_prompt() {
         assert!(ran.stderr.contains(problem), "{}", ran.stderr);
     }
 }
+
+#[test]
+fn init_writes_which_prompts_the_model_has_and_refuses_a_name_on_the_hub() {
+    let workshop = Workshop::tiny();
+    let folder = model(&workshop, "included");
+    let init = |model: &str| {
+        workshop.run(&["init", "train.csv", "--out", "new.toml", "--force", "--model", model])
+    };
+    let written = || fs::read_to_string(workshop.path("new.toml")).unwrap();
+    assert_eq!(init("included").code, Some(0));
+    let said = "# The model was made for texts with a prompt before them: `passage` (\"the film: \"), `query`";
+    assert!(
+        written().contains(said) && written().contains("# Choose one of them"),
+        "{}",
+        written()
+    );
+    set_default(&folder, "passage");
+    assert_eq!(init("included").code, Some(0));
+    assert!(written().contains("# Without the next key it is `passage`"), "{}", written());
+    // The comment is a key once it is one no more.
+    workshop.write("new.toml", written().replace("# prompt = \"\"", "prompt = \"query\""));
+    let settings = ["--set", "cache.max_length=24", "--set", "model.device=cpu"];
+    workshop.succeed(&[&["extract", "new.toml"], &settings[..]].concat());
+    assert_eq!(init(&fixture("tiny_bert").display().to_string()).code, Some(0));
+    assert!(!written().contains("prompt"), "{}", written());
+
+    let ran = init("hf:acme/tiny");
+    assert!(ran.has_failed() && ran.stderr.contains("`frostbert model pull hf:acme/tiny` once"));
+    let ran = init("acme/tiny");
+    assert_eq!(ran.code, Some(0), "it may be a folder that is not there yet: {}", ran.stderr);
+    assert!(ran.stderr.contains("model pull hf:acme/tiny` once"), "{}", ran.stderr);
+}
