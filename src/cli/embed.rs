@@ -46,7 +46,8 @@ pub(super) struct EmbedArguments {
     /// The layer, counted from 0 (the embedding layer); negative numbers count from the last
     #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
     layer: i64,
-    /// The type of the values in the cache and the file
+    /// The type of the values in the cache and the file. Caches of f32 and of f16 are two: a pipeline stores f16 unless
+    /// its cache.dtype says otherwise, so f16 can use what `run` has cached, and f32 encodes the texts again
     #[arg(long, value_enum, default_value = "f32")]
     dtype: DtypeArgument,
     /// Write small integers, as quantize_embeddings of sentence-transformers does; the ranges of int8 and uint8, the

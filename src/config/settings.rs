@@ -23,7 +23,7 @@ pub(crate) use head::{
 };
 pub(crate) use layers::{LayerChoice, layer_from_bottom};
 use models::SweptModel;
-use prompts::{PromptMessages, choose};
+use prompts::{PromptInput, PromptMessages, choose};
 use sources::FilesAsRead;
 use toml::Value;
 pub(crate) use training::MOST_UNITS;
@@ -151,7 +151,8 @@ impl Pipeline {
             sources::refuse_keys_of_questions(&mut file.data, &refusal(path))?;
             given_states::check(&file, &refusal(path))?;
             let mut notes = sources::find_texts(&mut file);
-            let PromptMessages { notes: more, warnings } = choose(&mut file, &refusal(path))?;
+            let PromptMessages { notes: more, warnings } =
+                choose(&mut file, PromptInput::Key, &refusal(path))?;
             notes.extend(more);
             let mut pipeline = Pipeline { warnings, ..Pipeline::check(path, file)? };
             pipeline.notes.extend(notes);

@@ -28,7 +28,10 @@ use crate::{
     config::{
         file::PipelineFile,
         parse::apply_override,
-        settings::{Pipeline, layer_from_bottom, prompts},
+        settings::{
+            Pipeline, layer_from_bottom,
+            prompts::{self, PromptInput},
+        },
     },
     data::{Format, Record, Source, WantedFields, dataset::numbered, read},
     encoder::checkpoint::Checkpoint,
@@ -340,7 +343,7 @@ fn pipeline_of(request: &EmbedRequest, stored: &[&str]) -> Result<Pipeline> {
         table.try_into().map_err(|error: toml::de::Error| refuse(error.message().into()));
     let mut file = file?;
     file.model.prompt.clone_from(&request.prompt);
-    let messages = prompts::choose(&mut file, &refuse_with)?;
+    let messages = prompts::choose(&mut file, PromptInput::Flag, &refuse_with)?;
     let mut pipeline = Pipeline::check(place, file)?;
     pipeline.notes.extend(messages.notes);
     pipeline.warnings.extend(messages.warnings);

@@ -209,6 +209,8 @@ fn what_a_folder_says_of_prompts_is_said_and_a_wrong_name_is_refused() {
     report(&ran);
     let warning = "the model included was made for prompts, and none is chosen: it has `passage` (\"the film: \")";
     assert!(ran.stderr.contains("warning: ") && ran.stderr.contains(warning), "{}", ran.stderr);
+    // The command has a flag where a pipeline file has a key.
+    assert!(ran.stderr.contains("set --prompt to one of them"), "{}", ran.stderr);
     let plain = rows(&workshop, 5);
     let ran = embed(&workshop, "included", &["--prompt", ""]);
     assert!(!ran.stderr.contains("prompt"), "{}", ran.stderr);
@@ -217,7 +219,7 @@ fn what_a_folder_says_of_prompts_is_said_and_a_wrong_name_is_refused() {
     set_default(&folder, "passage");
     let ran = embed(&workshop, "included", &[]);
     report(&ran);
-    let note = "the model's default prompt `passage` (\"the film: \") is put before texts";
+    let note = "the model's default prompt `passage` (\"the film: \") is put before texts; --prompt \"\" leaves";
     assert!(ran.stderr.contains(note) && !ran.stderr.contains("was made for"), "{}", ran.stderr);
     let states = expected_states(&expected, "included", "the film: ");
     assert!(largest_difference(&states, &rows(&workshop, 5)) <= MOST);
@@ -230,6 +232,7 @@ fn what_a_folder_says_of_prompts_is_said_and_a_wrong_name_is_refused() {
     let ran = embed(&workshop, "included", &["--prompt", "pasage"]);
     assert_eq!(ran.code, Some(2));
     assert!(ran.stderr.contains("did you mean `passage`?"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--prompt is `pasage`"), "{}", ran.stderr);
     set_default(&folder, "pasage");
     let ran = embed(&workshop, "included", &[]);
     assert!(ran.has_failed() && ran.stderr.contains("`default_prompt_name`"), "{}", ran.stderr);

@@ -99,6 +99,20 @@ fn embed_writes_what_sentence_transformers_returns() {
 }
 
 #[test]
+fn embed_uses_what_a_pipeline_has_cached_in_f16_if_it_is_asked_for_f16() {
+    let workshop = workshop("truncated", "");
+    workshop.json(&["extract", "pipeline.toml", "--set", "cache.dtype=f16"]);
+    let model = path_of("truncated");
+    for (dtype, computed, reused) in [("f16", 0, 6), ("f32", 6, 0)] {
+        let arguments = ["embed", "texts.txt", "--model", &model, "--out", "rows.npy"];
+        let more = ["--dtype", dtype, "--set", "model.device=cpu"];
+        let report = workshop.json(&[&arguments[..], &more].concat());
+        let counts = (&report["computed"], &report["reused"]);
+        assert_eq!(counts, (&json!(computed), &json!(reused)), "{dtype}");
+    }
+}
+
+#[test]
 fn a_dense_module_in_pytorch_model_bin_gives_the_vectors_of_its_safetensors_to_the_bit() {
     let workshop = workshop("mean_max_dense", "");
     let embed = |model: &str| {

@@ -28,6 +28,32 @@ pub(crate) struct PromptMessages {
     pub(crate) warnings: Vec<String>,
 }
 
+/// How the prompt of a model is given, for messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PromptInput {
+    /// By `model.prompt` of a pipeline file.
+    Key,
+    /// By `--prompt` of a command that reads no pipeline file.
+    Flag,
+}
+
+impl PromptInput {
+    fn name(self) -> &'static str {
+        match self {
+            PromptInput::Key => "model.prompt",
+            PromptInput::Flag => "--prompt",
+        }
+    }
+
+    /// What stands for no prompt.
+    fn none(self) -> &'static str {
+        match self {
+            PromptInput::Key => "model.prompt = \"\"",
+            PromptInput::Flag => "--prompt \"\"",
+        }
+    }
+}
+
 /// Replaces the names of prompts in a file by their texts, and puts the model's default prompt where the file chooses
 /// none. A model folder that is missing has no prompts: whatever needs the model reports that.
 ///
@@ -36,6 +62,7 @@ pub(crate) struct PromptMessages {
 /// differ.
 pub(crate) fn choose(
     file: &mut PipelineFile,
+    input: PromptInput,
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<PromptMessages> {
     if file.data.has_given_states() {
@@ -52,7 +79,7 @@ pub(crate) fn choose(
 
     let is_chosen = given(file).next().is_some();
     if let Some(prompt) = &mut file.model.prompt {
-        *prompt = resolve("model.prompt", prompt)?;
+        *prompt = resolve(input.name(), prompt)?;
     }
     for source in file.data.sources_mut() {
         for (key, prompt) in
@@ -67,15 +94,16 @@ pub(crate) fn choose(
         return Ok(PromptMessages::default());
     }
     let obstacle = obstacle(file);
-    let (notes, default) = default_prompt(&prompts, obstacle.as_deref(), refuse)?;
+    let (notes, default) = default_prompt(&prompts, obstacle.as_deref(), input, refuse)?;
     file.model.prompt = default;
     let unchosen = folders.iter().zip(&prompts).filter_map(|(folder, prompts)| {
         // A default is a choice of the folder, even if it is empty.
         let described = prompts.described().filter(|_| prompts.default_prompt().is_none())?;
         Some(format!(
-            "the model {} was made for prompts, and none is chosen: it has {described}; set model.prompt to one of \
-             them, or to \"\" for none",
-            folder.display()
+            "the model {} was made for prompts, and none is chosen: it has {described}; set {} to one of them, or to \
+             \"\" for none",
+            folder.display(),
+            input.name()
         ))
     });
     let warnings = unchosen.filter(|_| !is_chosen && obstacle.is_none()).collect();
@@ -86,6 +114,7 @@ pub(crate) fn choose(
 fn default_prompt(
     prompts: &[FolderPrompts],
     obstacle: Option<&str>,
+    input: PromptInput,
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<(Vec<String>, Option<String>)> {
     let of = |prompts: &FolderPrompts| prompts.default_prompt().map(|(_, text)| text.to_string());
@@ -105,7 +134,7 @@ fn default_prompt(
     let shown = format!("the model's default prompt `{name}` (\"{}\")", shorten(text, 60));
     Ok(match obstacle {
         None => {
-            let note = format!("{shown} is put before texts; model.prompt = \"\" leaves it out");
+            let note = format!("{shown} is put before texts; {} leaves it out", input.none());
             (vec![note], Some(text.to_string()))
         }
         Some(obstacle) => (vec![format!("{shown} is not used: {obstacle}")], None),
@@ -269,7 +298,7 @@ mod tests {
     const PLAIN: &str = "train = { path = \"a.csv\" }";
 
     fn chosen(file: &mut PipelineFile) -> Result<PromptMessages> {
-        choose(file, &refusal(Path::new("p.toml")))
+        choose(file, PromptInput::Key, &refusal(Path::new("p.toml")))
     }
 
     #[test]
