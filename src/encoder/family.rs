@@ -69,9 +69,18 @@ pub(super) struct LayerTensors {
     pub(super) output_norm: &'static str,
 }
 
-/// The prefixes that checkpoints of any family use for the encoder's tensors.
-pub(super) const PREFIXES: [&str; 6] =
-    ["", "bert.", "roberta.", "distilbert.", "electra.", "mpnet."];
+/// The prefixes that checkpoints of any family use for the encoder's tensors. The last two are those of the state dict
+/// of a whole SentenceTransformer, and of its first module.
+pub(super) const PREFIXES: [&str; 8] = [
+    "",
+    "bert.",
+    "roberta.",
+    "distilbert.",
+    "electra.",
+    "mpnet.",
+    "0.auto_model.",
+    "auto_model.",
+];
 
 const BERT_KEYS: ConfigKeys = ConfigKeys {
     layers: "num_hidden_layers",

@@ -13,6 +13,7 @@ use frostbert::internals::{
         windows::Overflow,
     },
 };
+use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
 use crate::{
@@ -87,6 +88,27 @@ fn weights_of_torch_give_the_states_of_the_same_safetensors_to_the_bit() {
         assert_eq!(states(&of_torch), expected, "{file}");
         let parameters = |folder: &Path| Checkpoint::open(folder).unwrap().parameters().unwrap();
         assert_eq!(parameters(&of_torch), parameters(&plain), "{file}");
+    }
+}
+
+#[test]
+fn the_tensors_of_a_whole_sentence_transformer_give_the_states_of_its_encoder() {
+    let workshop = Workshop::empty();
+    let plain = model(&workshop, "plain", &[("f32.safetensors", "model.safetensors")]);
+    let bytes = fs::read(plain.join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    for (number, prefix) in ["0.auto_model.", "auto_model."].into_iter().enumerate() {
+        let folder = model(&workshop, &format!("saved_{number}"), &[]);
+        let named = tensors.tensors().into_iter();
+        let named = named.map(|(name, tensor)| (format!("{prefix}{name}"), tensor));
+        // A Dense module that follows is no part of the encoder.
+        let dense = tensors.tensor("embeddings.token_type_embeddings.weight").unwrap();
+        let named = named.chain([("2.linear.weight".to_string(), dense)]);
+        let saved = safetensors::serialize(named, None).unwrap();
+        fs::write(folder.join("model.safetensors"), saved).unwrap();
+        assert_eq!(states(&folder), states(&plain), "{prefix}");
+        let parameters = |folder: &Path| Checkpoint::open(folder).unwrap().parameters().unwrap();
+        assert_eq!(parameters(&folder), parameters(&plain), "{prefix}");
     }
 }
 
