@@ -154,7 +154,8 @@ impl Pipeline {
             let PromptMessages { notes: more, warnings } =
                 choose(&mut file, PromptInput::Key, &refusal(path))?;
             notes.extend(more);
-            let mut pipeline = Pipeline { warnings, ..Pipeline::check(path, file)? };
+            let mut pipeline = Pipeline::check(path, file)?;
+            pipeline.warnings.extend(warnings);
             pipeline.notes.extend(notes);
             Ok(NamedTask { name, pipeline })
         });
@@ -226,7 +227,7 @@ impl Pipeline {
             sentence: defaults.sentence,
             pooling_is_auto: defaults.is_auto,
             notes: defaults.note.into_iter().collect(),
-            warnings: Vec::new(),
+            warnings: defaults.warning.into_iter().collect(),
             file,
         })
     }

@@ -251,21 +251,42 @@ impl SentenceFolder {
 
     /// Checks that a text is lower-cased where the folder asks for it: here only the tokenizer does so.
     fn check_case(&self, lowercase: Option<bool>) -> Result<()> {
-        if !self.encoder_settings()?.do_lower_case {
-            return Ok(());
-        }
-        let path = self.modules[0].folder.join("tokenizer.json");
-        let file = TokenizerFile::open_with_lowercase(&path, lowercase)?;
-        let tokenizer: Value = serde_json::from_slice(&file.json).unwrap_or_default();
-        if lowers_case(&tokenizer["normalizer"]) {
+        if self.has_its_case(lowercase)? {
             return Ok(());
         }
         Err(refuse(
-            &path,
+            &self.tokenizer(),
             "a tokenizer that lower-cases, because do_lower_case of the encoder is true".into(),
             "one that does not".into(),
             "set model.lowercase = true, or name a pooling: cls, mean or max (head.pooling, embed --pooling)",
         ))
+    }
+
+    /// Says that the folder asks for lower case and its tokenizer leaves texts as they are; `None` where they agree. A
+    /// tokenizer that cannot be read is reported when the model is opened.
+    pub(crate) fn keeps_case(&self) -> Option<String> {
+        let keeps = self.has_its_case(None).is_ok_and(|has_its_case| !has_its_case);
+        keeps.then(|| {
+            format!(
+                "the sentence-transformers folder {} asks for lower case (do_lower_case), but its tokenizer keeps the \
+                 case of texts: set model.lowercase = true, or to false to keep it",
+                self.folder.display()
+            )
+        })
+    }
+
+    /// Whether a text is lower-cased if the folder asks for it.
+    fn has_its_case(&self, lowercase: Option<bool>) -> Result<bool> {
+        if !self.encoder_settings()?.do_lower_case {
+            return Ok(true);
+        }
+        let file = TokenizerFile::open_with_lowercase(&self.tokenizer(), lowercase)?;
+        let tokenizer: Value = serde_json::from_slice(&file.json).unwrap_or_default();
+        Ok(lowers_case(&tokenizer["normalizer"]))
+    }
+
+    fn tokenizer(&self) -> PathBuf {
+        self.modules[0].folder.join("tokenizer.json")
     }
 
     fn settings(&self) -> Result<ModelSettings> {

@@ -26,6 +26,8 @@ pub(super) struct FolderDefaults {
     pub(super) sentence: Vec<Store>,
     /// What was taken, in a line.
     pub(super) note: Option<String>,
+    /// What the folder asks for and a named pooling goes without.
+    pub(super) warning: Option<String>,
 }
 
 /// Fills in what a file leaves to the folder of its model: `head.pooling`, and `cache.max_length` if the folder is one
@@ -56,6 +58,9 @@ pub(super) fn fill_in(
         taken.push(format!("cache.max_length = {length}"));
     }
     let mut defaults = FolderDefaults { pooling: HeadPooling::Mean, ..FolderDefaults::default() };
+    if file.model.lowercase.is_none() {
+        defaults.warning = folder.as_ref().and_then(SentenceFolder::keeps_case);
+    }
     let values = file.sweep.iter().flat_map(|section| section.values("pooling"));
     // An invalid pooling is refused when the trials are made.
     let mut read: Vec<HeadPooling> =
@@ -270,7 +275,21 @@ mod tests {
         };
         assert!(check(true, "").is_ok());
         assert!(check(false, "lowercase = true").is_ok());
-        assert!(check(false, "[head]\npooling = \"cls\"").is_ok());
+        // Those who name a pooling are told.
+        let warned =
+            |is_lower: bool, more: &str| check(is_lower, more).unwrap().warnings.join("\n");
+        let said = warned(false, "[head]\npooling = \"cls\"");
+        assert!(
+            said.contains("do_lower_case") && said.contains("model.lowercase = true"),
+            "{said}"
+        );
+        for (is_lower, more) in [
+            (true, "[head]\npooling = \"cls\""),
+            (false, "lowercase = true\n[head]\npooling = \"cls\""),
+            (false, "lowercase = false\n[head]\npooling = \"cls\""),
+        ] {
+            assert_eq!(warned(is_lower, more), "", "{more}");
+        }
         for (is_lower, more) in
             [(false, ""), (true, "lowercase = false"), (false, "[head]\npooling = \"sentence\"")]
         {
