@@ -14,7 +14,7 @@ use frostbert::{
         export::{ExportFormat, ExportOptions, ExportReport, Quantization, export_cache},
         reader::CacheReader,
         states::StateId,
-        wording::counted,
+        wording::{counted, nearest},
     },
     internals::{
         config::settings::Pipeline,
@@ -24,6 +24,9 @@ use frostbert::{
 use serde_json::json;
 
 use super::{Context, OverrideArguments, output, screen};
+
+/// The name of the state that is in no cache.
+const SENTENCE: &str = "sentence";
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArguments {
@@ -78,13 +81,18 @@ enum StateArgument {
 }
 
 impl FromStr for StateArgument {
-    type Err = frostbert::cache::Error;
+    type Err = String;
 
-    fn from_str(name: &str) -> Result<StateArgument, Self::Err> {
-        if name == "sentence" {
+    /// The error is reported by clap as wrong usage.
+    fn from_str(name: &str) -> Result<StateArgument, String> {
+        if name == SENTENCE {
             return Ok(StateArgument::Sentence);
         }
-        name.parse().map(StateArgument::Stored)
+        name.parse().map(StateArgument::Stored).map_err(|error: frostbert::cache::Error| {
+            let meant = nearest(name, [SENTENCE]);
+            let meant = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
+            format!("{error}, or `{SENTENCE}`{meant}")
+        })
     }
 }
 
