@@ -116,6 +116,12 @@ fn built_tokenizer(tokenizer: &TokenizerFile) -> String {
         + &warning.collect::<String>()
 }
 
+/// The number of values of the sentence vectors that heads read if a pipeline leaves the pooling to the folder: of a
+/// single pooling they read that.
+fn width_of_sentences(sentence: &SentenceSummary) -> Option<usize> {
+    sentence.dimensions.filter(|_| sentence.pooling.len() > 1)
+}
+
 fn info(folder: &Path, classes: usize, context: &Context) -> Result<ExitCode> {
     let checkpoint = Checkpoint::open(folder)?;
     let config = &checkpoint.config;
@@ -124,11 +130,12 @@ fn info(folder: &Path, classes: usize, context: &Context) -> Result<ExitCode> {
     let cuda = checkpoint.graph_profile("cuda", Precision::F32);
     let int8 = checkpoint.check_precision(Precision::Int8);
     let int8 = int8.is_ok().then(|| checkpoint.graph_profile("cpu", Precision::Int8));
-    let heads = head_sizes(config.hidden, classes);
-    // Fine-tuning trains the encoder together with a linear head.
-    let fine_tuned = parameters + heads[0].trainable;
     let sentence = SentenceFolder::read(folder)?;
     let sentence = sentence.map(|sentence| sentence.summary(config.hidden)).transpose()?;
+    let width = sentence.as_ref().and_then(width_of_sentences).unwrap_or(config.hidden);
+    let heads = head_sizes(width, config.hidden, classes);
+    // Fine-tuning trains the encoder together with a linear head.
+    let fine_tuned = parameters + heads[0].trainable;
     if context.json {
         let mut report = json!({
             "family": config.family,

@@ -26,22 +26,23 @@ pub fn training_bytes(parameters: u64) -> u64 {
 /// Width of the hidden layer of an MLP whose pipeline names none.
 pub(crate) const MLP_WIDTH: usize = 256;
 
-/// The sizes of each kind of head over states of `hidden` values, for `n_classes` outputs.
+/// The sizes of each kind of head for `n_classes` outputs: over pooled vectors of `pooled` values, or over the states of
+/// tokens of `hidden` values.
 ///
-/// - linear: `W [H, C]`, `b [C]`
-/// - mlp: one hidden layer of [`MLP_WIDTH`]: `[H, 256]`, `[256]`, `[256, C]`, `[C]`
-/// - crf: linear, transitions `[C, C]`, and a start and an end score for each label
+/// - linear: `W [P, C]`, `b [C]`
+/// - mlp: one hidden layer of [`MLP_WIDTH`]: `[P, 256]`, `[256]`, `[256, C]`, `[C]`
+/// - crf: `W [H, C]`, `b [C]`, transitions `[C, C]`, and a start and an end score for each label
 /// - matching: the features of [`matching::features`] to a start and an end logit: `[3 H + 5, 2]`, `[2]`
 /// - cosine: nothing
 ///
 /// ```
-/// let linear = &frostbert::internals::head::size::head_sizes(384, 3)[0];
+/// let linear = &frostbert::internals::head::size::head_sizes(384, 384, 3)[0];
 /// assert_eq!((linear.trainable, linear.training_bytes), (384 * 3 + 3, 16 * 1155));
 /// ```
-pub fn head_sizes(hidden: usize, n_classes: usize) -> Vec<HeadSize> {
-    let linear = hidden * n_classes + n_classes;
-    let mlp = hidden * MLP_WIDTH + MLP_WIDTH + MLP_WIDTH * n_classes + n_classes;
-    let crf = linear + n_classes * n_classes + 2 * n_classes;
+pub fn head_sizes(pooled: usize, hidden: usize, n_classes: usize) -> Vec<HeadSize> {
+    let linear = pooled * n_classes + n_classes;
+    let mlp = pooled * MLP_WIDTH + MLP_WIDTH + MLP_WIDTH * n_classes + n_classes;
+    let crf = hidden * n_classes + n_classes + n_classes * n_classes + 2 * n_classes;
     let matching = matching::width(hidden, 1) * 2 + 2;
     [
         ("linear", format!("{n_classes} classes"), linear),

@@ -1,6 +1,8 @@
 //! Sentence-transformers folders compared with `SentenceTransformer.encode`; the folders and the expected vectors are made
 //! by `scripts/fixtures/sentence_folders.py`.
 
+mod info;
+
 use std::{fs, path::PathBuf};
 
 use arrow::{
@@ -426,70 +428,4 @@ fn what_is_not_computed_is_refused_by_its_name_with_the_way_out() {
     let info = workshop.json(&["model", "info", "sentences"]);
     let refused = info["sentence_transformers"]["refused"].as_str().unwrap();
     assert!(refused.contains("`lasttoken`"), "{refused}");
-}
-
-#[test]
-fn model_verify_looks_at_the_modules_of_a_folder_that_was_not_pulled() {
-    let workshop = Workshop::empty();
-    let model = workshop.path("model");
-    let name = "mean_max_dense";
-    copy_folder(&folder(name), &model);
-    assert_eq!(workshop.json(&["model", "verify", "model"])["damaged"], json!([]));
-    let damaged = || {
-        let ran = workshop.run(&["model", "verify", "model", "--json"]);
-        serde_json::from_str::<Value>(&ran.stdout).unwrap()["damaged"].clone()
-    };
-    let dense = fs::read(model.join("2_Dense/model.safetensors")).unwrap();
-    fs::write(model.join("2_Dense/model.safetensors"), &dense[..dense.len() - 1]).unwrap();
-    assert_eq!(damaged(), json!(["model/2_Dense/model.safetensors"]));
-    fs::remove_file(model.join("2_Dense/model.safetensors")).unwrap();
-    assert_eq!(damaged(), json!(["model/2_Dense/model.safetensors"]));
-    fs::write(model.join("2_Dense/model.safetensors"), dense).unwrap();
-    fs::remove_file(model.join("1_Pooling/config.json")).unwrap();
-    assert_eq!(damaged(), json!(["model/1_Pooling/config.json"]));
-    fs::write(model.join("1_Pooling/config.json"), "{").unwrap();
-    assert_eq!(damaged(), json!(["model/1_Pooling/config.json"]));
-    fs::write(model.join("modules.json"), "[").unwrap();
-    assert_eq!(damaged(), json!(["model/modules.json"]));
-}
-
-#[test]
-fn model_info_tells_what_the_folder_says() {
-    let workshop = Workshop::empty();
-    let info = workshop.json(&["model", "info", &path_of("old_layout")]);
-    assert_eq!(
-        info["sentence_transformers"],
-        json!({
-            "parts": ["Transformer", "Pooling", "Dense"],
-            "pooling": ["cls", "mean"],
-            "max_length": 20,
-            "sentence": "cls + mean, Dense 32 -> 10, identity",
-            "dimensions": 10,
-            "refused": null,
-            "prompts": {},
-            "default_prompt": null,
-            "include_prompt": true,
-            "ignored": [],
-        })
-    );
-    let model = workshop.path("prompted");
-    copy_folder(&folder("cls"), &model);
-    fs::write(
-        model.join("config_sentence_transformers.json"),
-        r#"{"prompts": {"query": "query: ", "passage": "passage: "}, "default_prompt_name": "query"}"#,
-    )
-    .unwrap();
-    let ran = workshop.succeed(&["model", "info", "prompted"]);
-    let prompts = r#"passage "passage: ", query "query: " (the default)"#;
-    assert!(ran.stdout.contains(prompts), "{}", ran.stdout);
-    let ran = workshop.succeed(&["model", "info", &path_of("truncated")]);
-    assert!(
-        ran.stdout.contains("mean, Normalize, first 6 of 16 values: 6 values"),
-        "{}",
-        ran.stdout
-    );
-    let plain = workshop.json(&["model", "info", &fixture("tiny_bert").display().to_string()]);
-    assert_eq!(plain.get("sentence_transformers"), None);
-    let verified = workshop.succeed(&["model", "verify", &path_of("old_layout")]);
-    assert!(verified.stdout.contains("0_Transformer/model.safetensors"), "{}", verified.stdout);
 }
