@@ -95,7 +95,7 @@ pub fn pull(
     let listing = client.list()?;
     let config = listing.config(model)?;
     let is_new = !folder.exists();
-    let _lock = open_folder(folder, model)?;
+    let _lock = open_folder(folder, model, &config.name)?;
     // config.json is small and decides which weights are needed.
     let mut bytes_fetched = client.fetch(&listing.commit, &config, folder, &())?;
     let wanted = ConfigFile::read(&present(folder, &config))
@@ -129,7 +129,7 @@ pub fn pull(
     });
     progress.finish();
     bytes_fetched = fetched?;
-    put_in_place(folder, model, &listing.commit, &files)?;
+    put_in_place(folder, model, &listing.commit, &files, &config.name)?;
     Ok(Pulled { commit: listing.commit, files: files.len(), bytes_fetched })
 }
 
@@ -138,7 +138,8 @@ type ReadList = fn(&Listing, &HubModel, &Path) -> Result<Vec<RemoteFile>>;
 
 /// Returns how a file is read that names further files: an index of shards, or the list of modules.
 fn reader_of_list(file: &RemoteFile) -> Option<ReadList> {
-    match file.name.as_str() {
+    // In the old layout of sentence-transformers, an index lies in the folder of the encoder.
+    match file.name.rsplit('/').next().unwrap_or_default() {
         weights::INDEX_FILE => Some(|listing, model, path| {
             let names = weights::shards(path);
             let names = names.map_err(|error| model.refuse_content(error, BROKEN))?;
@@ -173,7 +174,7 @@ fn require_room(model: &HubModel, folder: &Path, missing: u64, free: Option<u64>
 }
 
 /// Creates the folder if necessary and locks it against a second pull for as long as the returned file is open.
-fn open_folder(folder: &Path, model: &HubModel) -> Result<File> {
+fn open_folder(folder: &Path, model: &HubModel, config_name: &str) -> Result<File> {
     let refuse = |why: &str, hint: &str| {
         let got = format!("`{}`, {why}", folder.display());
         model.refuse("a folder for the model".into(), got, hint)
@@ -185,7 +186,7 @@ fn open_folder(folder: &Path, model: &HubModel) -> Result<File> {
             let why = format!("which holds `{}`", source.repository);
             return Err(refuse(&why, elsewhere));
         }
-        None if folder.join("config.json").exists() => {
+        None if ["config.json", config_name].iter().any(|name| folder.join(name).exists()) => {
             return Err(refuse("which holds a model that was not pulled", elsewhere));
         }
         _ => {}
@@ -201,9 +202,15 @@ fn open_folder(folder: &Path, model: &HubModel) -> Result<File> {
     }
 }
 
-/// Renames complete parts to their final names, config.json last, and writes the source file. All files are complete by
-/// now.
-fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFile]) -> Result<()> {
+/// Renames complete parts to their final names, the encoder's config.json last, and writes the source file. All files are
+/// complete by now.
+fn put_in_place(
+    folder: &Path,
+    model: &HubModel,
+    commit: &str,
+    files: &[RemoteFile],
+    config_name: &str,
+) -> Result<()> {
     let part = |file: &RemoteFile| folder.join(file.part_name());
     let rename = |from: &Path, to: &Path| fs::rename(from, to).map_err(Error::io("rename", from));
     let mut source = ModelSource {
@@ -224,11 +231,18 @@ fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFi
         return Ok(());
     }
     // From here to the end, the folder has no config.json and is therefore not a checkpoint.
-    let config = folder.join("config.json");
-    for file in files.iter().filter(|file| file.name == "config.json") {
+    let config = folder.join(config_name);
+    let old = || before.iter().flat_map(|source| source.files.keys());
+    // That of an older commit may lie elsewhere.
+    for name in old().filter(|name| *name == "config.json" || name.starts_with("0_")) {
+        if name.ends_with("config.json") && name != config_name && lies_inside(folder, name) {
+            remove_file(&folder.join(name))?;
+        }
+    }
+    for file in files.iter().filter(|file| file.name == config_name) {
         if part(file).exists() { remove_file(&config)? } else { rename(&config, &part(file))? }
     }
-    for file in files.iter().filter(|file| file.name != "config.json") {
+    for file in files.iter().filter(|file| file.name != config_name) {
         if part(file).exists() {
             let place = folder.join(&file.name);
             if let Some(parent) = place.parent() {
@@ -238,14 +252,13 @@ fn put_in_place(folder: &Path, model: &HubModel, commit: &str, files: &[RemoteFi
         }
     }
     // Files of an older commit that this one lacks would be mistaken for parts of the model.
-    let old = before.iter().flat_map(|source| source.files.keys());
-    for name in old.filter(|name| !source.files.contains_key(*name)) {
+    for name in old().filter(|name| !source.files.contains_key(*name)) {
         if lies_inside(folder, name) {
             remove_file(&folder.join(name))?;
         }
     }
     write_source(&source, folder)?;
-    for file in files.iter().filter(|file| file.name == "config.json") {
+    for file in files.iter().filter(|file| file.name == config_name) {
         rename(&part(file), &config)?;
     }
     for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {

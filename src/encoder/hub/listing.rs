@@ -35,6 +35,9 @@ pub(super) struct Listing {
     /// The commit that the revision resolves to.
     pub(super) commit: String,
     files: BTreeMap<String, RawFile>,
+    /// What stands before the names of the encoder's files: `0_Transformer/` and the like in a sentence-transformers
+    /// repository of the old layout, else nothing.
+    encoder: String,
 }
 
 /// A file to fetch.
@@ -106,23 +109,20 @@ impl Listing {
                 return Err(refuse("a list with each file once", got));
             }
         }
-        Ok(Listing { commit, files })
+        let mut listing = Listing { commit, files, encoder: String::new() };
+        // Beside modules of their own folders, a config.json in the root is not that of the encoder.
+        if listing.tokenizer().is_empty()
+            && let Some(folder) = listing.old_encoder_folder()
+        {
+            listing.encoder = format!("{folder}/");
+        }
+        Ok(listing)
     }
 
     /// Returns config.json, after checking that the repository has what every checkpoint has.
     pub(super) fn config(&self, model: &HubModel) -> Result<RemoteFile> {
-        if !self.files.contains_key("config.json") {
-            if let Some(folder) = self.old_encoder_folder() {
-                return Err(model.refuse(
-                    "a repository with config.json".into(),
-                    format!(
-                        "one of sentence-transformers in its old layout, whose encoder is in `{}`",
-                        shorten(folder, 80)
-                    ),
-                    "clone the repository with git and git-lfs, or download its files by hand, and name that folder \
-                     as model.path: a folder in this layout is read as it is",
-                ));
-            }
+        let config = self.of_encoder("config.json");
+        if !self.files.contains_key(&config) {
             return Err(model.refuse(
                 "a repository with config.json".into(),
                 "one without".into(),
@@ -136,14 +136,26 @@ impl Listing {
                 &converted("AutoTokenizer", TOKENIZER, model),
             ));
         }
-        self.file(model, "config.json")
+        self.file(model, &config)
+    }
+
+    /// Returns the path of one of the encoder's files.
+    fn of_encoder(&self, name: &str) -> String {
+        format!("{}{name}", self.encoder)
+    }
+
+    /// Returns whether one of the encoder's files is there.
+    fn there(&self, path: &String) -> bool {
+        self.files.contains_key(path)
     }
 
     /// Returns the folder of the encoder, such as `0_Transformer`, in a sentence-transformers repository of the layout
     /// that has all modules in folders of their own.
     fn old_encoder_folder(&self) -> Option<&str> {
         let mut folders = self.files.keys().filter_map(|path| path.strip_suffix("/config.json"));
-        let first = folders.find(|folder| folder.starts_with("0_") && !folder.contains('/'));
+        // The folder is made on this machine.
+        let known = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+        let first = folders.find(|folder| folder.starts_with("0_") && folder.chars().all(known));
         first.filter(|_| self.files.contains_key(MODULES))
     }
 
@@ -151,42 +163,46 @@ impl Listing {
     pub(super) fn wanted(&self, model: &HubModel, config: &ConfigFile) -> Result<Vec<RemoteFile>> {
         let mut paths = self.weights(model, config)?;
         paths.extend(self.tokenizer());
-        let optional = COMPANIONS.iter().chain(&OF_SENTENCES).map(|name| name.to_string());
+        let companions = COMPANIONS.iter().map(|name| self.of_encoder(name));
+        let optional = companions.chain(OF_SENTENCES.map(String::from));
         // `sentence_bert_config.json`, or in old repositories `sentence_roberta_config.json` and the like.
         let of_lengths = self.files.keys().filter(|path| {
-            path.starts_with("sentence_") && path.ends_with("_config.json") && !path.contains('/')
+            let name = path.strip_prefix(self.encoder.as_str()).unwrap_or_default();
+            name.starts_with("sentence_") && name.ends_with("_config.json") && !name.contains('/')
         });
         for path in optional.chain(of_lengths.cloned()) {
             if self.files.contains_key(&path) && !paths.contains(&path) {
                 paths.push(path);
             }
         }
-        paths.push("config.json".into());
+        paths.push(self.of_encoder("config.json"));
         paths.iter().map(|path| self.file(model, path)).collect()
     }
 
     /// Returns tokenizer.json, or else the files of a tokenizer in an older form; none if there are neither.
     fn tokenizer(&self) -> Vec<String> {
-        let there = |path: &String| self.files.contains_key(path);
-        if there(&TOKENIZER.to_string()) {
-            return vec![TOKENIZER.into()];
+        let there = |path: &String| self.there(path);
+        let tokenizer = self.of_encoder(TOKENIZER);
+        if there(&tokenizer) {
+            return vec![tokenizer];
         }
         let mut paths: Vec<String> =
-            VOCABULARIES.map(String::from).into_iter().filter(there).collect();
+            VOCABULARIES.map(|name| self.of_encoder(name)).into_iter().filter(there).collect();
         if !paths.is_empty() {
-            paths.extend(BESIDE.map(String::from).into_iter().filter(there));
+            paths.extend(BESIDE.map(|name| self.of_encoder(name)).into_iter().filter(there));
         }
         paths
     }
 
-    /// Returns the files of the modules in these folders: of each its config.json and its weights, if it has them.
+    /// Returns the files of the modules in these folders, but not those of the encoder: of each its config.json and its
+    /// weights, if it has them.
     pub(super) fn of_modules(
         &self,
         model: &HubModel,
         folders: &[String],
     ) -> Result<Vec<RemoteFile>> {
         let mut files = Vec::new();
-        for folder in folders {
+        for folder in folders.iter().filter(|folder| format!("{folder}/") != self.encoder) {
             let path_of = |name: &str| format!("{folder}/{name}");
             let there = |path: &String| self.files.contains_key(path);
             let config = Some(path_of("config.json")).filter(there);
@@ -206,25 +222,27 @@ impl Listing {
         names: impl IntoIterator<Item = &'a String>,
     ) -> Result<Vec<RemoteFile>> {
         let shards = names.into_iter().map(|name| {
-            if !self.files.contains_key(name) {
+            let path = self.of_encoder(name);
+            if !self.there(&path) {
                 return Err(model.refuse(
                     format!("the shard `{name}`, which {index} names"),
                     "a repository without".into(),
                     "the repository is incomplete: pin another revision, or name another repository",
                 ));
             }
-            self.file(model, name)
+            self.file(model, &path)
         });
         shards.collect()
     }
 
     /// Chooses the weights by the same rule as `Checkpoint::open`; fetching others would be pointless.
     fn weights(&self, model: &HubModel, config: &ConfigFile) -> Result<Vec<String>> {
-        let there = |path: &String| self.files.contains_key(path);
+        let there = |path: &String| self.there(path);
+        let of_encoder = |name: &str| self.of_encoder(name);
         // Where there are both, PyTorch's own files hold the same numbers again.
-        let own = [SINGLE_FILE, INDEX_FILE, PYTORCH_FILE, PYTORCH_INDEX].map(String::from);
+        let own = [SINGLE_FILE, INDEX_FILE, PYTORCH_FILE, PYTORCH_INDEX].map(of_encoder);
         let own = own.into_iter().find(there).map(|path| vec![path]);
-        let onnx = onnx_model::PLACES.map(String::from).into_iter().find(there);
+        let onnx = onnx_model::PLACES.map(of_encoder).into_iter().find(there);
         let onnx = onnx.map(|path| {
             let data = Some(format!("{path}_data")).filter(there);
             [path].into_iter().chain(data).collect()
@@ -273,7 +291,10 @@ impl Listing {
                 BROKEN,
             ));
         }
-        let name = path.rsplit('/').next().unwrap_or(path).to_string();
+        let name = path.rsplit('/').next().unwrap_or(path);
+        // A model.onnx in a folder of its own is put beside the other files of the encoder.
+        let name =
+            if path.starts_with(&self.encoder) { self.of_encoder(name) } else { name.into() };
         Ok(RemoteFile { path: path.into(), name, size, sum })
     }
 }
@@ -325,21 +346,31 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_of_the_old_layout_of_sentence_transformers_is_refused_as_what_it_is() {
-        let refusal = |names: &[&str]| {
+    fn the_encoder_of_a_repository_of_sentence_transformers_is_found_in_either_layout() {
+        let encoder = |names: &[&str]| {
             let files: Vec<Value> = names.iter().map(|name| json!({ "rfilename": name })).collect();
-            let error =
-                listing(&"a".repeat(40), json!(files)).unwrap().config(&model()).unwrap_err();
-            format!("{error}; {}", error.hint().unwrap())
+            let listing = listing(&"a".repeat(40), json!(files)).unwrap();
+            let refusal = listing.config(&model()).err().map(|error| error.to_string());
+            (listing.encoder, refusal.unwrap_or_default())
         };
-        let modules = ["0_Transformer/config.json", "1_Pooling/config.json"];
-        let old = refusal(&[&modules[..], &["modules.json"]].concat());
-        assert!(old.contains("in its old layout, whose encoder is in `0_Transformer`"), "{old}");
-        assert!(old.contains("clone the repository with git"), "{old}");
-        for other in [&modules[..], &["modules.json", "1_Pooling/config.json"], &["README.md"]] {
-            let other = refusal(other);
-            assert!(other.contains("not a model of the transformers library"), "{other}");
+        let old =
+            ["0_BERT/config.json", "0_BERT/vocab.txt", "1_Pooling/config.json", "modules.json"];
+        let without_hash = "size and hash of `0_BERT/config.json`";
+        for root in [&[][..], &["config.json"]] {
+            let (folder, refusal) = encoder(&[&old[..], root].concat());
+            assert_eq!(folder, "0_BERT/");
+            assert!(refusal.contains(without_hash), "{refusal}");
         }
+        // With a tokenizer in the root, the encoder lies there.
+        let new = [&old[..], &["config.json", "vocab.txt"]].concat();
+        let (folder, refusal) = encoder(&new);
+        assert!(folder.is_empty() && refusal.contains("of `config.json`"), "{folder} {refusal}");
+        for other in [&old[..3], &["modules.json", "1_Pooling/config.json"], &["README.md"]] {
+            let (folder, refusal) = encoder(other);
+            assert!(folder.is_empty() && refusal.contains("with config.json"), "{refusal}");
+        }
+        let elsewhere = ["0_../config.json", "0_../vocab.txt", "modules.json"];
+        assert_eq!(encoder(&elsewhere).0, "");
     }
 
     #[test]

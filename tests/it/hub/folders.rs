@@ -229,3 +229,79 @@ fn a_name_on_the_hub_without_its_scheme_gets_the_command_that_pulls_it() {
     assert!(stderr.contains(&format!("run `frostbert model pull hf:{name}` once")), "{stderr}");
     assert!(stderr.contains("model.path = \"models/all-mpnet-base-v2\""), "{stderr}");
 }
+
+/// The files of a sentence-transformers repository in the layout with the encoder in a folder of its own.
+fn in_old_layout() -> Files {
+    let mut files: Files = tiny_bert()
+        .into_iter()
+        .map(|(name, bytes)| (format!("0_Transformer/{name}"), bytes))
+        .collect();
+    let mut listed = modules(&["1_Pooling"]);
+    listed[0]["path"] = json!("0_Transformer");
+    for (name, value) in [
+        ("modules.json", listed),
+        ("config_sentence_transformers.json", json!({ "prompts": { "query": "q: " } })),
+        ("0_Transformer/sentence_bert_config.json", json!({ "max_seq_length": 16 })),
+        ("0_Transformer/special_tokens_map.json", json!({})),
+        ("1_Pooling/config.json", json!({ "pooling_mode_mean_tokens": true })),
+    ] {
+        files.insert(name.into(), value.to_string().into_bytes());
+    }
+    files
+}
+
+#[test]
+fn a_repository_of_the_old_layout_is_pulled_with_its_folders_and_runs() {
+    let others = ["README.md", "0_Transformer/pytorch_model.bin", "sentence_x_config.json"];
+    assert_pulled(&in_old_layout(), &others);
+
+    // The first versions wrote their own version to a config.json in the root.
+    let mut files = in_old_layout();
+    files.insert("config.json".into(), br#"{"__version__": "0.2.5"}"#.to_vec());
+    let (workshop, hub) = (Workshop::tiny(), Hub::of(files));
+    succeed(&workshop, &hub, &PULL);
+    assert!(!workshop.path("models/tiny/config.json").exists());
+    let info = workshop.json(&["model", "info", "models/tiny"]);
+    assert_eq!(info["sentence_transformers"]["max_length"], json!(16));
+    workshop.succeed(&["extract", "pipeline.toml", "--set", "model.path=models/tiny"]);
+    workshop.succeed(&["model", "verify", "models/tiny"]);
+}
+
+#[test]
+fn the_shards_of_the_old_layout_lie_beside_their_index() {
+    let mut wanted = in_old_layout();
+    wanted.remove("0_Transformer/model.safetensors");
+    wanted.insert("0_Transformer/pytorch_model-1-of-1.bin".into(), vec![1; 100]);
+    let index = json!({ "weight_map": { "a": "pytorch_model-1-of-1.bin" } });
+    let name = "0_Transformer/pytorch_model.bin.index.json";
+    wanted.insert(name.into(), index.to_string().into_bytes());
+    assert_pulled(&wanted, &["pytorch_model-2-of-2.bin"]);
+}
+
+#[test]
+fn a_new_commit_may_be_of_another_layout() {
+    let new = with([
+        ("modules.json", modules(&["1_Pooling"])),
+        ("1_Pooling/config.json", json!({ "pooling_mode": "cls" })),
+    ]);
+    let (workshop, hub) = (Workshop::empty(), Hub::of(new.clone()));
+    hub.add("v1", OLD_COMMIT, in_old_layout());
+    let folder = workshop.path("models/tiny");
+    for (name, files) in [
+        ("hf:acme/tiny@v1", &in_old_layout()),
+        (PULL[2], &new),
+        ("hf:acme/tiny@v1", &in_old_layout()),
+    ] {
+        succeed(&workshop, &hub, &["model", "pull", name]);
+        let mut got = contents(&folder);
+        got.remove("source.json");
+        assert_eq!(&got, files, "{name}");
+    }
+
+    // Without its config.json, a folder that broke off is no checkpoint.
+    fs::remove_file(folder.join("0_Transformer/model.safetensors")).unwrap();
+    fs::remove_file(folder.join("0_Transformer/config.json")).unwrap();
+    hub.break_off("0_Transformer/model.safetensors", 20_000);
+    fail(&workshop, &hub, &["model", "pull", "hf:acme/tiny@v1"]);
+    assert!(!folder.join("0_Transformer/config.json").exists());
+}
