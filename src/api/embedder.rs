@@ -12,6 +12,7 @@ use crate::{
         checkpoint::Checkpoint,
         device::{self, Device, Precision},
         prompts::FolderPrompts,
+        sentence_folder::SentenceFolder,
         tokenizer::MIN_LENGTH,
         windows::Overflow,
     },
@@ -23,16 +24,17 @@ use crate::{
 /// tokens.
 const DOCUMENTS_AT_A_TIME: usize = 8192;
 
-/// How an [`Embedder`] runs its model. The defaults are those of a pipeline file, except that a sentence-transformers
-/// folder is not asked for its longest input. Whether texts are converted to lower case is as the tokenizer's files say;
-/// a pipeline's `model.lowercase` has no option here.
+/// Maximum length of an input in tokens where neither the options nor the model's folder say.
+const DEFAULT_LENGTH: usize = 128;
+
+/// How an [`Embedder`] runs its model. The defaults are those of a pipeline file.
 ///
 /// ```
 /// use frostbert::{Device, EmbedderOptions, Machine};
 ///
 /// let machine = Machine::new("/opt/onnxruntime/libonnxruntime.so", 8);
 /// let options = EmbedderOptions::default().machine(machine).device(Device::Cpu).max_length(256);
-/// assert_eq!((options.layer, options.max_length), (-1, 256));
+/// assert_eq!((options.layer, options.max_length), (-1, Some(256)));
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -46,9 +48,9 @@ pub struct EmbedderOptions {
     /// The layer whose states are pooled: 0 is the embedding output, 1 the first layer; negative numbers count from the
     /// end. By default -1, the last.
     pub layer: i64,
-    /// Maximum length of an input in tokens, including special tokens. By default 128, whatever a sentence-transformers
-    /// folder says.
-    pub max_length: usize,
+    /// Maximum length of an input in tokens, including special tokens. By default that of a sentence-transformers folder,
+    /// or 128 if the folder is another or says nothing.
+    pub max_length: Option<usize>,
     /// How to handle longer texts. By default their end is cut off.
     pub overflow: Overflow,
     /// Maximum number of tokens in a batch, including padding. By default 512 on a CPU and 32,768 on a GPU.
@@ -56,6 +58,9 @@ pub struct EmbedderOptions {
     /// What is put before every text: the name of one of the model's prompts, or a text such as `"query: "`; an empty
     /// one is none. By default the model's default prompt, if it has one.
     pub prompt: Option<String>,
+    /// Whether texts are converted to lower case. By default if the tokenizer's files or a sentence-transformers folder
+    /// say so.
+    pub lowercase: Option<bool>,
 }
 
 impl Default for EmbedderOptions {
@@ -65,10 +70,11 @@ impl Default for EmbedderOptions {
             device: Device::default(),
             precision: Precision::default(),
             layer: -1,
-            max_length: 128,
+            max_length: None,
             overflow: Overflow::Truncate,
             batch_tokens: None,
             prompt: None,
+            lowercase: None,
         }
     }
 }
@@ -105,7 +111,7 @@ impl EmbedderOptions {
     /// Sets the maximum length of an input in tokens.
     #[must_use]
     pub fn max_length(mut self, max_length: usize) -> EmbedderOptions {
-        self.max_length = max_length;
+        self.max_length = Some(max_length);
         self
     }
 
@@ -127,6 +133,13 @@ impl EmbedderOptions {
     #[must_use]
     pub fn prompt(mut self, prompt: impl Into<String>) -> EmbedderOptions {
         self.prompt = Some(prompt.into());
+        self
+    }
+
+    /// Sets whether texts are converted to lower case.
+    #[must_use]
+    pub fn lowercase(mut self, lowercase: bool) -> EmbedderOptions {
+        self.lowercase = Some(lowercase);
         self
     }
 }
@@ -159,10 +172,17 @@ impl Embedder {
     /// # Errors
     /// Returns [`Error::Checkpoint`] if the folder is not a model that can be run, [`Error::Runtime`] if ONNX Runtime
     /// cannot be loaded, [`Error::Device`] if the device cannot be used, and [`Error::Argument`] if the options ask for
-    /// something that the model does not have: a layer, or a longer input.
+    /// something that the model does not have: a layer, or a longer input. Returns [`Error::Checkpoint`] too if texts are to
+    /// be converted to lower case by a tokenizer without such a choice.
     pub fn open(model: impl AsRef<Path>, options: &EmbedderOptions) -> Result<Embedder> {
-        let checkpoint = Checkpoint::open(model.as_ref())?;
-        let layer = check_options(options, &checkpoint)?;
+        let folder = SentenceFolder::read(model.as_ref())?;
+        let lowercase = options.lowercase.or_else(|| {
+            // The tokenizer does not do by itself what the folder asks for.
+            folder.as_ref().and_then(SentenceFolder::keeps_case).map(|_| true)
+        });
+        let checkpoint = Checkpoint::open_with_lowercase(model.as_ref(), lowercase)?;
+        let max_length = length_of(options, folder.as_ref())?;
+        let layer = check_options(options, max_length, &checkpoint)?;
         let prompt = prompt_of(options, &checkpoint)?;
         checkpoint.check_layers(&[layer])?;
         checkpoint.check_precision(options.precision)?;
@@ -172,12 +192,12 @@ impl Embedder {
             device: options.device.clone(),
             precision: options.precision,
             batch_tokens: options.batch_tokens,
-            lowercase: None,
+            lowercase,
             cache_dir: Default::default(),
             kinds: Vec::new(),
             layers: LayerChoice::of_numbers([]),
             dtype: Dtype::F32,
-            max_length: options.max_length,
+            max_length,
             overflow: options.overflow,
             shard_tokens: 0,
             sources: Vec::new(),
@@ -274,8 +294,21 @@ fn prompt_of(options: &EmbedderOptions, checkpoint: &Checkpoint) -> Result<Strin
     Ok(text.to_string())
 }
 
+/// Returns the maximum length of an input.
+fn length_of(options: &EmbedderOptions, folder: Option<&SentenceFolder>) -> Result<usize> {
+    if let Some(length) = options.max_length {
+        return Ok(length);
+    }
+    let of_folder = folder.map(SentenceFolder::max_length).transpose()?.flatten();
+    Ok(of_folder.unwrap_or(DEFAULT_LENGTH))
+}
+
 /// Checks the options against the model and returns the absolute index of the layer.
-fn check_options(options: &EmbedderOptions, checkpoint: &Checkpoint) -> Result<usize> {
+fn check_options(
+    options: &EmbedderOptions,
+    max_length: usize,
+    checkpoint: &Checkpoint,
+) -> Result<usize> {
     let refuse = |expected: String, got: String, hint: &str| Error::Argument {
         action: "open an embedder",
         expected: format!("{expected} of the model `{}`", checkpoint.folder.display()),
@@ -294,21 +327,18 @@ fn check_options(options: &EmbedderOptions, checkpoint: &Checkpoint) -> Result<u
         )
     })?;
     let longest = checkpoint.config.max_tokens.unwrap_or(usize::from(u16::MAX));
-    if !(MIN_LENGTH..=longest).contains(&options.max_length) {
+    if !(MIN_LENGTH..=longest).contains(&max_length) {
         return Err(refuse(
             format!("inputs of {MIN_LENGTH} to {longest} tokens"),
-            options.max_length.to_string(),
+            max_length.to_string(),
             "set EmbedderOptions::max_length to a number in this range",
         ));
     }
     if let Overflow::Windows { stride } = options.overflow
-        && stride.saturating_add(MIN_LENGTH) > options.max_length
+        && stride.saturating_add(MIN_LENGTH) > max_length
     {
         return Err(refuse(
-            format!(
-                "windows of {} tokens that share fewer with their neighbours",
-                options.max_length
-            ),
+            format!("windows of {max_length} tokens that share fewer with their neighbours"),
             format!("a stride of {stride}"),
             "set the stride to a quarter of EmbedderOptions::max_length, or less",
         ));
@@ -334,9 +364,8 @@ mod tests {
     #[test]
     fn a_layer_may_be_counted_from_either_end() {
         let checkpoint = tiny();
-        let layer = |layer| {
-            check_options(&EmbedderOptions::default().layer(layer).max_length(32), &checkpoint)
-        };
+        let layer =
+            |layer| check_options(&EmbedderOptions::default().layer(layer), 32, &checkpoint);
         for (given, absolute) in [(0, 0), (2, 2), (-1, 2), (-3, 0)] {
             assert_eq!(layer(given).unwrap(), absolute);
         }
@@ -357,14 +386,27 @@ mod tests {
         let checkpoint = tiny();
         let windows = EmbedderOptions::default().overflow(Overflow::Windows { stride: 30 });
         let refused = [
-            (EmbedderOptions::default().max_length(65), "max_length"),
-            (EmbedderOptions::default().max_length(1), "max_length"),
-            (windows.max_length(32), "stride"),
-            (EmbedderOptions::default().max_length(32).batch_tokens(0), "batch_tokens"),
+            (EmbedderOptions::default(), 65, "max_length"),
+            (EmbedderOptions::default(), 1, "max_length"),
+            (windows, 32, "stride"),
+            (EmbedderOptions::default().batch_tokens(0), 32, "batch_tokens"),
         ];
-        for (options, named) in refused {
-            let error = check_options(&options, &checkpoint).unwrap_err();
+        for (options, length, named) in refused {
+            let error = check_options(&options, length, &checkpoint).unwrap_err();
             assert!(error.hint().unwrap().contains(named), "{error}");
         }
+    }
+
+    #[test]
+    fn the_length_is_that_of_the_folder_unless_one_is_given() {
+        let length = |folder: &str, options: EmbedderOptions| {
+            let path = Path::new("tests/fixtures").join(folder);
+            let folder = SentenceFolder::read(&path).unwrap();
+            length_of(&options, folder.as_ref()).unwrap()
+        };
+        let default = EmbedderOptions::default;
+        assert_eq!(length("sentence_folders/cls", default()), 12);
+        assert_eq!(length("sentence_folders/cls", default().max_length(9)), 9);
+        assert_eq!(length("tiny_bert", default()), 128);
     }
 }

@@ -1,11 +1,16 @@
 //! The types at the root of the library, compared with the program: the same states, heads and predictions.
 
+use std::{fs, path::Path};
+
 use frostbert::{
     Cache, Classifier, Device, Embedder, EmbedderOptions, Error, Experiment, FitOptions, Key,
     Machine, Mode, Overflow, Pooling, Prediction, Predictor, StateId, fit, ndarray::Array2,
 };
+use serde_json::{Value, json};
 
-use crate::support::{RICH_PIPELINE, TINY_ROWS, Workshop, fixture, label, texts};
+use crate::support::{
+    RICH_PIPELINE, TINY_ROWS, Workshop, copy_folder, fixture, label, read_json, texts,
+};
 
 fn options() -> EmbedderOptions {
     let machine = Machine::new("runtime/libonnxruntime.so", 2);
@@ -191,4 +196,37 @@ fn an_experiment_of_two_tasks_reports_both_and_extracts_alone() {
     }
     assert!(report.metrics(None).is_none());
     assert!(Experiment::open(workshop.path("none.toml")).is_err());
+}
+
+#[test]
+fn a_sentence_transformers_folder_says_how_long_texts_are_and_in_which_case() {
+    let expected = read_json(&fixture("sentence_folders/expected.json"));
+    let texts: Vec<String> = serde_json::from_value(expected["texts"].clone()).unwrap();
+    let vectors: Vec<Vec<f32>> =
+        serde_json::from_value(expected["folders"]["cls"]["vectors"].clone()).unwrap();
+    let vectors = Array2::from_shape_fn((texts.len(), 16), |(row, column)| vectors[row][column]);
+    let machine = Machine::new("runtime/libonnxruntime.so", 2);
+    let options = EmbedderOptions::default().machine(machine).device(Device::Cpu);
+    let embed = |folder: &Path, options: &EmbedderOptions| {
+        let mut embedder = Embedder::open(folder, options).unwrap();
+        embedder.embed(&texts, Pooling::Cls).unwrap()
+    };
+    let of_folder = embed(&fixture("sentence_folders/cls"), &options);
+    assert!(largest_difference(&of_folder, &vectors) < 1e-5);
+
+    // The same folder with a tokenizer that keeps the case, which the encoder's settings undo.
+    let workshop = Workshop::empty();
+    let cased = workshop.path("cased");
+    copy_folder(&fixture("sentence_folders/cls"), &cased);
+    let set = |name: &str, change: &dyn Fn(&mut Value)| {
+        let mut file = read_json(&cased.join(name));
+        change(&mut file);
+        fs::write(cased.join(name), file.to_string()).unwrap();
+    };
+    set("tokenizer.json", &|file| file["normalizer"]["lowercase"] = json!(false));
+    let kept = embed(&cased, &options);
+    assert!(largest_difference(&kept, &of_folder) > 1e-3, "the case makes a difference");
+    set("sentence_bert_config.json", &|file| file["do_lower_case"] = json!(true));
+    assert_eq!(embed(&cased, &options), of_folder);
+    assert_eq!(embed(&cased, &options.clone().lowercase(false)), kept);
 }
