@@ -79,11 +79,12 @@ fn pairs(arguments: &PairsArguments, context: &Context) -> Result<()> {
         return output::print_json(&pairs);
     }
     let mut screen = Screen::default();
-    describe(&pairs, &mut screen);
+    describe(&pairs, !arguments.heads.is_empty(), &mut screen);
     output::show(&screen)
 }
 
-fn describe(sweep: &SweepPairs, screen: &mut Screen) {
+/// Describes the pairs; `are_picked` says that their heads were named one by one.
+fn describe(sweep: &SweepPairs, are_picked: bool, screen: &mut Screen) {
     screen.as_it_is(&format!("run         {}", sweep.run.display()));
     let settings = SettingsOfHeads::of(sweep);
     screen.table("heads", &head_lines(sweep, &settings));
@@ -108,7 +109,15 @@ fn describe(sweep: &SweepPairs, screen: &mut Screen) {
     }));
     screen.table("pairs", &lines);
     if let Some(test) = &sweep.test {
-        screen.sentences("", &[format!("p-values by {test}, two-sided")]);
+        let mut notes = vec![format!("p-values by {test}, two-sided")];
+        if are_picked {
+            notes.push(
+                "Holm's correction counts these pairs alone: of heads that were picked after a look at the leaderboard, \
+                 p-values are too small"
+                    .into(),
+            );
+        }
+        screen.sentences("", &notes);
     }
 }
 

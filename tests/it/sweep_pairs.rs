@@ -76,6 +76,10 @@ fn any_two_of_the_best_heads_are_compared_with_holm_over_the_pairs() {
         assert!(page.contains(&format!("p-values by {test}, two-sided")), "{page}");
         let of_pairs = page.split("\npairs ").nth(1).unwrap().lines();
         assert_eq!(of_pairs.count(), 1 + 6 + 1, "{page}");
+        let picked = workshop.succeed(&["sweep", "pairs", "tiny", "--heads", "1,3"]).stdout;
+        let said = picked.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains("picked after a look at the leaderboard, p-values are"), "{picked}");
+        assert!(!page.contains("picked"), "{page}");
     }
 }
 
