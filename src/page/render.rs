@@ -2,7 +2,7 @@
 
 use std::io;
 
-use minijinja::{Environment, Error, UndefinedBehavior, Value, escape_formatter};
+use minijinja::{Environment, Error, HtmlEscape, UndefinedBehavior, Value, escape_formatter};
 use serde::Serialize;
 
 use super::{numbers::grouped, texts::harmless};
@@ -51,11 +51,27 @@ fn environment() -> Result<Environment<'static>, Error> {
         _ => escape_formatter(out, state, value),
     });
     environment.add_filter("grouped", |number: u64| grouped(number));
+    environment.add_filter("prose", |text: String| Value::from_safe_string(prose(&text)));
     environment.add_global("script_hash", SCRIPT_HASH);
     for (name, text) in TEMPLATES {
         environment.add_template(name, text)?;
     }
     Ok(environment)
+}
+
+/// A sentence as HTML, with what stands between backticks as code. A backtick without its partner leaves all of them as
+/// they are.
+fn prose(text: &str) -> String {
+    let text = harmless(text);
+    let pieces: Vec<&str> = text.split('`').collect();
+    if pieces.len().is_multiple_of(2) {
+        return HtmlEscape(&text).to_string();
+    }
+    let pieces = pieces.into_iter().enumerate().map(|(place, piece)| match place % 2 {
+        0 => HtmlEscape(piece).to_string(),
+        _ => format!("<code>{}</code>", HtmlEscape(piece)),
+    });
+    pieces.collect()
 }
 
 #[cfg(test)]
@@ -76,6 +92,7 @@ mod tests {
             "<p>{{ text }}</p>",
             "<p title=\"{{ text }}\">",
             "<svg><title>{{ text }}</title></svg>",
+            "<p>{{ text|prose }}</p>",
         ] {
             let page = rendered(template, hostile);
             assert!(!page.contains("</script>") && !page.contains("<img"), "{page}");
@@ -83,6 +100,36 @@ mod tests {
             assert!(page.contains("\\u{202e}") && page.contains("&#x27;"), "{page}");
             assert_eq!(page.matches('"').count(), template.matches('"').count(), "{page}");
         }
+    }
+
+    #[test]
+    fn what_stands_between_backticks_in_a_sentence_is_code_and_nothing_else() {
+        for (text, shown) in [
+            ("set `a < b`, then `c`", "set <code>a &lt; b</code>, then <code>c</code>"),
+            ("nothing & more", "nothing &amp; more"),
+            ("one ` alone", "one ` alone"),
+            ("`<b>`\u{202e}", "<code>&lt;b&gt;</code>\\u{202e}"),
+        ] {
+            assert_eq!(rendered("{{ text|prose }}", text), shown);
+        }
+    }
+
+    #[test]
+    fn a_table_of_many_columns_is_set_closer_and_its_note_is_prose() {
+        let table = |n_columns: usize| {
+            let column = minijinja::context! { name => "p", is_number => true };
+            let note = "by `runs diff`";
+            let rows: [Value; 0] = [];
+            let t = minijinja::context! { columns => vec![column; n_columns], rows, note };
+            let mut environment = environment().unwrap();
+            let page = "{% import 'macros.html' as show %}{{ show.table(t) }}";
+            environment.add_template("test.html", page).unwrap();
+            let template = environment.get_template("test.html").unwrap();
+            template.render(minijinja::context! { t }).unwrap()
+        };
+        assert!(table(8).contains("class=\"scroll wide\""), "{}", table(8));
+        assert!(table(7).contains("class=\"scroll\""), "{}", table(7));
+        assert!(table(7).contains("by <code>runs diff</code></p>"), "{}", table(7));
     }
 
     #[test]
