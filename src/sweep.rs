@@ -410,7 +410,9 @@ impl Sweep<'_> {
         };
         // A replay sweeps again, on the split that was read.
         let Sweep { pipeline, models, .. } = *self;
-        trained.lock.models = SweepInputs { pipeline, dataset, models, extras }.locked_models();
+        let inputs = SweepInputs { pipeline, dataset, models, extras };
+        trained.lock.models = inputs.locked_models();
+        trained.lock.modules = inputs.locked_modules();
         let swept = pipeline.file().clone();
         trained.lock.winner = Some(std::mem::replace(&mut trained.lock.pipeline, swept));
         trained.lock.split = LockedSplit::of(dataset);

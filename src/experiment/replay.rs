@@ -93,14 +93,17 @@ pub fn replay(
     Ok(Replayed { run: report, same: lock.outputs.into_keys().collect(), lock: lock_path })
 }
 
-/// Returns a line if the head in a run folder reads sentence vectors that other modules after the encoder make now. Only
-/// its description has their hash, and a lock file may have been copied without it.
+/// Returns a line if a head of the run reads sentence vectors that other modules after the encoder make now. In locks of
+/// earlier versions, only the description of the head in the run folder has their hash.
 fn changed_modules(lock: &Lock, folder: &Path) -> Result<Option<String>> {
-    let bytes = lock.read_output(folder, DESCRIPTION_FILE);
-    let description =
-        bytes.and_then(|bytes| read_description(&folder.join(DESCRIPTION_FILE), &bytes));
-    // A description that cannot be read is no input of the replay, which writes its own.
-    let Some(expected) = description.ok().and_then(|description| description.sentence) else {
+    let of_head = || {
+        let bytes = lock.read_output(folder, DESCRIPTION_FILE);
+        let description =
+            bytes.and_then(|bytes| read_description(&folder.join(DESCRIPTION_FILE), &bytes));
+        // A description that cannot be read is no input of the replay, which writes its own.
+        description.ok()?.sentence
+    };
+    let Some(expected) = lock.modules.or_else(of_head) else {
         return Ok(None);
     };
     if lock.model.is_none() {

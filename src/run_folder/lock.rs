@@ -62,6 +62,10 @@ pub struct Lock {
     /// For a sweep that compared models, all of them; `model` and `cache` are then those of the winning head.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<LockedModel>,
+    /// The hash of the modules after the encoder, if the head or another one of the sweep reads the sentence vectors that
+    /// they make. Locks of earlier versions do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules: Option<Digest>,
     /// Where the states came from.
     pub cache: LockedCache,
     /// The states that the head reads.

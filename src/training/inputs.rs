@@ -14,7 +14,10 @@ use crate::{
     data::dataset::Dataset,
     encoder::{checkpoint::Checkpoint, device::Device},
     error::Result,
-    extraction::extract::{explain_miss, inputs_for},
+    extraction::{
+        extract::{explain_miss, inputs_for},
+        sentence::SentenceState,
+    },
     run_folder::{
         lock::{Lock, LockedCache, LockedModel, LockedSplit, cpu_features},
         program::VERSION,
@@ -86,6 +89,7 @@ impl Inputs<'_> {
             data: dataset.files.clone(),
             model: checkpoint.map(|checkpoint| checkpoint.hashes.clone()),
             models: Vec::new(),
+            modules: checkpoint.and_then(|checkpoint| modules(pipeline, checkpoint)),
             cache: match checkpoint {
                 Some(_) => LockedCache {
                     path: cache.folder().to_path_buf(),
@@ -106,7 +110,20 @@ impl Inputs<'_> {
     }
 }
 
+/// The hash of the modules after the encoder, where a pipeline reads sentence vectors. Modules that are not computed have
+/// stopped it before.
+fn modules(pipeline: &Pipeline, checkpoint: &Checkpoint) -> Option<Digest> {
+    let reads = pipeline.compares_sentences();
+    let sentence = reads.then(|| SentenceState::of(checkpoint).ok().flatten()).flatten();
+    sentence.map(|sentence| sentence.digest())
+}
+
 impl SweepInputs<'_> {
+    /// The modules for a lock: those of the only model, as sentence vectors of several are not compared.
+    pub(crate) fn locked_modules(&self) -> Option<Digest> {
+        modules(self.pipeline, self.models.first()?.checkpoint?)
+    }
+
     /// The models for a lock, where the sweep compares some.
     pub(crate) fn locked_models(&self) -> Vec<LockedModel> {
         let compared = self.pipeline.models.iter().filter_map(|swept| {

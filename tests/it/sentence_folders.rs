@@ -411,6 +411,16 @@ fn a_head_may_read_one_of_the_poolings_or_the_sentence_vector_in_a_sweep() {
     workshop.json(&["sweep", "pipeline.toml"]);
     let board = fs::read_to_string(workshop.path("runs/s/001/leaderboard.csv")).unwrap();
     assert!(board.contains("sentence") && board.contains("mean"), "{board}");
+
+    // Whichever won, a replay needs the modules that the other one read.
+    workshop.json(&["run", "--locked", "runs/s/001/lock.json"]);
+    fs::remove_file(workshop.path("runs/s/001/head.json")).unwrap();
+    let settings = workshop.path("sentences/config_sentence_transformers.json");
+    let mut changed = read_json(&settings);
+    changed["truncate_dim"] = json!(5);
+    fs::write(settings, changed.to_string()).unwrap();
+    let error = workshop.fail(&["run", "--locked", "runs/s/001/lock.json"]);
+    assert!(error.contains("the modules after the encoder in "), "{error}");
 }
 
 #[test]

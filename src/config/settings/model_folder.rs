@@ -150,6 +150,11 @@ impl Pipeline {
         self.data.task.reads_pooled() && self.head.pooling == HeadPooling::Sentence
     }
 
+    /// Whether the head, or one of those that the sweep compares, reads such vectors.
+    pub(crate) fn compares_sentences(&self) -> bool {
+        !self.sentence.is_empty()
+    }
+
     /// Returns the states that the head reads, in a model of `model_layers` layers: one for each of its layers, or
     /// those that the sentence vector is made of.
     ///
