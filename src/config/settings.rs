@@ -13,7 +13,10 @@ mod sources;
 pub(crate) mod training;
 mod variant;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 pub(crate) use changed::{all_settings, changed_settings};
 pub(crate) use extraction::ExtractionSettings;
@@ -22,6 +25,7 @@ pub(crate) use head::{
     HeadSettings, HiddenLayers, KindSettings, LossSettings, StepSettings, UNCHOSEN,
 };
 pub(crate) use layers::{LayerChoice, layer_from_bottom};
+use model_folder::ReadVector;
 use models::SweptModel;
 use prompts::{PromptInput, PromptMessages, choose};
 use sources::FilesAsRead;
@@ -71,6 +75,8 @@ pub struct Pipeline {
     pub(crate) models: Vec<SweptModel>,
     /// The states that a sentence vector is made of, where the head or the sweep reads one.
     sentence: Vec<Store>,
+    /// How sentence vectors are made, once it was read.
+    read_vector: OnceLock<ReadVector>,
     /// Whether the file leaves `head.pooling` to the model's folder.
     pub(crate) pooling_is_auto: bool,
     /// What was found out that the file leaves open, to be said once.
@@ -225,6 +231,7 @@ impl Pipeline {
             selected_by: file.sweep.as_ref().and_then(|sweep| sweep.select.clone()),
             models,
             sentence: defaults.sentence,
+            read_vector: OnceLock::new(),
             pooling_is_auto: defaults.is_auto,
             notes: defaults.note.into_iter().collect(),
             warnings: defaults.warning.into_iter().collect(),

@@ -48,19 +48,18 @@ impl SentenceState {
         Ok(Some(SentenceState { states: vector.states(checkpoint.config.layers), vector }))
     }
 
-    /// Reads how the vectors are made of these states, each of `hidden` values, in the folder of the model that made
-    /// them. `lowercase` is the `model.lowercase` of the pipeline.
+    /// Returns how the vectors are made of these states, each of `hidden` values, in the folder of a pipeline's model,
+    /// which made them and is read once.
     ///
     /// # Errors
     /// Returns the errors of [`SentenceState::required`], and one if the states are not those that the folder asks for.
-    pub(crate) fn of_folder(
-        folder: &Path,
+    pub(crate) fn of_pipeline(
+        pipeline: &Pipeline,
         hidden: usize,
-        lowercase: Option<bool>,
         states: &[StateId],
     ) -> Result<SentenceState> {
-        let modules = SentenceFolder::read(folder)?.ok_or_else(|| no_modules(folder))?;
-        let vector = modules.vector(hidden, lowercase)?;
+        let folder = &pipeline.extraction.model;
+        let vector = pipeline.sentence_vector(hidden)?.ok_or_else(|| no_modules(folder))?;
         let last = states.first().map_or(0, |state| state.layer);
         if vector.states(last) != states {
             return Err(Error::Checkpoint {

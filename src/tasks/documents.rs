@@ -78,8 +78,7 @@ fn as_read<'c>(
     if !pipeline.reads_sentence() {
         return Ok(view);
     }
-    let (model, lowercase) = (&pipeline.extraction.model, pipeline.extraction.lowercase);
-    let sentence = SentenceState::of_folder(model, hidden, lowercase, states)?;
+    let sentence = SentenceState::of_pipeline(pipeline, hidden, states)?;
     Ok(view.mapped_to_one(Box::new(sentence)))
 }
 

@@ -199,6 +199,24 @@ fn an_experiment_of_two_tasks_reports_both_and_extracts_alone() {
 }
 
 #[test]
+fn a_predictor_reads_the_modules_of_sentence_vectors_once() {
+    let workshop = Workshop::tiny();
+    let model = workshop.path("sentences");
+    copy_folder(&fixture("sentence_folders/mean_max_dense"), &model);
+    workshop.write_pipeline(&format!(
+        "name = \"tiny\"\n[model]\npath = {model:?}\ndevice = \"cpu\"\n[data]\ntrain = {{ path = \"train.csv\" }}\n\
+         [train]\nepochs = 2\n"
+    ));
+    workshop.json(&["run", "pipeline.toml"]);
+    let mut predictor =
+        Predictor::open_run(workshop.path("runs/tiny"), &Machine::default()).unwrap();
+    let new = ["the cold snow", "very good film"];
+    let predicted = predictor.predict_texts(&new).unwrap();
+    fs::remove_dir_all(model.join("2_Dense")).unwrap();
+    assert_eq!(predictor.predict_texts(&new).unwrap(), predicted);
+}
+
+#[test]
 fn a_sentence_transformers_folder_says_how_long_texts_are_and_in_which_case() {
     let expected = read_json(&fixture("sentence_folders/expected.json"));
     let texts: Vec<String> = serde_json::from_value(expected["texts"].clone()).unwrap();

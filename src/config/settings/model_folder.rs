@@ -1,6 +1,6 @@
 //! The defaults that a sentence-transformers folder has for keys of a pipeline file, and the states that heads read.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use frostbert_cache::states::{Pooling, StateId};
 
@@ -11,7 +11,7 @@ use crate::{
         names::{HeadPooling, Store, Task},
         settings::Pipeline,
     },
-    encoder::sentence_folder::SentenceFolder,
+    encoder::sentence_folder::{SentenceFolder, SentenceVector},
     error::{Error, Result},
 };
 
@@ -28,6 +28,15 @@ pub(super) struct FolderDefaults {
     pub(super) note: Option<String>,
     /// What the folder asks for and a named pooling goes without.
     pub(super) warning: Option<String>,
+}
+
+/// How a model's folder makes sentence vectors, with what it was read for.
+#[derive(Clone, Debug)]
+pub(super) struct ReadVector {
+    model: PathBuf,
+    lowercase: Option<bool>,
+    hidden: usize,
+    vector: SentenceVector,
 }
 
 /// Fills in what a file leaves to the folder of its model: `head.pooling`, and `cache.max_length` if the folder is one
@@ -148,6 +157,31 @@ impl Pipeline {
     /// Whether the head reads the vector that sentence-transformers makes of a text.
     pub(crate) fn reads_sentence(&self) -> bool {
         self.data.task.reads_pooled() && self.head.pooling == HeadPooling::Sentence
+    }
+
+    /// Returns the way from pooled states of `hidden` values to the vector of a text, as the folder of the model says it;
+    /// `None` if that is not one of sentence-transformers. The folder is read once.
+    ///
+    /// # Errors
+    /// Returns an error that names what this program does not compute, or the file that does not fit.
+    pub(crate) fn sentence_vector(&self, hidden: usize) -> Result<Option<SentenceVector>> {
+        let (model, lowercase) = (&self.extraction.model, self.extraction.lowercase);
+        // A copy of a pipeline may be of another model.
+        let is_same = |read: &&ReadVector| {
+            (&read.model, read.lowercase, read.hidden) == (model, lowercase, hidden)
+        };
+        if let Some(read) = self.read_vector.get().filter(is_same) {
+            return Ok(Some(read.vector.clone()));
+        }
+        let Some(folder) = SentenceFolder::read(model)? else {
+            return Ok(None);
+        };
+        let vector = folder.vector(hidden, lowercase)?;
+        let model = model.clone();
+        // Where another model's was read, this one is read every time.
+        let _ =
+            self.read_vector.set(ReadVector { model, lowercase, hidden, vector: vector.clone() });
+        Ok(Some(vector))
     }
 
     /// Whether the head, or one of those that the sweep compares, reads such vectors.
