@@ -120,8 +120,8 @@ Examples:
 
 pub(super) const CACHE_DIFF: &str = "\
 Examples:
-  frostbert cache diff cache/397e9e01919ffd5e cache/8e9b55980ecaf708
-  frostbert cache diff cache/397e9e01919ffd5e cache/8e9b55980ecaf708 --json";
+  frostbert cache diff cache/397e9e01919ffd5e cache/4542ca5da5cd99bc
+  frostbert cache diff cache/397e9e01919ffd5e cache/4542ca5da5cd99bc --json";
 
 pub(super) const CACHE_GC: &str = "\
 Examples:

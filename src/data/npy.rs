@@ -103,8 +103,12 @@ pub(super) fn label_source(source: &Source, want: WantedFields) -> Result<Option
         skip_bad: None,
         ..source.clone()
     };
-    let is_lines = labels.resolve_format()? == Format::Lines;
-    let label = (!is_lines).then(|| labels.label_column());
+    if labels.resolve_format()? == Format::Lines {
+        // A line is a label.
+        let pattern = Some("(?<text>(?<label>.+))".to_owned());
+        return Ok(Some(Source { label: None, text: None, pattern, ..labels }));
+    }
+    let label = Some(labels.label_column());
     Ok(Some(Source { label, ..labels }))
 }
 

@@ -55,7 +55,7 @@ fn config(workshop: &Workshop) -> Value {
 
 /// What `embed` writes for the texts of the test file, or of another one.
 fn vectors(workshop: &Workshop, file: &str, model: &str, more: &[&str]) -> Vec<Vec<f32>> {
-    let settings = ["--set", "cache.max_length=32", "--set", "model.device=cpu"];
+    let settings = ["--set", "cache.max_length=60", "--set", "model.device=cpu"];
     let arguments = ["embed", file, "--model", model, "--out", "vectors.npy"];
     workshop.json(&[&arguments[..], &settings, more].concat());
     let bytes = fs::read(workshop.path("vectors.npy")).unwrap();
@@ -186,10 +186,11 @@ fn what_a_prediction_needs_beside_the_classes_of_transformers_is_in_the_config()
 #[test]
 fn a_head_that_no_class_computes_is_refused_with_its_reason_and_leaves_nothing() {
     let mlp = "[head]\nkind = \"mlp\"\nskip = true\npooling = \"cls\"\n[train]\nepochs = 1";
-    let crf = "[head]\nkind = \"crf\"\n[train]\nepochs = 1";
+    let crf = "[head]\nkind = \"crf\"\nlayers = [-1]\n[train]\nepochs = 1";
     let mix = "[head]\nlayers = [1, 2]\n[train]\nepochs = 1";
     let embeddings = "[head]\nlayers = [0]\n[train]\nepochs = 1";
     let epoch = "[train]\nepochs = 1";
+    let last = "[head]\nlayers = [-1]\n[train]\nepochs = 1";
     for (model, task, data, settings, reason, other) in [
         (
             "tiny_bert",
@@ -207,7 +208,7 @@ fn a_head_that_no_class_computes_is_refused_with_its_reason_and_leaves_nothing()
         ("tiny_bert", "tokens", Data::Iob2, mix, "a mix of 2 layers", "onnx"),
         ("tiny_bert", "tokens", Data::Iob2, embeddings, "layer 0", "onnx"),
         ("tiny_bert", "qa", Data::Questions, epoch, "matching", "onnx"),
-        ("families/albert_onnx", "tokens", Data::Iob2, epoch, "the model.onnx of", "onnx"),
+        ("families/albert_onnx", "tokens", Data::Iob2, last, "the model.onnx of", "onnx"),
     ] {
         let workshop = trained(model, &case(task, data, settings));
         let arguments = ["export", "runs/tiny", "--to", "transformers", "--out", "exported"];

@@ -58,8 +58,9 @@ fn headings(html: &str) -> Vec<String> {
 }
 
 fn sentence(html: &str) -> String {
-    let lead = Regex::new("<p class=\"lead\">([^<]*)</p>").unwrap();
-    lead.captures(html).unwrap()[1].replace("&#x2f;", "/")
+    let lead = Regex::new("<p class=\"lead\">(.*?)</p>").unwrap();
+    let code = Regex::new("</?code>").unwrap();
+    code.replace_all(&lead.captures(html).unwrap()[1], "`").replace("&#x2f;", "/")
 }
 
 #[test]
