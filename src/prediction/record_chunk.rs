@@ -9,7 +9,7 @@ use frostbert_cache::{
 };
 
 use crate::{
-    config::names::{Pair, Task},
+    config::names::Pair,
     data::{Prompts, Record, document::Document},
     error::{Error, Result},
     extraction::{embedder::EncodedTexts, text_stream::ChunkOfTexts},
@@ -266,7 +266,7 @@ pub(crate) fn apply_head(
     let (task, view) = head_input(run, records, encoded)?;
     match &run.head {
         Some(head) => task.predict(records, &view, head),
-        None if run.pipeline.data.task == Task::Similarity => similarity::predict(records, &view),
+        None if run.pipeline.head.kind.is_cosine() => similarity::predict(records, &view),
         None => Err(Error::Run {
             path: run.folder.clone(),
             expected: "a trained head".into(),
