@@ -159,6 +159,16 @@ impl Task {
         self.facts().input == TaskInput::Pooled
     }
 
+    /// Whether heads of the task read a vector of each word, so that a record may have words in place of a text.
+    pub fn reads_words(self) -> bool {
+        self.facts().input == TaskInput::Words
+    }
+
+    /// Whether the second text of a record is the context of a question, in which the answer is a span of tokens.
+    pub fn reads_contexts(self) -> bool {
+        self.facts().data == DataTask::Qa
+    }
+
     /// Returns what the labels of the task mean.
     pub fn of_data(self) -> DataTask {
         self.facts().data

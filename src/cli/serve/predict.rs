@@ -95,7 +95,7 @@ fn read(task: Task, needs_pairs: bool, input: Value) -> Result<(Option<Value>, R
         (Some(_), Some(_)) => return unfit("has both `text` and `words`: give one of them"),
         (None, None) => return unfit("has no `text`"),
         (Some(text), None) => Record { text, text_pair, ..Record::default() },
-        (None, Some(_)) if task != Task::Tokens => {
+        (None, Some(_)) if !task.reads_words() => {
             return unfit("has `words`, but the run does not label words: give `text`");
         }
         (None, Some(words)) if words.iter().any(|word| word.trim().is_empty()) => {
@@ -106,7 +106,7 @@ fn read(task: Task, needs_pairs: bool, input: Value) -> Result<(Option<Value>, R
         }
     };
     match (&record.text_pair, needs_pairs) {
-        (None, true) if task == Task::Qa => {
+        (None, true) if task.reads_contexts() => {
             unfit("has no `context`: the run answers questions on a context")
         }
         (None, true) => unfit("has no `text_pair`: the run reads two texts"),
