@@ -13,6 +13,8 @@ pub(crate) struct TaskFacts {
     data: DataTask,
     /// What heads read of a document.
     input: TaskInput,
+    /// Why heads cannot read one vector of another model for each row; `None` if they can.
+    pub(in crate::config) unfit_for_vectors: Option<&'static str>,
     /// How a pair is encoded unless the file says so.
     pub(in crate::config) pair: Pair,
     /// The layers that heads read by default.
@@ -51,6 +53,7 @@ pub(super) enum DefaultLayers {
 const CLASSIFICATION: TaskFacts = TaskFacts {
     data: DataTask::Classification,
     input: TaskInput::Pooled,
+    unfit_for_vectors: None,
     pair: Pair::Separate,
     layers: DefaultLayers::Last,
     kinds: &[
@@ -79,6 +82,7 @@ const CLASSIFICATION: TaskFacts = TaskFacts {
 const MULTILABEL: TaskFacts = TaskFacts {
     data: DataTask::Multilabel,
     input: TaskInput::Pooled,
+    unfit_for_vectors: None,
     pair: Pair::Separate,
     layers: DefaultLayers::Last,
     kinds: &[HeadKind::Linear, HeadKind::Mlp, HeadKind::Ridge],
@@ -99,6 +103,7 @@ const MULTILABEL: TaskFacts = TaskFacts {
 const REGRESSION: TaskFacts = TaskFacts {
     data: DataTask::Regression,
     input: TaskInput::Pooled,
+    unfit_for_vectors: None,
     pair: Pair::Separate,
     layers: DefaultLayers::Last,
     kinds: &[HeadKind::Linear, HeadKind::Mlp, HeadKind::Ridge],
@@ -108,6 +113,7 @@ const REGRESSION: TaskFacts = TaskFacts {
 
 /// For similarity, the label of a pair is a number.
 const SIMILARITY: TaskFacts = TaskFacts {
+    unfit_for_vectors: Some("compares the states of two texts, and a row has one vector"),
     kinds: &[HeadKind::Cosine, HeadKind::Linear, HeadKind::Mlp, HeadKind::Ridge],
     ..REGRESSION
 };
@@ -116,6 +122,7 @@ const SIMILARITY: TaskFacts = TaskFacts {
 const TOKENS: TaskFacts = TaskFacts {
     data: DataTask::Tokens,
     input: TaskInput::Words,
+    unfit_for_vectors: Some("reads a state for each word, and a row has one vector"),
     pair: Pair::Separate,
     layers: DefaultLayers::Mixed,
     kinds: &[HeadKind::Linear, HeadKind::Mlp, HeadKind::Crf],
@@ -134,6 +141,7 @@ const TOKENS: TaskFacts = TaskFacts {
 const QA: TaskFacts = TaskFacts {
     data: DataTask::Qa,
     input: TaskInput::Tokens,
+    unfit_for_vectors: Some("reads a state for each token, and a row has one vector"),
     pair: Pair::Joint,
     layers: DefaultLayers::Middle,
     kinds: &[HeadKind::Matching, HeadKind::Linear, HeadKind::Mlp],

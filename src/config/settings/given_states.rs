@@ -6,7 +6,6 @@ use frostbert_cache::states::StateId;
 use crate::{
     config::{
         file::{CacheSection, DataSection, HeadSection, PipelineFile, sweep::SweepSection},
-        names::Task,
         settings::{ExtractionSettings, Pipeline},
     },
     data::Source,
@@ -80,19 +79,12 @@ pub(super) fn check(file: &PipelineFile, refuse: &impl Fn(String, String) -> Err
     if file.cache != CacheSection::default() {
         return without("[cache]", "there is no cache");
     }
-    match file.data.task {
-        Task::Classification | Task::Multilabel | Task::Regression => {}
-        task => {
-            let reason = match task {
-                Task::Similarity => "compares the states of two texts, and a row has one vector",
-                Task::Tokens => "reads a state for each word, and a row has one vector",
-                _ => "reads a state for each token, and a row has one vector",
-            };
-            return Err(refuse(
-                format!("{what}, but the task `{task}` {reason}"),
-                "set data.task to classification, multilabel or regression".into(),
-            ));
-        }
+    let task = file.data.task;
+    if let Some(reason) = task.facts().unfit_for_vectors {
+        return Err(refuse(
+            format!("{what}, but the task `{task}` {reason}"),
+            "set data.task to classification, multilabel or regression".into(),
+        ));
     }
     if file.data.pair.is_some() {
         return without("data.pair", "there are no texts");
