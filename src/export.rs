@@ -6,6 +6,7 @@
 pub(crate) mod checked_rows;
 mod comparison;
 mod dense_layers;
+mod exported_task;
 pub(crate) mod folder;
 mod folder_check;
 mod graph_ops;

@@ -1,18 +1,18 @@
 //! Compares what an exported file computes with what `predict` gives, row by row.
 
+use ndarray::Array2;
+
 use crate::{
-    config::names::Task,
     export::request::{ExportCheck, NEAR_BOUNDARY, TOLERANCE},
     head::saved::HeadDescription,
-    prediction::saved_run::SavedRun,
 };
 
 /// The largest difference of a number, relative to it if it is above 1, where states were rounded.
-const ROUNDED_NUMBER: f64 = 0.05;
+pub(super) const ROUNDED_NUMBER: f64 = 0.05;
 
 /// How rows are compared.
 pub(super) struct Comparison<'a> {
-    task: Task,
+    /// The probability from which each label is predicted, where a row has any number of labels.
     thresholds: Option<&'a [f64]>,
     /// Whether both sides compute in f32, so that differences are those of f32.
     is_exact: bool,
@@ -22,11 +22,9 @@ pub(super) struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    pub(super) fn new(run: &'a SavedRun, is_exact: bool) -> Comparison<'a> {
-        let HeadDescription { thresholds, .. } = &run.description;
+    pub(super) fn new(description: &'a HeadDescription, is_exact: bool) -> Comparison<'a> {
         Comparison {
-            task: run.pipeline.data.task,
-            thresholds: thresholds.as_deref(),
+            thresholds: description.thresholds.as_deref(),
             is_exact,
             rows: 0,
             largest_difference: 0.0,
@@ -34,7 +32,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Counts a row, of which [`Comparison::numbers`], [`Comparison::scores`] or [`Comparison::probabilities`] follow.
+    /// Counts a row, whose numbers, scores or probabilities follow.
     pub(super) fn begin_row(&mut self) {
         self.rows += 1;
     }
@@ -53,33 +51,52 @@ impl<'a> Comparison<'a> {
 
     /// Compares logits of exclusive classes by their probabilities, which do not depend on the size of the logits.
     pub(super) fn scores(&mut self, ours: &[f32], theirs: &[f32]) {
-        self.probabilities(&softmax(ours), &softmax(theirs));
+        self.classes(&softmax(ours), &softmax(theirs));
     }
 
-    /// Compares the probabilities of labels, and the labels themselves.
-    pub(super) fn probabilities(&mut self, ours: &[f32], theirs: &[f32]) {
+    /// Compares the probabilities of exclusive classes, and the most probable class.
+    pub(super) fn classes(&mut self, ours: &[f32], theirs: &[f32]) {
+        self.probabilities(ours, theirs);
+        // A boundary lies where two labels are equally probable, half of their difference away.
+        let (mine, other) = (best(ours), best(theirs));
+        let is_other = mine != other && f64::from(ours[mine] - ours[other]) / 2.0 > NEAR_BOUNDARY;
+        self.other_labels += usize::from(is_other);
+    }
+
+    /// Compares rows of probabilities as [`Comparison::classes`] does.
+    pub(super) fn rows_of_classes(&mut self, ours: &Array2<f32>, theirs: &Array2<f32>) {
+        for (ours, theirs) in ours.rows().into_iter().zip(theirs.rows()) {
+            self.classes(&ours.to_vec(), &theirs.to_vec());
+        }
+    }
+
+    /// Compares the probabilities of labels of which a row has any number, and which of them reach their threshold.
+    pub(super) fn labels(&mut self, ours: &[f32], theirs: &[f32]) {
+        self.probabilities(ours, theirs);
+        let of_label = |label: usize| self.thresholds.map_or(0.5, |all| all[label]);
+        let is_other = ours.iter().zip(theirs).enumerate().any(|(label, (ours, theirs))| {
+            let margin = f64::from(*ours) - of_label(label);
+            (margin >= 0.0) != (f64::from(*theirs) >= of_label(label))
+                && margin.abs() > NEAR_BOUNDARY
+        });
+        self.other_labels += usize::from(is_other);
+    }
+
+    fn probabilities(&mut self, ours: &[f32], theirs: &[f32]) {
         self.require_same_length(ours.len(), theirs.len());
         for (ours, theirs) in ours.iter().zip(theirs) {
             self.see((f64::from(*ours) - f64::from(*theirs)).abs());
         }
-        let is_other = if self.task == Task::Multilabel {
-            let of_label = |label: usize| self.thresholds.map_or(0.5, |all| all[label]);
-            ours.iter().zip(theirs).enumerate().any(|(label, (ours, theirs))| {
-                let margin = f64::from(*ours) - of_label(label);
-                (margin >= 0.0) != (f64::from(*theirs) >= of_label(label))
-                    && margin.abs() > NEAR_BOUNDARY
-            })
-        } else {
-            // A boundary lies where two labels are equally probable, half of their difference away.
-            let (mine, other) = (best(ours), best(theirs));
-            mine != other && f64::from(ours[mine] - ours[other]) / 2.0 > NEAR_BOUNDARY
-        };
-        self.other_labels += usize::from(is_other);
+    }
+
+    /// Notes outputs of another shape, which cannot be compared.
+    pub(super) fn fail(&mut self) {
+        self.see(f64::INFINITY);
     }
 
     fn require_same_length(&mut self, ours: usize, theirs: usize) {
         if ours != theirs {
-            self.see(f64::INFINITY);
+            self.fail();
         }
     }
 
@@ -89,15 +106,18 @@ impl<'a> Comparison<'a> {
         self.largest_difference = self.largest_difference.max(difference);
     }
 
-    /// Returns the result. Where the encoder is quantised, a twentieth of the rows may have another label.
-    pub(super) fn finish(self, part: &'static str, is_quantized: bool) -> ExportCheck {
+    /// Returns the result; `compared` is what was compared. Where the encoder is quantised, a twentieth of the rows may
+    /// have another label.
+    pub(super) fn finish(
+        self,
+        compared: &'static str,
+        part: &'static str,
+        is_quantized: bool,
+    ) -> ExportCheck {
         ExportCheck {
             part,
             rows: self.rows,
-            compared: match self.task {
-                Task::Regression | Task::Similarity => "numbers",
-                _ => "probabilities",
-            },
+            compared,
             largest_difference: self.largest_difference,
             tolerance: TOLERANCE,
             by_label: !self.is_exact,
@@ -129,9 +149,8 @@ fn softmax(logits: &[f32]) -> Vec<f32> {
 mod tests {
     use super::*;
 
-    fn comparison(task: Task, thresholds: Option<&[f64]>) -> Comparison<'_> {
+    fn comparison(thresholds: Option<&[f64]>) -> Comparison<'_> {
         Comparison {
-            task,
             thresholds,
             is_exact: false,
             rows: 1,
@@ -142,19 +161,21 @@ mod tests {
 
     #[test]
     fn another_label_counts_unless_its_probability_is_near_the_boundary() {
-        let other_labels = |task, thresholds, ours: &[f32], theirs: &[f32]| {
-            let mut comparison = comparison(task, thresholds);
-            comparison.probabilities(ours, theirs);
+        let classes = |ours: &[f32], theirs: &[f32]| {
+            let mut comparison = comparison(None);
+            comparison.classes(ours, theirs);
             comparison.other_labels
         };
-        let classes =
-            |ours: &[f32], theirs: &[f32]| other_labels(Task::Classification, None, ours, theirs);
         assert_eq!(classes(&[0.6, 0.4], &[0.55, 0.45]), 0);
         assert_eq!(classes(&[0.6, 0.4], &[0.4, 0.6]), 1);
         assert_eq!(classes(&[0.501, 0.499], &[0.499, 0.501]), 0);
+        assert_eq!(classes(&[0.2, 0.45, 0.35], &[0.5, 0.3, 0.2]), 1);
+        assert_eq!(classes(&[0.2, 0.45, 0.35], &[0.3, 0.4, 0.3]), 0);
         let thresholds = [0.3, 0.5];
         let labels = |ours: &[f32], theirs: &[f32]| {
-            other_labels(Task::Multilabel, Some(&thresholds), ours, theirs)
+            let mut comparison = comparison(Some(&thresholds));
+            comparison.labels(ours, theirs);
+            comparison.other_labels
         };
         assert_eq!(labels(&[0.4, 0.4], &[0.35, 0.45]), 0);
         assert_eq!(labels(&[0.4, 0.4], &[0.2, 0.45]), 1);
@@ -164,10 +185,10 @@ mod tests {
     #[test]
     fn what_is_no_number_or_missing_is_infinitely_far_away() {
         for theirs in [&[0.5, f32::NAN][..], &[0.5]] {
-            let mut comparison = comparison(Task::Classification, None);
-            comparison.probabilities(&[0.5, 0.5], theirs);
+            let mut comparison = comparison(None);
+            comparison.classes(&[0.5, 0.5], theirs);
             assert!(comparison.largest_difference.is_infinite());
-            assert!(!comparison.finish("test", false).passed());
+            assert!(!comparison.finish("probabilities", "test", false).passed());
         }
     }
 }

@@ -6,10 +6,9 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    config::names::{Pair, Task},
     encoder::{checkpoint::Checkpoint, sentence_folder::encoder_folder, windows::Overflow},
     error::{Error, Result},
-    export::folder::NewFolder,
+    export::{exported_task::exported_task, folder::NewFolder},
     prediction::saved_run::SavedRun,
 };
 
@@ -60,12 +59,7 @@ fn config(run: &SavedRun, path: &Path) -> Result<Vec<u8>> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     let mut config: Map<String, Value> = serde_json::from_slice(&bytes)
         .map_err(|error| Error::io("read", path)(std::io::Error::other(error)))?;
-    let task = run.pipeline.data.task;
-    let head = match task {
-        Task::Tokens => "ForTokenClassification",
-        Task::Qa => "ForQuestionAnswering",
-        _ => "ForSequenceClassification",
-    };
+    let head = exported_task(run.pipeline.data.task).class_name();
     let family = config.get("architectures").and_then(|names| names[0].as_str()).map(|name| {
         let ends = name.find("For").or_else(|| name.find("Model")).unwrap_or(name.len());
         name[..ends].to_owned()
@@ -99,13 +93,9 @@ fn add_labels(config: &mut Map<String, Value>, run: &SavedRun) {
         config.insert("label2id".into(), by_label.into());
         config.insert("num_labels".into(), labels.len().into());
     }
-    let problem = match run.pipeline.data.task {
-        Task::Classification => "single_label_classification",
-        Task::Multilabel => "multi_label_classification",
-        Task::Regression | Task::Similarity => "regression",
-        Task::Tokens | Task::Qa => return,
-    };
-    config.insert("problem_type".into(), problem.into());
+    if let Some(problem) = exported_task(run.pipeline.data.task).problem_type() {
+        config.insert("problem_type".into(), problem.into());
+    }
 }
 
 /// What the file reads, and what `predict` does around it.
@@ -122,10 +112,8 @@ pub(super) fn about(run: &SavedRun) -> Value {
         "task": description.task,
         "head": description.kind,
         "states": states,
-        "pair": (run.pipeline.reads_pairs()).then(|| match run.pipeline.data.pair {
-            Pair::Joint => "joint",
-            _ if run.pipeline.data.task == Task::Qa => "joint",
-            _ => "separate",
+        "pair": run.pipeline.reads_pairs().then(|| {
+            if run.pipeline.has_separate_pairs() { "separate" } else { "joint" }
         }),
         "prompt": prompts.text.as_deref(),
         "pair_prompt": prompts.text_pair.as_deref(),

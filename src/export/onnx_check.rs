@@ -2,22 +2,22 @@
 
 use std::path::Path;
 
-use ndarray::{ArrayView2, s};
-
 use crate::{
-    config::names::{Pair, Task},
+    config::names::Pair,
     encoder::{
         onnx_run::{ExportedSession, InputValues},
         windows::{Encoding, Window},
     },
     error::Result,
     export::{
-        checked_rows::CheckedRows, comparison::Comparison, onnx_graph::suffixes,
+        checked_rows::CheckedRows,
+        comparison::Comparison,
+        exported_task::{ComparedRow, exported_task},
+        onnx_graph::suffixes,
         request::ExportCheck,
     },
     extraction::machine::Machine,
     prediction::predictor::Predictor,
-    tasks::prediction::Prediction,
 };
 
 /// The number of rows that are run alone.
@@ -57,7 +57,7 @@ impl EncodedRows {
         let mut samples = Vec::new();
         let mut n_samples = 0;
         for (record, own) in documents.iter().enumerate() {
-            if run.pipeline.data.task == Task::Qa {
+            if run.pipeline.data.task.reads_contexts() {
                 for window in 0..own[0].windows.len() {
                     samples.push(EncodedSample { record, window, sample: n_samples });
                     n_samples += 1;
@@ -95,6 +95,13 @@ impl EncodedRows {
         let own = self.documents[sample.record].iter();
         own.map(|encoding| &encoding.windows[sample.window]).collect()
     }
+
+    /// Returns a sample with what the run makes of it.
+    fn compared<'a>(&'a self, rows: &'a CheckedRows, sample: &EncodedSample) -> ComparedRow<'a> {
+        let &EncodedSample { record, window, sample } = sample;
+        let documents = &self.documents[record];
+        ComparedRow { rows, record, sample, documents, window: &documents[0].windows[window] }
+    }
 }
 
 /// Runs the file at `path` and compares its outputs with what `predict` gives.
@@ -108,15 +115,11 @@ pub(super) fn check(
 ) -> Result<ExportCheck> {
     let run = predictor.run();
     let mut session = ExportedSession::open(&machine.onnxruntime, path, machine.threads)?;
-    let task = run.pipeline.data.task;
+    let task = exported_task(run.pipeline.data.task);
+    let is_question = run.pipeline.data.task.reads_contexts();
     let is_crf = run.description.network.as_ref().is_some_and(|network| network.crf);
-    let names: &[&str] = match task {
-        Task::Qa => &["start_logits", "end_logits"],
-        Task::Regression | Task::Similarity => &["value"],
-        Task::Tokens if is_crf => &["logits"],
-        Task::Tokens | Task::Classification | Task::Multilabel => &["logits", "probabilities"],
-    };
-    let mut comparison = Comparison::new(run, is_exact);
+    let names = task.onnx_outputs(is_crf);
+    let mut comparison = Comparison::new(&run.description, is_exact);
     let has_types = predictor.checkpoint()?.has_token_types();
     let alone = encoded.samples.iter().take(ALONE).map(std::slice::from_ref);
     for batch in encoded.samples.chunks(BATCH).chain(alone) {
@@ -124,7 +127,7 @@ pub(super) fn check(
         for (side, suffix) in suffixes(run).iter().enumerate() {
             let windows: Vec<&Window> =
                 batch.iter().map(|sample| encoded.windows_of(sample)[side]).collect();
-            inputs.extend(inputs_of(&windows, suffix, has_types, task == Task::Qa));
+            inputs.extend(inputs_of(&windows, suffix, has_types, is_question));
         }
         let outputs = session.run(inputs, names)?;
         for (place, sample) in batch.iter().enumerate() {
@@ -134,58 +137,14 @@ pub(super) fn check(
                 output[place * width..(place + 1) * width].to_vec()
             };
             let found: Vec<Vec<f32>> = outputs.iter().map(of_row).collect();
-            compare(&mut comparison, task, rows, encoded, sample, &found);
+            let row = encoded.compared(rows, sample);
+            task.compare_row(&mut comparison, &row, &found);
         }
     }
-    let mut check = comparison.finish(rows.part, is_quantized);
+    let mut check = comparison.finish(task.compared(), rows.part, is_quantized);
     // Rows that were run twice count once.
     check.rows = encoded.samples.len();
     Ok(check)
-}
-
-/// Compares the outputs for one sample, `found`, with those of the head.
-fn compare(
-    comparison: &mut Comparison<'_>,
-    task: Task,
-    rows: &CheckedRows,
-    encoded: &EncodedRows,
-    sample: &EncodedSample,
-    found: &[Vec<f32>],
-) {
-    match (&rows.predictions[sample.record], task) {
-        (Prediction::Value { value, .. }, _) => comparison.numbers(&[*value], &found[0]),
-        (prediction, Task::Classification | Task::Multilabel) => {
-            let ours = prediction.probabilities().iter().map(|(_, probability)| *probability);
-            comparison.probabilities(&ours.collect::<Vec<f32>>(), &found[1]);
-        }
-        (_, Task::Qa) => {
-            let ours = outputs_of(rows, sample.sample);
-            let window = encoded.windows_of(sample)[0];
-            let sequences = window.alignment.sequences.iter().enumerate();
-            let context = sequences.filter(|(_, sequence)| **sequence == 1).map(|(place, _)| place);
-            let candidates: Vec<usize> = std::iter::once(0).chain(context).collect();
-            for (column, scores) in found.iter().enumerate() {
-                let theirs: Vec<f32> = candidates.iter().map(|place| scores[*place]).collect();
-                comparison.scores(&ours.column(column).to_vec(), &theirs);
-            }
-        }
-        (_, _) => {
-            let ours = outputs_of(rows, sample.sample);
-            let words = &encoded.documents[sample.record][0].words;
-            let n_labels = ours.ncols();
-            for (row, word) in ours.rows().into_iter().zip(words) {
-                let start = usize::from(word.position) * n_labels;
-                comparison.scores(&row.to_vec(), &found[0][start..start + n_labels]);
-            }
-        }
-    }
-}
-
-/// Returns the outputs of the head on the rows of a sample.
-fn outputs_of(rows: &CheckedRows, sample: usize) -> ArrayView2<'_, f32> {
-    let outputs = rows.head.outputs.as_ref().expect("only a cosine has no outputs");
-    let starts = &rows.head.starts;
-    outputs.slice(s![starts[sample]..starts[sample + 1], ..])
 }
 
 /// Returns the inputs for windows, padded to the longest.

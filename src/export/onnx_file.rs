@@ -3,7 +3,7 @@
 use frostbert_cache::{states::Dtype, wording::counted};
 
 use crate::{
-    config::{names::Task, settings::KindSettings},
+    config::settings::KindSettings,
     encoder::{
         device::Precision,
         graph::exported::EncoderForm,
@@ -13,6 +13,7 @@ use crate::{
     error::Result,
     export::{
         Exporting,
+        exported_task::exported_task,
         folder::NewFolder,
         graph_ops::GraphOps,
         head_graph::add_head,
@@ -105,7 +106,8 @@ pub(super) fn write_head(exporting: &Exporting<'_>, folder: &NewFolder) -> Resul
     let mut session = ExportedSession::open(&machine.onnxruntime, &path, machine.threads)?;
     let (states, starts) = (&rows.head.states, &rows.head.starts);
     let ours = rows.head.outputs.as_ref().expect("a head has outputs");
-    let names: &[&str] = if is_number(run.pipeline.data.task) { &["value"] } else { &["logits"] };
+    let is_number = exported_task(run.pipeline.data.task).has_numbers();
+    let names: &[&str] = if is_number { &["value"] } else { &["logits"] };
     let flat =
         |values: ndarray::ArrayView2<'_, f32>| -> Vec<f32> { values.iter().copied().collect() };
     let mut found = Vec::new();
@@ -138,7 +140,7 @@ pub(super) fn write_head(exporting: &Exporting<'_>, folder: &NewFolder) -> Resul
         };
         found = session.run(inputs, names)?.swap_remove(0);
     }
-    let ours: Vec<f32> = if is_number(run.pipeline.data.task) {
+    let ours: Vec<f32> = if is_number {
         let rows = ours.rows().into_iter();
         rows.flat_map(|row| head.description.numbers(row)).map(|number| number as f32).collect()
     } else {
@@ -149,7 +151,7 @@ pub(super) fn write_head(exporting: &Exporting<'_>, folder: &NewFolder) -> Resul
     Ok(ExportCheck {
         part: rows.part,
         rows: rows.records.len(),
-        compared: if is_number(run.pipeline.data.task) { "numbers" } else { "logits" },
+        compared: if is_number { "numbers" } else { "logits" },
         largest_difference: largest_difference(&found, &ours) / size,
         tolerance: TOLERANCE,
         by_label: false,
@@ -161,10 +163,6 @@ pub(super) fn write_head(exporting: &Exporting<'_>, folder: &NewFolder) -> Resul
 /// `1 row is`, `2 rows are`.
 fn are(count: u64, noun: &str) -> String {
     format!("{} {}", counted(count, noun), if count == 1 { "is" } else { "are" })
-}
-
-fn is_number(task: Task) -> bool {
-    matches!(task, Task::Regression | Task::Similarity)
 }
 
 fn write_head_graph(exporting: &Exporting<'_>, head: &Head, path: &std::path::Path) -> Result<()> {

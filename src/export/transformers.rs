@@ -9,12 +9,12 @@ use safetensors::SafeTensors;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    config::names::Task,
     encoder::{checkpoint::Checkpoint, portable::PortableEncoder, windows::Overflow},
     error::{Error, Result},
     export::{
         Exporting,
         dense_layers::{DenseLayer, apply, as_two, layers_of, name_of},
+        exported_task::exported_task,
         folder::NewFolder,
         folder_check::compare,
         model_files::about,
@@ -76,7 +76,7 @@ pub(super) fn write(
     let layers = layers_of(head)
         .map_err(|got| KIND.refuse("a head of dense layers over one text", got, "use --to onnx"))?;
     let (mut encoder, note) = encoder_of(run, checkpoint, KIND)?;
-    if run.pipeline.data.task == Task::Tokens {
+    if run.pipeline.data.task.reads_words() {
         encoder.tokenize_words();
     }
     let class = HeadClass::of(run, &encoder, layers)?;
@@ -103,31 +103,28 @@ pub(super) fn write(
 impl HeadClass {
     /// Chooses the class whose head computes what these layers do.
     fn of(run: &SavedRun, encoder: &PortableEncoder, layers: Vec<DenseLayer>) -> Result<HeadClass> {
-        let single = |name: &'static str, module: &'static str| match <[DenseLayer; 1]>::try_from(
-            layers.clone(),
-        ) {
+        let task = exported_task(run.pipeline.data.task);
+        let name = task.class_name();
+        let Some(module) = task.token_module() else {
+            return HeadClass::of_texts(name, &run.description, encoder, &layers);
+        };
+        match <[DenseLayer; 1]>::try_from(layers) {
             Ok([layer]) => Ok(HeadClass { name, layers: vec![(module, layer)] }),
             Err(layers) => {
                 let expected = format!("a linear head, which is all that *{name} has");
                 let got = format!("one with {} hidden layers", layers.len() - 1);
                 Err(KIND.refuse(&expected, got, "use --to onnx"))
             }
-        };
-        match run.pipeline.data.task {
-            Task::Tokens => single("ForTokenClassification", "classifier"),
-            Task::Qa => single("ForQuestionAnswering", "qa_outputs"),
-            Task::Classification | Task::Multilabel | Task::Regression | Task::Similarity => {
-                HeadClass::of_texts(&run.description, encoder, &layers)
-            }
         }
     }
 
     fn of_texts(
+        name: &'static str,
         description: &HeadDescription,
         encoder: &PortableEncoder,
         layers: &[DenseLayer],
     ) -> Result<HeadClass> {
-        let class = format!("{}ForSequenceClassification", encoder.class);
+        let class = format!("{}{name}", encoder.class);
         let [state] = &description.states[..] else {
             let expected = format!("a head that reads the first token, as {class} does");
             let got = "one that reads sentence vectors".into();
@@ -143,50 +140,35 @@ impl HeadClass {
         }
         let SequenceHead { first, activation, last } = SequenceHead::of(encoder.family);
         let two = as_two(layers, encoder.hidden, activation).map_err(|got| {
-            let name = name_of(activation);
+            let function = name_of(activation);
             let (expected, hint) = (
-                format!("a head as that of {class}, a {name} layer and a linear one"),
+                format!("a head as that of {class}, a {function} layer and a linear one"),
                 format!(
                     "use --to sentence-transformers or --to onnx, or train with head.kind = \"mlp\", head.activation = \
-                     \"{name}\" and head.hidden = [{}]",
+                     \"{function}\" and head.hidden = [{}]",
                     encoder.hidden
                 ),
             );
             KIND.refuse(&expected, got, &hint)
         })?;
         let [one, other] = two;
-        Ok(HeadClass {
-            name: "ForSequenceClassification",
-            layers: vec![(first, one), (last, other)],
-        })
+        Ok(HeadClass { name, layers: vec![(first, one), (last, other)] })
     }
 }
 
 /// Returns config.json of the encoder with this head.
 fn config(run: &SavedRun, encoder: &PortableEncoder, class: &HeadClass) -> Map<String, Value> {
-    let description = &run.description;
     let mut config = encoder.config.clone();
     config.insert("architectures".into(), json!([format!("{}{}", encoder.class, class.name)]));
-    let task = run.pipeline.data.task;
-    let of_numbers = ["value".to_string()];
-    let labels = match task {
-        Task::Regression | Task::Similarity => &of_numbers[..],
-        _ => &description.labels[..],
-    };
-    if task != Task::Qa {
+    let task = exported_task(run.pipeline.data.task);
+    if let Some(labels) = task.labels(&run.description) {
         let by_id = labels.iter().enumerate();
         let by_id = by_id.map(|(id, label)| (id.to_string(), label.clone().into()));
         config.insert("id2label".into(), Value::Object(by_id.collect()));
         let by_label = labels.iter().enumerate().map(|(id, label)| (label.clone(), id.into()));
         config.insert("label2id".into(), Value::Object(by_label.collect()));
     }
-    let problem = match task {
-        Task::Classification => Some("single_label_classification"),
-        Task::Multilabel => Some("multi_label_classification"),
-        Task::Regression | Task::Similarity => Some("regression"),
-        Task::Tokens | Task::Qa => None,
-    };
-    if let Some(problem) = problem {
+    if let Some(problem) = task.problem_type() {
         config.insert("problem_type".into(), problem.into());
     }
     let mut own = about(run);
@@ -211,14 +193,14 @@ fn add_notes(notes: &mut Vec<String>, run: &SavedRun, max_length: usize) {
             "texts need the run's prompt before them, which is in config.json ({OWN_KEY}.prompt)"
         ));
     }
-    if run.pipeline.data.task == Task::Tokens && TagScheme::new(&run.description.labels).is_some() {
+    let task = run.pipeline.data.task;
+    if task.reads_words() && TagScheme::new(&run.description.labels).is_some() {
         notes.push(
             "predict chooses the best valid sequence of IOB2 tags, a pipeline of transformers the best tag of a token"
                 .into(),
         );
     }
-    let is_qa = run.pipeline.data.task == Task::Qa;
-    if !is_qa && run.pipeline.extraction.overflow != Overflow::Truncate {
+    if !task.reads_contexts() && run.pipeline.extraction.overflow != Overflow::Truncate {
         notes.push(format!(
             "predict reads texts of more than {max_length} tokens in windows; transformers cuts them off"
         ));

@@ -1,0 +1,51 @@
+//! Tagging in an export.
+
+use ndarray::ArrayView2;
+
+use super::{ComparedRow, ExportedTask};
+use crate::{
+    export::comparison::Comparison, head::saved::HeadDescription,
+    metrics::calibration::softmax_rows,
+};
+
+/// A tag for each word.
+pub(super) struct ExportedTags;
+
+impl ExportedTask for ExportedTags {
+    fn class_name(&self) -> &'static str {
+        "ForTokenClassification"
+    }
+
+    fn token_module(&self) -> Option<&'static str> {
+        Some("classifier")
+    }
+
+    /// A CRF has no probability of a tag alone.
+    fn onnx_outputs(&self, is_crf: bool) -> &'static [&'static str] {
+        if is_crf { &["logits"] } else { &["logits", "probabilities"] }
+    }
+
+    fn compare_row(
+        &self,
+        comparison: &mut Comparison<'_>,
+        row: &ComparedRow<'_>,
+        found: &[Vec<f32>],
+    ) {
+        let ours = row.outputs();
+        let n_labels = ours.ncols();
+        for (ours, word) in ours.rows().into_iter().zip(&row.documents[0].words) {
+            let start = usize::from(word.position) * n_labels;
+            comparison.scores(&ours.to_vec(), &found[0][start..start + n_labels]);
+        }
+    }
+
+    fn compare_outputs(
+        &self,
+        comparison: &mut Comparison<'_>,
+        _description: &HeadDescription,
+        ours: ArrayView2<'_, f32>,
+        found: ArrayView2<'_, f32>,
+    ) {
+        comparison.rows_of_classes(&softmax_rows(ours, 1.0), &softmax_rows(found, 1.0));
+    }
+}
