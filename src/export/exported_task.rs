@@ -16,7 +16,8 @@ use self::{
 use crate::{
     config::names::Task,
     encoder::windows::{Encoding, Window},
-    export::{checked_rows::CheckedRows, comparison::Comparison},
+    error::Result,
+    export::{checked_rows::CheckedRows, comparison::Comparison, graph_ops::GraphOps},
     head::saved::HeadDescription,
 };
 
@@ -56,6 +57,17 @@ pub(super) trait ExportedTask {
     /// The outputs of an ONNX file; `is_crf` says whether scores of transitions are added to the logits.
     fn onnx_outputs(&self, is_crf: bool) -> &'static [&'static str];
 
+    /// Adds the probabilities that the logits of a head stand for to the graph of an ONNX file, and returns their name;
+    /// `None` where it has none.
+    fn add_probabilities(
+        &self,
+        _ops: &mut GraphOps,
+        _description: &HeadDescription,
+        _logits: &str,
+    ) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// What is compared with `predict`.
     fn compared(&self) -> &'static str {
         "probabilities"
@@ -83,6 +95,16 @@ pub(super) trait ExportedTask {
         ours: ArrayView2<'_, f32>,
         found: ArrayView2<'_, f32>,
     );
+}
+
+/// Adds the probabilities of exclusive classes.
+fn class_probabilities(
+    ops: &mut GraphOps,
+    description: &HeadDescription,
+    logits: &str,
+) -> Result<String> {
+    let cooled = ops.scaled(logits, (1.0 / description.temperature) as f32)?;
+    ops.softmax(&cooled, -1)
 }
 
 /// A row of a batch of an ONNX file, with what the run makes of it.

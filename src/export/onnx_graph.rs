@@ -13,6 +13,7 @@ use crate::{
     },
     error::Result,
     export::{
+        exported_task::exported_task,
         graph_ops::GraphOps,
         head_graph::add_head,
         state_graph::{TextStates, cosine, halves, pair},
@@ -75,7 +76,7 @@ pub(super) fn write(plan: &GraphPlan<'_>, path: &Path) -> Result<()> {
     ops = GraphOps { graph };
     let states: Vec<(usize, String)> = layers.into_iter().zip(names).collect();
     let mask = ops.float(&mask)?;
-    if plan.run.pipeline.data.task == Task::Qa {
+    if plan.run.pipeline.data.task.reads_contexts() {
         let texts = TextStates { layers: &states, mask: &mask, left_out: 0 };
         questions(&mut ops, plan, &texts)?;
     } else if is_pair {
@@ -136,9 +137,10 @@ fn single_texts(ops: &mut GraphOps, plan: &GraphPlan<'_>, texts: &TextStates<'_>
         let rows = texts.tokens(ops, states)?;
         add_head(ops, head, &rows, 3, Some(texts.mask))?
     };
-    let by_token = plan.run.pipeline.data.task == Task::Tokens;
-    let shape = if by_token { vec![BATCH, Dimension::Named("sequence")] } else { vec![BATCH] };
-    outputs(ops, description, plan.run.pipeline.data.task, &logits, &shape)
+    let task = plan.run.pipeline.data.task;
+    let shape =
+        if task.reads_words() { vec![BATCH, Dimension::Named("sequence")] } else { vec![BATCH] };
+    outputs(ops, description, task, &logits, &shape)
 }
 
 fn pairs(
@@ -216,7 +218,8 @@ pub(super) fn outputs(
 ) -> Result<()> {
     let n_outputs = description.network.as_ref().map_or(1, |network| network.n_outputs);
     let shape = [shape, &[Dimension::Fixed(n_outputs)]].concat();
-    if matches!(task, Task::Regression | Task::Similarity) {
+    let task = exported_task(task);
+    if task.has_numbers() {
         let [mean, deviation] = description.output_scale.unwrap_or([0.0, 1.0]);
         let scaled = ops.scaled(logits, deviation as f32)?;
         let mean = ops.scalar(mean as f32)?;
@@ -224,15 +227,8 @@ pub(super) fn outputs(
         return ops.graph.output("value", &value, OnnxType::F32, &shape);
     }
     ops.graph.output("logits", logits, OnnxType::F32, &shape)?;
-    let is_crf = description.network.as_ref().is_some_and(|network| network.crf);
-    if is_crf || task == Task::Qa {
-        return Ok(());
+    match task.add_probabilities(ops, description, logits)? {
+        Some(name) => ops.graph.output("probabilities", &name, OnnxType::F32, &shape),
+        None => Ok(()),
     }
-    let probabilities = if task == Task::Multilabel {
-        ops.apply("Sigmoid", &[logits])?
-    } else {
-        let cooled = ops.scaled(logits, (1.0 / description.temperature) as f32)?;
-        ops.softmax(&cooled, -1)?
-    };
-    ops.graph.output("probabilities", &probabilities, OnnxType::F32, &shape)
 }

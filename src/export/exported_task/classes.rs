@@ -2,9 +2,11 @@
 
 use ndarray::ArrayView2;
 
-use super::{ComparedRow, ExportedTask};
+use super::{ComparedRow, ExportedTask, class_probabilities};
 use crate::{
-    export::comparison::Comparison, head::saved::HeadDescription,
+    error::Result,
+    export::{comparison::Comparison, graph_ops::GraphOps},
+    head::saved::HeadDescription,
     metrics::calibration::softmax_rows,
 };
 
@@ -18,6 +20,15 @@ impl ExportedTask for ExportedClasses {
 
     fn onnx_outputs(&self, _is_crf: bool) -> &'static [&'static str] {
         &["logits", "probabilities"]
+    }
+
+    fn add_probabilities(
+        &self,
+        ops: &mut GraphOps,
+        description: &HeadDescription,
+        logits: &str,
+    ) -> Result<Option<String>> {
+        class_probabilities(ops, description, logits).map(Some)
     }
 
     fn compare_row(

@@ -4,7 +4,9 @@ use ndarray::ArrayView2;
 
 use super::{ComparedRow, ExportedTask};
 use crate::{
-    export::comparison::Comparison, head::saved::HeadDescription,
+    error::Result,
+    export::{comparison::Comparison, graph_ops::GraphOps},
+    head::saved::HeadDescription,
     metrics::calibration::sigmoid_rows,
 };
 
@@ -18,6 +20,15 @@ impl ExportedTask for ExportedLabelSets {
 
     fn onnx_outputs(&self, _is_crf: bool) -> &'static [&'static str] {
         &["logits", "probabilities"]
+    }
+
+    fn add_probabilities(
+        &self,
+        ops: &mut GraphOps,
+        _description: &HeadDescription,
+        logits: &str,
+    ) -> Result<Option<String>> {
+        ops.apply("Sigmoid", &[logits]).map(Some)
     }
 
     fn compare_row(

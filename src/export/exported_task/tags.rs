@@ -2,9 +2,11 @@
 
 use ndarray::ArrayView2;
 
-use super::{ComparedRow, ExportedTask};
+use super::{ComparedRow, ExportedTask, class_probabilities};
 use crate::{
-    export::comparison::Comparison, head::saved::HeadDescription,
+    error::Result,
+    export::{comparison::Comparison, graph_ops::GraphOps},
+    head::saved::HeadDescription,
     metrics::calibration::softmax_rows,
 };
 
@@ -23,6 +25,18 @@ impl ExportedTask for ExportedTags {
     /// A CRF has no probability of a tag alone.
     fn onnx_outputs(&self, is_crf: bool) -> &'static [&'static str] {
         if is_crf { &["logits"] } else { &["logits", "probabilities"] }
+    }
+
+    fn add_probabilities(
+        &self,
+        ops: &mut GraphOps,
+        description: &HeadDescription,
+        logits: &str,
+    ) -> Result<Option<String>> {
+        if description.network.as_ref().is_some_and(|network| network.crf) {
+            return Ok(None);
+        }
+        class_probabilities(ops, description, logits).map(Some)
     }
 
     fn compare_row(
