@@ -4,9 +4,13 @@ use super::source::{Source, Token};
 
 /// The files of the root package with a match arm on a task, each with the reason. Everything else asks what they return:
 /// docs/architecture.md, "Where a task is decided".
-const DECIDE_A_TASK: [(&str, &str); 4] = [
+const DECIDE_A_TASK: [(&str, &str); 5] = [
     ("config/task_facts.rs", "what is true of a task without data: the checks of a file read it"),
     ("data/target.rs", "what is read from records: the data know no type of a task"),
+    (
+        "export/exported_task.rs",
+        "which type says what other tools have of a task: `tasks` knows no export",
+    ),
     ("page/shown_task.rs", "which type shows the rows of a task: `tasks` knows no page"),
     ("tasks.rs", "which type finds the rows of a task, measures and predicts"),
 ];
@@ -19,7 +23,7 @@ pub(super) fn arms_on_tasks(sources: &[Source]) -> Vec<String> {
         for line in arms(&source.tokens()) {
             complaints.push(source.complain(
                 line,
-                "decides a task: ask `Task::facts`, `task_kind`, `shown_task` or `DataTask`",
+                "decides a task: ask `Task::facts`, `task_kind`, `exported_task`, `shown_task` or `DataTask`",
             ));
         }
     }
