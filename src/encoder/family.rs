@@ -71,16 +71,8 @@ pub(super) struct LayerTensors {
 
 /// The prefixes that checkpoints of any family use for the encoder's tensors. The last two are those of the state dict
 /// of a whole SentenceTransformer, and of its first module.
-pub(super) const PREFIXES: [&str; 8] = [
-    "",
-    "bert.",
-    "roberta.",
-    "distilbert.",
-    "electra.",
-    "mpnet.",
-    "0.auto_model.",
-    "auto_model.",
-];
+pub(super) const PREFIXES: [&str; 8] =
+    ["", "bert.", "roberta.", "distilbert.", "electra.", "mpnet.", "0.auto_model.", "auto_model."];
 
 const BERT_KEYS: ConfigKeys = ConfigKeys {
     layers: "num_hidden_layers",
