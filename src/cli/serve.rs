@@ -131,6 +131,12 @@ pub(super) fn run(arguments: &ServeArguments, context: &Context) -> Result<ExitC
     let place = address.to_string();
     let listener = TcpListener::bind(address).map_err(Error::io("listen on", &place))?;
     let address = listener.local_addr().map_err(Error::io("listen on", &place))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(HTTP_THREADS)
+        .thread_name("http")
+        .enable_all()
+        .build()?;
+    let loading = listen::end_on_signal(&runtime)?;
     let options = EngineOptions {
         max_batch: arguments.max_batch.into(),
         max_queue: arguments.max_queue as usize,
@@ -145,19 +151,16 @@ pub(super) fn run(arguments: &ServeArguments, context: &Context) -> Result<ExitC
     hosts.push(arguments.host.clone());
     let access = Access::new(key.as_deref(), hosts);
     let service = Arc::new(HttpService::new(engine, access, limits));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(HTTP_THREADS)
-        .thread_name("http")
-        .enable_all()
-        .build()?;
     let is_finished = runtime.block_on(listen::listen(
         listener,
         routes::router(&service),
         || {
+            loading.abort();
             let has_key = service.access.has_key();
             show(Some(address), has_key, arguments, service.engine.runs(), context)
         },
         || service.begin_to_stop(),
+        || service.is_answering(),
     ))?;
     service.engine.stop();
     let answered = counted(service.counts.total(), "request");

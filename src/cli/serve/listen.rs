@@ -1,6 +1,6 @@
 //! Accepts connections until a signal stops the server, and lets those that are there finish.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{io, pin::pin, process, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -10,13 +10,14 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    task::JoinSet,
-    time::{sleep, timeout},
+    task::{JoinHandle, JoinSet},
+    time::{Instant, sleep, timeout},
 };
 
-use super::timed_stream::TimedStream;
+use super::{super::output::say, timed_stream::TimedStream};
 
 /// The most connections at a time; others wait to be accepted.
 const MOST_CONNECTIONS: usize = 512;
@@ -30,11 +31,14 @@ const HEAD_BYTES: usize = 64 << 10;
 /// How long a connection that is idle when the server stops may still send a request.
 const IDLE_TIME: Duration = Duration::from_millis(500);
 
-/// How long the last answers may take when the server stops.
+/// How long clients may take to read the last answers, once all of them are found.
 const STOP_TIME: Duration = Duration::from_secs(30);
 
 /// How long to wait where a connection cannot be accepted, as when too many files are open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How many connections may fail to be accepted when the server stops, before the rest is given up.
+const MOST_FAILED_ACCEPTS: usize = 20;
 
 /// The signals that stop a server: the first lets it finish, the second does not.
 struct StopSignals {
@@ -58,6 +62,18 @@ impl StopSignals {
     }
 }
 
+/// Lets a signal end the process until the task is aborted. While the models are loaded nobody waits for an answer, and
+/// without a handler the first process of a container would ignore the signal.
+pub(super) fn end_on_signal(runtime: &Runtime) -> io::Result<JoinHandle<()>> {
+    let _inside = runtime.enter();
+    let mut signals = StopSignals::new()?;
+    Ok(runtime.spawn(async move {
+        signals.next().await;
+        say("note: stopped before it was ready");
+        process::exit(0);
+    }))
+}
+
 /// The connections of a server.
 struct Connections {
     service: TowerToHyperService<Router>,
@@ -77,19 +93,44 @@ impl Connections {
         while self.tasks.try_join_next().is_some() {}
     }
 
+    /// Takes over a connection that was accepted without the runtime.
+    fn adopt(&mut self, stream: std::net::TcpStream) {
+        let is_ready = stream.set_nonblocking(true);
+        // One that is broken by now has nobody who waits for an answer.
+        if let Ok(stream) = is_ready.and_then(|()| TcpStream::from_std(stream)) {
+            self.spawn(stream, None);
+        }
+    }
+
     /// Waits until all connections are closed.
     async fn finish(&mut self) {
         while self.tasks.join_next().await.is_some() {}
     }
+
+    /// Waits until all connections are closed, and returns whether they are. Those that are left are given up when for
+    /// [`STOP_TIME`] no request was being answered any more.
+    async fn finish_answers(&mut self, is_answering: impl Fn() -> bool) -> bool {
+        let mut last_seen = Instant::now();
+        while timeout(IDLE_TIME, self.finish()).await.is_err() {
+            if is_answering() {
+                last_seen = Instant::now();
+            } else if last_seen.elapsed() >= STOP_TIME {
+                return false;
+            }
+        }
+        true
+    }
 }
 
 /// Answers connections with `router` until a signal arrives, then calls `on_stop`, and lets all requests that have
-/// arrived be answered. `on_ready` is called once signals are awaited. Returns whether everything was answered.
+/// arrived be answered, however long that takes. `on_ready` is called once signals are awaited, and `is_answering` says
+/// whether a request is being read or waits for a model. Returns whether everything was answered.
 pub(super) async fn listen(
     listener: std::net::TcpListener,
     router: Router,
     on_ready: impl FnOnce() -> anyhow::Result<()>,
     on_stop: impl FnOnce(),
+    is_answering: impl Fn() -> bool,
 ) -> anyhow::Result<bool> {
     let mut signals = StopSignals::new()?;
     listener.set_nonblocking(true)?;
@@ -113,9 +154,17 @@ pub(super) async fn listen(
     }
     // Connections that the system has already accepted are served too.
     let listener = listener.into_std()?;
-    while let Ok((stream, _)) = listener.accept() {
-        stream.set_nonblocking(true)?;
-        connections.spawn(TcpStream::from_std(stream)?, None);
+    let mut n_failed = 0;
+    while n_failed < MOST_FAILED_ACCEPTS {
+        match listener.accept() {
+            Ok((stream, _)) => connections.adopt(stream),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            // As when its client has gone, or too many files are open.
+            Err(_) => {
+                n_failed += 1;
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
     }
     drop(listener);
     on_stop();
@@ -126,8 +175,8 @@ pub(super) async fn listen(
     connections.closing.send_replace(true);
     tokio::select! {
         () = signals.next() => {}
-        finished = timeout(STOP_TIME, connections.finish()) => {
-            if finished.is_ok() {
+        is_finished = connections.finish_answers(is_answering) => {
+            if is_finished {
                 return Ok(true);
             }
         }

@@ -49,6 +49,7 @@ pub(super) fn router(service: &Shared) -> Router {
 /// Checks who asks, answers, and counts the answer.
 async fn checked(State(service): State<Shared>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
+    let _being_answered = service.begin_to_answer();
     let asked = request.uri().path();
     let path = PATHS.into_iter().find(|path| *path == asked).unwrap_or("other");
     let access = &service.access;

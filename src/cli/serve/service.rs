@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use axum::{
@@ -33,6 +33,16 @@ pub(super) struct HttpService {
     pub(super) counts: RequestCounts,
     pub(super) docs: DocsPages,
     is_stopping: AtomicBool,
+    n_answering: AtomicUsize,
+}
+
+/// A request that is being answered, until it is dropped.
+pub(super) struct BeingAnswered<'s>(&'s AtomicUsize);
+
+impl Drop for BeingAnswered<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The state of the handlers.
@@ -47,6 +57,7 @@ impl HttpService {
             counts: RequestCounts::default(),
             docs: DocsPages::new(),
             is_stopping: AtomicBool::new(false),
+            n_answering: AtomicUsize::new(0),
         }
     }
 
@@ -57,6 +68,17 @@ impl HttpService {
     /// Lets every answer from now on close its connection.
     pub(super) fn begin_to_stop(&self) {
         self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Counts a request among those that are being answered.
+    pub(super) fn begin_to_answer(&self) -> BeingAnswered<'_> {
+        self.n_answering.fetch_add(1, Ordering::Relaxed);
+        BeingAnswered(&self.n_answering)
+    }
+
+    /// Whether a request is being answered: its body is read, or its texts wait for a model.
+    pub(super) fn is_answering(&self) -> bool {
+        self.n_answering.load(Ordering::Relaxed) > 0
     }
 
     /// Returns the run with a name, or the only one.
