@@ -104,16 +104,59 @@ async fn openai_vectors(service: &HttpService, request: Request) -> Result<Strin
     ))
 }
 
-/// Returns a run whose model is asked for vectors: by its name, or by the name of the model. If all runs share a model,
-/// no name is needed.
+/// Which run's model is asked for vectors.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    /// That of the run with this number.
+    Run(usize),
+    /// The name is that of several models.
+    Ambiguous,
+    /// The name is that of no model; whether a run has it is for the server to say.
+    Unknown,
+}
+
+/// Looks for a run by its name, and then by the name of its model. If all runs share a model, no name is needed. `runs`
+/// are their names, the names of their models, and the numbers of these.
+fn asked(runs: &[(&str, &str, usize)], name: Option<&str>) -> Asked {
+    let Some(name) = name else {
+        let shares_model = are_one(runs.iter().map(|run| run.2));
+        return if shares_model { Asked::Run(0) } else { Asked::Unknown };
+    };
+    if let Some(number) = runs.iter().position(|run| run.0 == name) {
+        return Asked::Run(number);
+    }
+    match runs.iter().position(|run| run.1 == name) {
+        None => Asked::Unknown,
+        Some(number) if are_one(runs.iter().filter(|run| run.1 == name).map(|run| run.2)) => {
+            Asked::Run(number)
+        }
+        Some(_) => Asked::Ambiguous,
+    }
+}
+
+/// Whether all numbers are the same.
+fn are_one(mut numbers: impl Iterator<Item = usize>) -> bool {
+    let first = numbers.next();
+    numbers.all(|number| Some(number) == first)
+}
+
+/// Returns a run whose model is asked for vectors.
 fn model<'s>(service: &'s HttpService, name: Option<&str>) -> Result<&'s ServedRun, HttpError> {
     let runs = service.engine.runs();
-    let shares_model = runs.iter().all(|run| run.model_number == runs[0].model_number);
-    let of_model = runs.iter().find(|run| name.is_some_and(|name| run.model == name));
-    let found = match (name, of_model) {
-        (None, _) if shares_model => Ok(&runs[0]),
-        (Some(_), Some(run)) => Ok(run),
-        _ => service.run(name),
+    let named: Vec<(&str, &str, usize)> =
+        runs.iter().map(|run| (run.name.as_str(), run.model.as_str(), run.model_number)).collect();
+    let found = match asked(&named, name) {
+        Asked::Run(number) => Ok(&runs[number]),
+        Asked::Unknown => service.run(name),
+        Asked::Ambiguous => {
+            let names: Vec<&str> = named.iter().map(|run| run.0).collect();
+            return Err(HttpError::new(
+                StatusCode::BAD_REQUEST,
+                "the name is ambiguous: several models are called so",
+            )
+            .hint(format!("name a run instead: {}", names.join(", ")))
+            .code("model_ambiguous"));
+        }
     };
     let run = found.map_err(|error| error.code("model_not_found"))?;
     if service.engine.embeds(run) {
@@ -188,6 +231,22 @@ mod tests {
         let mut zero = [0.0, 0.0];
         normalize(&mut zero);
         assert_eq!(zero, [0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_model_is_asked_by_the_name_of_a_run_first_and_never_by_one_of_two_models() {
+        // The second run is called like the model of the first.
+        let runs = [("a", "minilm", 0), ("minilm", "bert", 1), ("c", "bert", 1), ("d", "base", 2)];
+        assert_eq!(asked(&runs, Some("minilm")), Asked::Run(1));
+        assert_eq!(asked(&runs, Some("c")), Asked::Run(2));
+        assert_eq!(asked(&runs, Some("bert")), Asked::Run(1), "two runs share the model");
+        assert_eq!(asked(&runs, Some("other")), Asked::Unknown);
+        assert_eq!(asked(&runs, None), Asked::Unknown);
+        assert_eq!(asked(&runs[1..3], None), Asked::Run(0));
+        // Two other models may have folders of the same name, or another precision.
+        let alike = [("a", "minilm", 0), ("b", "minilm", 1)];
+        assert_eq!(asked(&alike, Some("minilm")), Asked::Ambiguous);
+        assert_eq!(asked(&alike, Some("b")), Asked::Run(1));
     }
 
     #[test]
