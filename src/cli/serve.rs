@@ -149,7 +149,7 @@ pub(super) fn run(arguments: &ServeArguments, context: &Context) -> Result<ExitC
     };
     let mut hosts = arguments.allow_host.clone();
     hosts.push(arguments.host.clone());
-    let access = Access::new(key.as_deref(), hosts);
+    let access = Access::new(key.as_deref(), &hosts);
     let service = Arc::new(HttpService::new(engine, access, limits));
     let is_finished = runtime.block_on(listen::listen(
         listener,

@@ -18,8 +18,10 @@ pub(super) struct Access {
 }
 
 impl Access {
-    pub(super) fn new(key: Option<&str>, hosts: Vec<String>) -> Access {
-        Access { key: key.map(|key| blake3::hash(key.as_bytes())), hosts }
+    /// `hosts` are names that may have ports, as in a Host header; those do not matter.
+    pub(super) fn new(key: Option<&str>, hosts: &[String]) -> Access {
+        let hosts = hosts.iter().map(|host| host_of(host).unwrap_or(host).to_string());
+        Access { key: key.map(|key| blake3::hash(key.as_bytes())), hosts: hosts.collect() }
     }
 
     pub(super) fn has_key(&self) -> bool {
@@ -99,13 +101,15 @@ mod tests {
 
     #[test]
     fn the_host_must_be_an_address_or_a_name_of_this_server() {
-        let access = Access::new(None, vec!["tagger".into()]);
+        let access = Access::new(None, &["tagger".into(), "proxy.example:8443".into()]);
         let status = |host: &str| {
             let checked = access.check_host(&request("/health", &[("host", host)]));
             checked.map_err(|error| error.answer(super::super::http_error::ErrorForm::Tei).status())
         };
         for host in
             ["localhost", "LOCALHOST:8080", "localhost.:80", "127.0.0.1:1", "[::1]:8080", "Tagger"]
+                .into_iter()
+                .chain(["proxy.example", "Proxy.example:8443", "proxy.example:80"])
         {
             assert_eq!(status(host), Ok(()), "{host}");
         }
@@ -126,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_key_must_be_the_one() {
-        let access = Access::new(Some("s3cret"), Vec::new());
+        let access = Access::new(Some("s3cret"), &[]);
         let is_let_in = |value: &str| {
             access.check_key(&request("/predict", &[("authorization", value)])).is_ok()
         };
@@ -137,6 +141,6 @@ mod tests {
             assert!(!is_let_in(wrong), "{wrong}");
         }
         assert!(access.check_key(&request("/predict", &[])).is_err());
-        assert!(Access::new(None, Vec::new()).check_key(&request("/predict", &[])).is_ok());
+        assert!(Access::new(None, &[]).check_key(&request("/predict", &[])).is_ok());
     }
 }
