@@ -1,11 +1,8 @@
 //! The thread that owns the encoder of a model, and the heads of all runs on it.
 
-use std::{
-    slice,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use frostbert_cache::shard::DocumentTable;
@@ -81,23 +78,37 @@ impl<J, T> Gathered<J, T> {
         }
     }
 
-    /// Answers all of them. If that fails, each is tried alone, so that a text that cannot be encoded leaves the others
-    /// unharmed.
+    /// Answers all of them, so that a text that cannot be encoded leaves the others unharmed.
     fn answer(self, failed: &AtomicU64, mut work: impl FnMut(&[J]) -> Result<Vec<T>>) {
-        if self.jobs.is_empty() {
-            return;
-        }
-        if let Ok(answers) = work(&self.jobs) {
-            self.slots.into_iter().zip(answers).for_each(|(slot, answer)| slot.fill(Ok(answer)));
-            return;
-        }
-        for (job, slot) in self.jobs.iter().zip(self.slots) {
-            let answer = work(slice::from_ref(job)).map_err(|error| AnswerError::of(&error));
-            let answer = answer.and_then(|mut one| one.pop().ok_or(AnswerError::Stopped));
-            failed.fetch_add(u64::from(answer.is_err()), Ordering::Relaxed);
-            slot.fill(answer);
+        if !self.jobs.is_empty() {
+            answer_or_halve(&self.jobs, self.slots, failed, &mut work);
         }
     }
+}
+
+/// Answers jobs together. If that fails, each half of them is tried again, down to the jobs that fail alone.
+fn answer_or_halve<J, T>(
+    jobs: &[J],
+    mut slots: Vec<AnswerSlot<T>>,
+    failed: &AtomicU64,
+    work: &mut impl FnMut(&[J]) -> Result<Vec<T>>,
+) {
+    let error = match work(jobs) {
+        Ok(answers) => {
+            slots.into_iter().zip(answers).for_each(|(slot, answer)| slot.fill(Ok(answer)));
+            return;
+        }
+        Err(error) => error,
+    };
+    if jobs.len() < 2 {
+        failed.fetch_add(1, Ordering::Relaxed);
+        slots.into_iter().for_each(|slot| slot.fill(Err(AnswerError::of(&error))));
+        return;
+    }
+    let (first_jobs, last_jobs) = jobs.split_at(jobs.len() / 2);
+    let last_slots = slots.split_off(first_jobs.len());
+    answer_or_halve(first_jobs, slots, failed, work);
+    answer_or_halve(last_jobs, last_slots, failed, work);
 }
 
 /// Closes the queue when the thread ends, even by a panic, so that nobody waits in vain.
@@ -215,6 +226,32 @@ mod tests {
         });
         let refused = Err(AnswerError::Input("`` has no token".into()));
         assert_eq!(answers.try_recv().unwrap(), [Ok(1), refused, Ok(3)]);
+        assert_eq!(failed.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_batch_with_a_text_that_cannot_be_encoded_is_halved_and_not_run_one_by_one() {
+        let (sender, answers) = mpsc::channel();
+        let (_ticket, slots) = places(16, move |found: Answers<usize>| sender.send(found).unwrap());
+        let mut gathered = Gathered::new();
+        for (job, slot) in (0..16).zip(slots) {
+            gathered.add(job, slot);
+        }
+        let failed = AtomicU64::new(0);
+        let mut sizes = Vec::new();
+        gathered.answer(&failed, |jobs: &[usize]| {
+            if jobs.contains(&5) {
+                return Err(Error::Encoder { action: TOKENISE, reason: "`` has no token".into() });
+            }
+            sizes.push(jobs.len());
+            Ok(jobs.to_vec())
+        });
+        assert_eq!(sizes, [4, 1, 2, 8], "what was run");
+        let expected = (0..16).map(|job| match job {
+            5 => Err(AnswerError::Input("`` has no token".into())),
+            _ => Ok(job),
+        });
+        assert_eq!(answers.try_recv().unwrap(), expected.collect::<Answers<usize>>());
         assert_eq!(failed.load(Ordering::Relaxed), 1);
     }
 
