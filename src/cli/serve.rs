@@ -74,6 +74,9 @@ pub(super) struct ServeArguments {
     /// The most texts that wait for a model; further requests are answered with status 429
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_queue: u32,
+    /// The most windows of a text, for runs that cut long texts into windows; longer texts are answered with status 413
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    max_windows: u16,
     /// The largest body of a request
     #[arg(long, value_name = "SIZE", default_value = "2MB", value_parser = quantities::size)]
     max_body: u64,
@@ -140,6 +143,7 @@ pub(super) fn run(arguments: &ServeArguments, context: &Context) -> Result<ExitC
     let options = EngineOptions {
         max_batch: arguments.max_batch.into(),
         max_queue: arguments.max_queue as usize,
+        max_windows: arguments.max_windows.into(),
         embeds: !arguments.no_embed,
     };
     let engine = unloaded.load(&options, &context.machine, &context.progress)?;

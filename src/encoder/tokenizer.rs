@@ -24,6 +24,9 @@ use crate::{
     error::{Error, Result},
 };
 
+/// What fails where a document has more windows than are allowed.
+pub(crate) const CUT_INTO_WINDOWS: &str = "cut a text into windows";
+
 /// A text split into tokens, as shown by the `tokenize` command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenTable {
@@ -50,6 +53,8 @@ pub struct TextTokenizer {
     overflow: Overflow,
     /// Whether pooling leaves out the tokens of prompts.
     leaves_out_prompts: bool,
+    /// The most windows of a document, if fewer than can be numbered.
+    most_windows: Option<usize>,
 }
 
 impl TextTokenizer {
@@ -147,7 +152,13 @@ impl TextTokenizer {
             max_length,
             overflow,
             leaves_out_prompts: false,
+            most_windows: None,
         })
+    }
+
+    /// Refuses documents that take more windows, of which then only the beginning is tokenised.
+    pub(crate) fn with_most_windows(self, most: usize) -> TextTokenizer {
+        TextTokenizer { most_windows: Some(most), ..self }
     }
 
     /// Tokenises documents in parallel on the current rayon pool and returns them in order. Alignments take longer and
@@ -155,7 +166,7 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// Returns an error if the tokenizer itself fails, if a prompt leaves no room for a text, or if a document has more
-    /// windows than can be numbered.
+    /// windows than are allowed or can be numbered.
     pub fn encode(&self, inputs: &[Document<'_>], aligned: bool) -> Result<Vec<Encoding>> {
         let prompts = self.prompt_lengths(inputs)?;
         inputs.par_iter().map(|input| self.encode_one(*input, &prompts, aligned)).collect()
@@ -170,7 +181,7 @@ impl TextTokenizer {
         let (first, second) = match input {
             Document::Prompted { prompt, text } => {
                 let encoding = self.prompted(prompt, text, prompts[prompt], aligned)?;
-                return require_numbered(input, encoding);
+                return self.require_few(input, encoding);
             }
             Document::Text(text) => {
                 let wanted = self.wanted(&self.template.single);
@@ -186,15 +197,30 @@ impl TextTokenizer {
             }
         };
         let encoding = cut(&first, second.as_ref(), &self.template, self.max_length, self.overflow);
-        require_numbered(input, encoding)
+        self.require_few(input, encoding)
     }
 
-    /// Returns how many tokens of a sequence determine what is kept of it and whether it is truncated; `None` if all
-    /// do.
+    /// Fails if a document has more windows than are allowed or can be numbered.
+    fn require_few(&self, input: Document<'_>, encoding: Encoding) -> Result<Encoding> {
+        match self.most_windows {
+            Some(most) if encoding.windows.len() > most => Err(Error::Encoder {
+                action: CUT_INTO_WINDOWS,
+                reason: format!("`{}` takes more than {most} windows", input.beginning()),
+            }),
+            _ => require_numbered(input, encoding),
+        }
+    }
+
+    /// Returns how many tokens of a sequence determine what is kept of it and whether it is truncated, or that it takes
+    /// too many windows; `None` if all do.
     fn wanted(&self, pieces: &[Piece]) -> Option<usize> {
         match self.overflow {
             Overflow::Truncate => Some(room(pieces, self.max_length).saturating_add(1)),
-            Overflow::Windows { .. } => None,
+            // Each window after the first adds at most what the stride leaves.
+            Overflow::Windows { stride } => self.most_windows.map(|most| {
+                let room = room(pieces, self.max_length);
+                (room - stride).saturating_mul(most).saturating_add(room)
+            }),
         }
     }
 
@@ -232,7 +258,8 @@ impl TextTokenizer {
         let (b, all_of_b) = self.first_tokens(second, aligned, wanted)?;
         let room = room(&self.template.pair, self.max_length);
         let shorter = a.ids.len().min(b.ids.len());
-        if (all_of_a && all_of_b) || shorter <= room || room.is_multiple_of(2) {
+        let is_cut = matches!(self.overflow, Overflow::Windows { .. });
+        if (all_of_a && all_of_b) || is_cut || shorter <= room || room.is_multiple_of(2) {
             return Ok((a, b));
         }
         // Both are truncated, and the odd token goes to the longer one; telling which is longer takes all tokens of

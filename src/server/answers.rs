@@ -5,13 +5,15 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::{error::Error, extraction::embedder::TOKENISE};
+use crate::{encoder::tokenizer::CUT_INTO_WINDOWS, error::Error, extraction::embedder::TOKENISE};
 
 /// Why a text has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnswerError {
     /// The text cannot be encoded. The message contains the beginning of the text.
     Input(String),
+    /// The text takes too many windows. The message contains the beginning of the text.
+    TooLong(String),
     /// The model failed. The message may contain the beginning of the text.
     Model(String),
     /// The server stopped before it came to this text.
@@ -23,6 +25,9 @@ impl AnswerError {
         match error {
             Error::Encoder { action, reason } if *action == TOKENISE => {
                 AnswerError::Input(reason.clone())
+            }
+            Error::Encoder { action, reason } if *action == CUT_INTO_WINDOWS => {
+                AnswerError::TooLong(reason.clone())
             }
             _ => AnswerError::Model(error.to_string()),
         }
@@ -155,10 +160,11 @@ mod tests {
     }
 
     #[test]
-    fn a_text_without_a_token_is_a_matter_of_the_text_and_all_else_of_the_model() {
+    fn texts_without_a_token_or_of_many_windows_are_at_fault_and_else_the_model_is() {
         let reason = "`x` has no token".to_string();
         let of = |action| AnswerError::of(&Error::Encoder { action, reason: reason.clone() });
         assert_eq!(of(TOKENISE), AnswerError::Input(reason.clone()));
+        assert_eq!(of(CUT_INTO_WINDOWS), AnswerError::TooLong(reason.clone()));
         assert!(matches!(of("run the model"), AnswerError::Model(_)));
     }
 }

@@ -47,6 +47,8 @@ pub struct EngineOptions {
     pub max_batch: usize,
     /// The most texts that wait for a model.
     pub max_queue: usize,
+    /// The most windows of a text, for runs that cut long texts into windows.
+    pub max_windows: usize,
     /// Whether texts can be embedded. If so, every model is run to its last layer.
     pub embeds: bool,
 }
@@ -240,6 +242,7 @@ fn load(
     let heads = predictors.into_iter().map(|predictor| -> Result<HeadOnModel> {
         let settings = &predictor.run().pipeline.extraction;
         let tokenizer = settings.tokenizer(predictor.checkpoint()?)?;
+        let tokenizer = tokenizer.with_most_windows(options.max_windows);
         let batch_tokens = batch_tokens(settings, is_alone);
         Ok(HeadOnModel { predictor, tokenizer, batch_tokens })
     });

@@ -79,6 +79,11 @@ impl HttpError {
     pub(super) fn of_answer(number: usize, error: AnswerError) -> HttpError {
         match error {
             AnswerError::Input(problem) => HttpError::unfit(format!("inputs[{number}]: {problem}")),
+            AnswerError::TooLong(problem) => HttpError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("inputs[{number}]: {problem}"),
+            )
+            .hint("split the text, or start the server with a larger --max-windows"),
             AnswerError::Model(problem) => HttpError::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 format!("inputs[{number}]: {problem}"),
@@ -200,6 +205,8 @@ mod tests {
         assert_eq!(full.headers()[header::RETRY_AFTER], "1");
         assert_eq!(HttpError::refused(Refusal::Full).tei_type(), "Overloaded");
         assert_eq!(HttpError::refused(Refusal::Closed), HttpError::stopped());
+        let long = HttpError::of_answer(1, AnswerError::TooLong("`a` takes more".into()));
+        assert_eq!(long.answer(ErrorForm::Tei).status(), StatusCode::PAYLOAD_TOO_LARGE);
         let failed = HttpError::of_answer(3, AnswerError::Model("out of memory".into()));
         assert!(failed.is_internal() && failed.message.starts_with("inputs[3]: "));
         assert!(!failed.answer(ErrorForm::Tei).headers().contains_key(header::RETRY_AFTER));

@@ -35,6 +35,47 @@ fn a_vocabulary_without_the_letter_that_is_tried_first_is_tried_with_others() {
     assert_eq!(ids, [vec![0, 3, 2, 3, 1], vec![0, 3, 1, 2, 1]]);
 }
 
+/// The number of windows of a document, or why it is refused.
+fn n_windows(tokenizer: &TextTokenizer, input: Document<'_>) -> Result<usize, String> {
+    let encoded = tokenizer.encode(&[input], false);
+    encoded.map(|encodings| encodings[0].windows.len()).map_err(|error| error.to_string())
+}
+
+fn with_prompt(text: &str) -> Document<'_> {
+    Document::Prompted { prompt: "the film ", text }
+}
+
+#[test]
+fn a_document_with_more_windows_than_are_allowed_is_refused() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny_bert");
+    let all = Overflow::Windows { stride: 1 };
+    let tokenizer = TextTokenizer::open(&folder.join("tokenizer.json"), 8, all).unwrap();
+    let tokenizer = tokenizer.with_most_windows(3);
+    let text = |n: usize| "cold ".repeat(n);
+    let words = |n: usize| vec!["cold".to_string(); n];
+    assert_eq!(n_windows(&tokenizer, Document::Text(&text(16))), Ok(3), "6 tokens, and twice 5");
+    assert_eq!(n_windows(&tokenizer, Document::Words(&words(16))), Ok(3));
+    assert_eq!(
+        n_windows(&tokenizer, Document::Pair("snow", &text(10))),
+        Ok(3),
+        "4 tokens, and twice 3"
+    );
+    assert_eq!(n_windows(&tokenizer, with_prompt(&text(10))), Ok(3), "4 tokens, and twice 3");
+    for more in [1, 5000] {
+        for refused in [
+            n_windows(&tokenizer, Document::Text(&text(16 + more))),
+            n_windows(&tokenizer, Document::Words(&words(16 + more))),
+            n_windows(&tokenizer, Document::Pair("snow", &text(10 + more))),
+            n_windows(&tokenizer, with_prompt(&text(10 + more))),
+        ] {
+            let error = refused.unwrap_err();
+            assert!(error.contains("takes more than 3 windows"), "{error}");
+        }
+    }
+    // Of a long first text of a pair only the beginning is kept.
+    assert_eq!(n_windows(&tokenizer, Document::Pair(&text(5000), "snow")), Ok(1));
+}
+
 #[test]
 fn a_tokenizer_that_spells_none_of_them_is_refused() {
     let error = open(&["x"]).err().unwrap();
