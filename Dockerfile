@@ -29,7 +29,8 @@ COPY LICENSE-APACHE LICENSE-MIT /usr/local/share/doc/frostbert/
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin frostbert
 ENV ORT_DYLIB_PATH=/opt/onnxruntime/libonnxruntime.so
 WORKDIR /work
-USER frostbert
+# As a number, so that Kubernetes sees with runAsNonRoot that it is not root.
+USER 10001
 EXPOSE 8080
 # Of a server; the slim image has no client, but bash can open a connection.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD bash -c 'exec 3<>/dev/tcp/127.0.0.1/8080 \

@@ -15,7 +15,8 @@ fn the_image_is_built_with_the_oldest_rust_and_runs_without_rights() {
     let dockerfile = text("Dockerfile");
     assert!(dockerfile.contains(&format!("FROM rust:{oldest}-slim-")), "{oldest}");
     let last = dockerfile.rsplit("\nFROM ").next().unwrap();
-    let user = last.find("\nUSER frostbert\n").expect("a user without rights");
+    let user = last.find("\nUSER 10001\n").expect("a user without rights, as a number");
+    assert!(last[..user].contains("\nRUN useradd --uid 10001 "));
     let start = last.find("\nENTRYPOINT ").unwrap();
     assert!(user < start && !last[user..].contains("\nRUN "));
 }
