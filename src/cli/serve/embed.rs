@@ -111,7 +111,7 @@ enum Asked {
     Run(usize),
     /// The name is that of several models.
     Ambiguous,
-    /// The name is that of no model; whether a run has it is for the server to say.
+    /// The name is that of no run and of no model, or one is needed and there is none.
     Unknown,
 }
 
