@@ -6,7 +6,10 @@ use super::{
     client::{Connection, Server, posting, request},
     trained,
 };
-use crate::support::texts;
+use crate::{
+    cases::PIPELINE,
+    support::{Workshop, texts},
+};
 
 /// A method, a path, headers, a body, and the status that answers them.
 type RefusedRequest<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16);
@@ -148,4 +151,26 @@ fn what_does_not_fit_into_the_queue_is_to_be_asked_again() {
     assert_eq!(answers[1].headers["retry-after"], "1");
     assert_eq!(answers[1].json()["error"]["kind"], "busy");
     assert_eq!(server.ask(&many).status, 200, "there is room again");
+}
+
+#[test]
+fn a_text_of_too_many_windows_is_refused_and_others_are_answered() {
+    let workshop = Workshop::tiny();
+    let windows = ["cache.max_length=16", "cache.overflow=windows", "cache.stride=4"];
+    let settings = windows.iter().flat_map(|setting| ["--set", setting]);
+    workshop.succeed(&["run", PIPELINE].into_iter().chain(settings).collect::<Vec<_>>());
+    let server = Server::start(&workshop, &["tiny", "--max-windows", "3"]);
+    // The first window has 14 tokens of the text, and each of the others 10 more.
+    let cold = |n: usize| "cold ".repeat(n);
+    for path in ["/predict", "/embed"] {
+        let status = |inputs: &[String]| server.post(path, &json!({ "inputs": inputs })).status;
+        assert_eq!(status(&[cold(34), cold(1)]), 200, "{path}");
+        assert_eq!(status(&[cold(1), cold(35)]), 413, "{path}");
+        assert_eq!(status(&[cold(9000)]), 413, "{path}");
+    }
+    let error = server.post("/predict", &json!({ "inputs": [cold(1), cold(35)] })).json();
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.starts_with("inputs[1]: `cold cold"), "{message}");
+    assert!(message.ends_with("takes more than 3 windows"), "{message}");
+    assert!(error["error"]["hint"].as_str().unwrap().contains("--max-windows"), "{error}");
 }
