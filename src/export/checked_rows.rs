@@ -8,7 +8,7 @@ use crate::{
     data::{
         Part, Record, Source,
         dataset::{Dataset, read_all},
-        example::part_name,
+        example::{Example, part_name},
     },
     error::{Error, Result},
     prediction::{
@@ -56,20 +56,22 @@ impl CheckedRows {
         let step = rows.len().div_ceil(MOST_ROWS);
         let records = rows.iter().step_by(step).map(|place| {
             let row = &dataset.rows[*place as usize];
-            Record {
+            let record = Record {
                 id: row.id.clone(),
                 text: row.text.clone(),
                 text_pair: row.text_pair.clone(),
                 words: row.words.clone(),
                 ..Record::default()
-            }
+            };
+            (row, record)
         });
-        let mut records: Vec<Record> = records.filter(|record| !record.is_empty()).collect();
+        let (rows, mut records): (Vec<&Example>, Vec<Record>) =
+            records.filter(|(_, record)| !record.is_empty()).unzip();
         if records.is_empty() {
             return Err(no_rows());
         }
         if !predictor.run().has_encoder() {
-            let keys = rows.iter().step_by(step).map(|place| dataset.rows[*place as usize].keys[0]);
+            let keys = rows.iter().map(|row| row.keys[0]);
             add_vectors(&mut records, keys, &predictor.run().pipeline.extraction.sources)?;
         }
         let predictions = predictor.predict(&records)?;
