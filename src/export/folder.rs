@@ -104,6 +104,9 @@ impl NewFolder {
         let files = files_below(&self.path())?;
         fs::rename(self.path(), &self.out).map_err(Error::io("write", &self.out))?;
         Ok(ExportedRun {
+            out: self.out.clone(),
+            checked_rows: check.rows,
+            largest_difference: check.largest_difference,
             run: run.folder.clone(),
             kind: request.kind,
             folder: self.out.clone(),

@@ -7,9 +7,9 @@ use crate::{
     encoder::device::Precision,
     export::{
         Exporting,
-        comparison::{Comparison, ROUNDED_NUMBER},
+        comparison::Comparison,
         exported_task::exported_task,
-        request::{ExportCheck, TOLERANCE, largest_difference},
+        request::{ExportCheck, ROUNDED_TOLERANCE, TOLERANCE, largest_difference},
     },
 };
 
@@ -33,11 +33,12 @@ pub(super) fn compare(exporting: &Exporting<'_>, got: &Array2<f32>) -> ExportChe
     } else {
         comparison.fail();
     }
-    let mut check = comparison.finish(task.compared(), exporting.rows.part, false);
-    check.rows = exporting.rows.records.len();
+    let n_rows = exporting.rows.records.len();
+    let is_quantized = run.pipeline.extraction.precision == Precision::Int8;
+    let mut check = comparison.finish(task.compared(), exporting.rows.part, n_rows, is_quantized);
     if task.has_numbers() {
         (check.by_label, check.other_labels) = (false, 0);
-        check.tolerance = if is_rounded { ROUNDED_NUMBER } else { TOLERANCE };
+        check.tolerance = if is_rounded { ROUNDED_TOLERANCE } else { TOLERANCE };
     }
     check
 }

@@ -121,8 +121,13 @@ pub(super) fn check(
     let names = task.onnx_outputs(is_crf);
     let mut comparison = Comparison::new(&run.description, is_exact);
     let has_types = predictor.checkpoint()?.has_token_types();
-    let alone = encoded.samples.iter().take(ALONE).map(std::slice::from_ref);
-    for batch in encoded.samples.chunks(BATCH).chain(alone) {
+    let batches = encoded.samples.chunks(BATCH).map(|batch| (batch, false));
+    let alone =
+        encoded.samples.iter().take(ALONE).map(|sample| (std::slice::from_ref(sample), true));
+    for (batch, is_repeated) in batches.chain(alone) {
+        if is_repeated {
+            comparison.repeat();
+        }
         let mut inputs = Vec::new();
         for (side, suffix) in suffixes(run).iter().enumerate() {
             let windows: Vec<&Window> =
@@ -131,7 +136,6 @@ pub(super) fn check(
         }
         let outputs = session.run(inputs, names)?;
         for (place, sample) in batch.iter().enumerate() {
-            comparison.begin_row();
             let of_row = |output: &Vec<f32>| -> Vec<f32> {
                 let width = output.len() / batch.len();
                 output[place * width..(place + 1) * width].to_vec()
@@ -141,10 +145,7 @@ pub(super) fn check(
             task.compare_row(&mut comparison, &row, &found);
         }
     }
-    let mut check = comparison.finish(task.compared(), rows.part, is_quantized);
-    // Rows that were run twice count once.
-    check.rows = encoded.samples.len();
-    Ok(check)
+    Ok(comparison.finish(task.compared(), rows.part, encoded.samples.len(), is_quantized))
 }
 
 /// Returns the inputs for windows, padded to the longest.

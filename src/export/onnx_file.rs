@@ -154,9 +154,7 @@ pub(super) fn write_head(exporting: &Exporting<'_>, folder: &NewFolder) -> Resul
         compared: if is_number { "numbers" } else { "logits" },
         largest_difference: largest_difference(&found, &ours) / size,
         tolerance: TOLERANCE,
-        by_label: false,
-        other_labels: 0,
-        most_other_labels: 0,
+        ..ExportCheck::default()
     })
 }
 

@@ -51,9 +51,7 @@ pub(super) fn write(exporting: &Exporting<'_>, folder: &NewFolder) -> Result<Exp
         compared: "logits",
         largest_difference: largest_difference(&outputs, rows.outputs.iter().flatten()),
         tolerance: TOLERANCE,
-        by_label: false,
-        other_labels: 0,
-        most_other_labels: 0,
+        ..ExportCheck::default()
     })
 }
 

@@ -67,6 +67,12 @@ fn assert_checked(exported: &Value, what: &str) {
     assert!(check["rows"].as_u64().unwrap() >= 5, "{what}: {check}");
     assert!(check["largest_difference"].as_f64().unwrap() <= 1e-5, "{what}: {check}");
     assert_eq!(check["by_label"], false, "{what}");
+    assert!(check["judged"].is_u64(), "{what}: {check}");
+    // What the contract promises on top.
+    assert_eq!(exported["out"], exported["folder"], "{what}");
+    assert!(exported["kind"].is_string(), "{what}: {exported}");
+    assert_eq!(exported["checked_rows"], check["rows"], "{what}");
+    assert_eq!(exported["largest_difference"], check["largest_difference"], "{what}");
 }
 
 /// Trains a case and exports it in every ONNX and safetensors form that it has.
@@ -87,6 +93,7 @@ fn export_all(case: &Case) {
         }
         let exported = workshop.json(&arguments);
         assert_checked(&exported, &format!("{what}, {kind}"));
+        assert_eq!((&exported["out"], &exported["kind"]), (&json!(kind), &json!(kind)), "{what}");
         let about = read_json(&workshop.path(kind).join("export.json"));
         assert_eq!(about["check"], exported["check"], "{what}");
         for file in exported["files"].as_array().unwrap() {
@@ -170,7 +177,10 @@ fn fused_and_quantised_files_and_other_layouts_are_written_when_they_are_asked_f
     assert!(model.windows(contrib.len()).any(|bytes| bytes == contrib));
     check_in_python(&workshop, &case, "fused");
     let int8 = export(&["--precision", "int8"]);
-    assert_eq!(int8["check"]["by_label"], true, "{int8}");
+    let check = &int8["check"];
+    assert_eq!((&check["by_label"], &check["quantized"]), (&json!(true), &json!(true)), "{int8}");
+    // A label for each row, however often it was run.
+    assert_eq!(check["judged"], check["rows"], "{int8}");
     assert_eq!(int8["folder"], "tiny-001-onnx");
     let config = read_json(&workshop.path("tiny-001-onnx/config.json"));
     assert_eq!(config["frostbert"]["task"], "classification");

@@ -78,7 +78,7 @@ mod tests {
         // Only what differs between the positions of a side matters.
         let found = array![[7.0, 3.0], [7.0, 4.0]];
         ExportedAnswers.compare_outputs(&mut comparison, &description, ours.view(), found.view());
-        let check = comparison.finish(ExportedAnswers.compared(), "test", false);
+        let check = comparison.finish(ExportedAnswers.compared(), "test", 1, false);
         // The end has the probabilities 1/2 and 1/2, and there 1/(1+e) and e/(1+e).
         let expected = 1f64.exp() / (1.0 + 1f64.exp()) - 0.5;
         assert!((check.largest_difference - expected).abs() < 1e-6, "{check:?}");
