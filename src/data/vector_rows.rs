@@ -71,7 +71,12 @@ impl Source {
     ) -> Result<Record> {
         match values {
             Ok(values) => Ok(Record {
-                text: record.id.clone().unwrap_or_else(|| format!("row {row}")),
+                // A blank id would make it a record without text.
+                text: record
+                    .id
+                    .clone()
+                    .filter(|id| !id.trim().is_empty())
+                    .unwrap_or_else(|| format!("row {row}")),
                 vector: Some(Vector::of(&values)),
                 line: Some(row),
                 ..record
@@ -136,5 +141,18 @@ mod tests {
         assert_eq!(of(&[f64::NEG_INFINITY]), Err("-inf as value 1 of 1".into()));
         assert_eq!(of(&[1e300]), Err("1e300 as value 1 of 1".into()));
         assert_eq!(of(&[]), Err("an empty vector".into()));
+    }
+
+    #[test]
+    fn a_row_without_an_id_or_with_a_blank_one_is_called_by_its_number() {
+        let source = Source::new("v.parquet");
+        for (id, expected) in
+            [(None, "row 7"), (Some(""), "row 7"), (Some(" \t"), "row 7"), (Some("a1"), "a1")]
+        {
+            let record = Record { id: id.map(str::to_owned), ..Record::default() };
+            let record = source.with_vector(7, Ok(vec![0.5]), record).unwrap();
+            assert_eq!(record.text, expected, "{id:?}");
+            assert!(!record.is_empty(), "{id:?}");
+        }
     }
 }
