@@ -125,22 +125,25 @@ pub(super) fn read(
     let mut input = BufReader::with_capacity(1 << 20, file);
     let shape = read_header(&mut input, source)?;
     let start = input.stream_position().map_err(Error::io("read", &source.path))?;
-    let row_bytes = shape.width * shape.values.size();
-    let expected = (shape.rows as u64).checked_mul(row_bytes as u64);
-    if expected.and_then(|expected| expected.checked_add(start)) != Some(n_bytes) {
+    let row_bytes = shape.width.checked_mul(shape.values.size());
+    let declared = row_bytes
+        .and_then(|row_bytes| (shape.rows as u64).checked_mul(row_bytes as u64))
+        .and_then(|bytes| bytes.checked_add(start));
+    let Some(row_bytes) = row_bytes.filter(|_| declared == Some(n_bytes)) else {
         return Err(source.malformed(
             None,
             format!(
-                "the {} of {} that its header tells of",
+                "the {} of {} that its header declares",
                 counted(shape.rows, "vector"),
                 counted(shape.width, "value")
             ),
             format!("a file of {}", counted(n_bytes, "byte")),
             "save the array again: the file was not written to its end, or is not as numpy.save writes it",
         ));
-    }
+    };
     let mut labels = labels;
-    let mut bytes = vec![0; row_bytes];
+    // Rows of an array without rows may be declared to have any width.
+    let mut bytes = vec![0; if shape.rows == 0 { 0 } else { row_bytes }];
     let mut row = 0;
     let source = source.clone();
     let mut next = move || -> Result<Option<Result<Record>>> {

@@ -338,7 +338,15 @@ fn an_array_that_cannot_be_read_is_refused_with_the_cure() {
     write_npy(&path, "<f4", "False", &rows);
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() - 4]).unwrap();
-    assert!(refused().contains("the 30 vectors of 4 values that its header tells of"));
+    assert!(refused().contains("the 30 vectors of 4 values that its header declares"));
+    // More bytes than there are addresses: 4 times the width is 2^64 + 4, which a product of 64 bits takes for 4.
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 4611686018427387905), }";
+    let mut crafted = b"\x93NUMPY\x01\x00".to_vec();
+    crafted.extend(118u16.to_le_bytes());
+    crafted.extend(format!("{header:<117}\n").as_bytes());
+    crafted.extend(1f32.to_le_bytes());
+    fs::write(&path, crafted).unwrap();
+    assert!(refused().contains("the 1 vector of "));
     fs::write(&path, b"text").unwrap();
     assert!(refused().contains("an array in the format of numpy.save"));
     let mut bad = rows.clone();
