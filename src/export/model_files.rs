@@ -6,9 +6,11 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    config::names::Task,
     encoder::{checkpoint::Checkpoint, sentence_folder::encoder_folder, windows::Overflow},
     error::{Error, Result},
     export::{exported_task::exported_task, folder::NewFolder},
+    head::saved::HeadDescription,
     prediction::saved_run::SavedRun,
 };
 
@@ -67,7 +69,7 @@ fn config(run: &SavedRun, path: &Path) -> Result<Vec<u8>> {
     if let Some(family) = family {
         config.insert("architectures".into(), json!([format!("{family}{head}")]));
     }
-    add_labels(&mut config, run);
+    add_labels(&mut config, &run.description, run.pipeline.data.task);
     config.insert("frostbert".into(), about(run));
     Ok(with_line_end(&Value::Object(config)))
 }
@@ -75,13 +77,17 @@ fn config(run: &SavedRun, path: &Path) -> Result<Vec<u8>> {
 /// The config.json of a head alone.
 pub(super) fn head_config(run: &SavedRun) -> Vec<u8> {
     let mut config = Map::new();
-    add_labels(&mut config, run);
+    add_labels(&mut config, &run.description, run.pipeline.data.task);
     config.insert("frostbert".into(), about(run));
     with_line_end(&Value::Object(config))
 }
 
-fn add_labels(config: &mut Map<String, Value>, run: &SavedRun) {
-    let labels = &run.description.labels;
+/// Puts the head's labels in the place of those that the model has of another head.
+fn add_labels(config: &mut Map<String, Value>, description: &HeadDescription, task: Task) {
+    let labels = &description.labels;
+    for key in ["id2label", "label2id", "num_labels"] {
+        config.remove(key);
+    }
     if !labels.is_empty() {
         let ids = labels.iter().enumerate();
         let by_id: Map<String, Value> =
@@ -93,7 +99,7 @@ fn add_labels(config: &mut Map<String, Value>, run: &SavedRun) {
         config.insert("label2id".into(), by_label.into());
         config.insert("num_labels".into(), labels.len().into());
     }
-    if let Some(problem) = exported_task(run.pipeline.data.task).problem_type() {
+    if let Some(problem) = exported_task(task).problem_type() {
         config.insert("problem_type".into(), problem.into());
     }
 }
@@ -125,4 +131,32 @@ pub(super) fn about(run: &SavedRun) -> Value {
         "no_answer_threshold": description.no_answer_threshold,
         "max_answer_tokens": description.max_answer_tokens,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_the_model_give_way_to_those_of_the_head() {
+        let of_model = json!({
+            "hidden_size": 32,
+            "id2label": { "0": "LABEL_0" },
+            "label2id": { "LABEL_0": 0 },
+            "num_labels": 1,
+        });
+        let config = |labels: &[&str], task: Task| {
+            let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+            let description = HeadDescription { labels, ..HeadDescription::default() };
+            let mut config = of_model.as_object().unwrap().clone();
+            add_labels(&mut config, &description, task);
+            Value::Object(config)
+        };
+        let numbers = json!({ "hidden_size": 32, "problem_type": "regression" });
+        assert_eq!(config(&[], Task::Regression), numbers);
+        let tags = config(&["O", "B-X"], Task::Tokens);
+        assert_eq!(tags["id2label"], json!({ "0": "O", "1": "B-X" }));
+        assert_eq!(tags["label2id"], json!({ "O": 0, "B-X": 1 }));
+        assert_eq!(tags["num_labels"], 2);
+    }
 }
