@@ -4,7 +4,8 @@
 //! while the parts are written. Its name begins with `_`, so readers of a folder of Parquet files ignore it.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
@@ -55,8 +56,7 @@ impl PartsFolder {
         let is_empty = fs::read_dir(folder).map_err(Error::io("list", folder))?.next().is_none();
         if is_empty {
             let description = PartsDescription { complete: false, of };
-            description.write(&file)?;
-            let lock = lock(folder, &file)?;
+            let lock = begin(folder, &file, &description)?;
             return Ok(PartsFolder {
                 folder: folder.to_path_buf(),
                 description,
@@ -67,7 +67,8 @@ impl PartsFolder {
         if !file.is_file() {
             return Err(refused(folder, "which holds files"));
         }
-        let lock = lock(folder, &file)?;
+        let opened = File::open(&file).map_err(Error::io("read", &file))?;
+        let lock = lock(folder, opened)?;
         let description = PartsDescription::read(&file);
         let Some(description) = description.filter(|description| !description.complete) else {
             return Err(refused(folder, "which holds files"));
@@ -113,9 +114,13 @@ impl PartsDescription {
     }
 
     fn write(&self, file: &Path) -> Result<()> {
+        Ok(write_file(file, &self.json())?)
+    }
+
+    fn json(&self) -> Vec<u8> {
         let mut json = serde_json::to_vec_pretty(self).expect("names and numbers become JSON");
         json.push(b'\n');
-        Ok(write_file(file, &json)?)
+        json
     }
 }
 
@@ -160,9 +165,23 @@ fn first_difference(one: &Map<String, Value>, other: &Map<String, Value>) -> Opt
     Some(inner.map_or_else(|| key.clone(), |inner| format!("{key}.{inner}")))
 }
 
+/// Creates the description of a folder and locks it. Of several processes that find the folder empty, one creates it.
+fn begin(folder: &Path, file: &Path, description: &PartsDescription) -> Result<File> {
+    let created = match OpenOptions::new().write(true).create_new(true).open(file) {
+        Ok(created) => created,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            return Err(refused(folder, "which another process is writing to"));
+        }
+        Err(error) => return Err(Error::io("create", file)(error)),
+    };
+    let mut locked = lock(folder, created)?;
+    locked.write_all(&description.json()).map_err(Error::io("write", file))?;
+    locked.sync_all().map_err(Error::io("write", file))?;
+    Ok(locked)
+}
+
 /// Locks the description of a folder until the file is dropped.
-fn lock(folder: &Path, file: &Path) -> Result<File> {
-    let opened = File::open(file).map_err(Error::io("read", file))?;
+fn lock(folder: &Path, opened: File) -> Result<File> {
     match opened.try_lock() {
         Err(TryLockError::WouldBlock) => {
             Err(refused(folder, "which another process is writing to"))
@@ -191,5 +210,26 @@ fn refused(folder: &Path, got: &str) -> Error {
             .into(),
         got: format!("`{}`, {got}", folder.display()),
         hint: "name another folder with --out, or remove what is in this one".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_that_begin_a_folder_the_second_is_refused_and_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(PARTS_FILE);
+        let description = |input: &str| {
+            let mut of = Map::new();
+            of.insert("input".into(), input.into());
+            PartsDescription { complete: false, of }
+        };
+        let _lock = begin(folder.path(), &file, &description("one")).unwrap();
+        let error = begin(folder.path(), &file, &description("other")).unwrap_err();
+        assert!(error.to_string().contains("which another process is writing to"), "{error}");
+        let written = PartsDescription::read(&file).unwrap();
+        assert_eq!(written.of["input"], "one");
     }
 }
