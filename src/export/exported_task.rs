@@ -7,7 +7,7 @@ mod label_sets;
 mod tags;
 mod values;
 
-use ndarray::{ArrayView2, s};
+use ndarray::{Array2, ArrayView2, s};
 
 use self::{
     answers::ExportedAnswers, classes::ExportedClasses, label_sets::ExportedLabelSets,
@@ -19,6 +19,7 @@ use crate::{
     error::Result,
     export::{checked_rows::CheckedRows, comparison::Comparison, graph_ops::GraphOps},
     head::saved::HeadDescription,
+    metrics::calibration::softmax_rows,
 };
 
 /// Returns a task as other tools have it: the only place of the exports where a task becomes a type.
@@ -68,6 +69,15 @@ pub(super) trait ExportedTask {
         Ok(None)
     }
 
+    /// Returns the probabilities that the logits of a head stand for, a row for each row of these.
+    fn probabilities_of(
+        &self,
+        description: &HeadDescription,
+        logits: ArrayView2<'_, f32>,
+    ) -> Array2<f32> {
+        softmax_rows(logits, description.temperature)
+    }
+
     /// What is compared with `predict`.
     fn compared(&self) -> &'static str {
         "probabilities"
@@ -110,6 +120,8 @@ fn class_probabilities(
 /// A row of a batch of an ONNX file, with what the run makes of it.
 pub(super) struct ComparedRow<'a> {
     pub(super) rows: &'a CheckedRows,
+    /// The description of the run's head.
+    pub(super) description: &'a HeadDescription,
     /// The number of its record.
     pub(super) record: usize,
     /// The number of the head's sample.

@@ -17,6 +17,7 @@ use crate::{
         request::ExportCheck,
     },
     extraction::machine::Machine,
+    head::saved::HeadDescription,
     prediction::predictor::Predictor,
 };
 
@@ -97,10 +98,16 @@ impl EncodedRows {
     }
 
     /// Returns a sample with what the run makes of it.
-    fn compared<'a>(&'a self, rows: &'a CheckedRows, sample: &EncodedSample) -> ComparedRow<'a> {
+    fn compared<'a>(
+        &'a self,
+        rows: &'a CheckedRows,
+        description: &'a HeadDescription,
+        sample: &EncodedSample,
+    ) -> ComparedRow<'a> {
         let &EncodedSample { record, window, sample } = sample;
         let documents = &self.documents[record];
-        ComparedRow { rows, record, sample, documents, window: &documents[0].windows[window] }
+        let window = &documents[0].windows[window];
+        ComparedRow { rows, description, record, sample, documents, window }
     }
 }
 
@@ -141,7 +148,7 @@ pub(super) fn check(
                 output[place * width..(place + 1) * width].to_vec()
             };
             let found: Vec<Vec<f32>> = outputs.iter().map(of_row).collect();
-            let row = encoded.compared(rows, sample);
+            let row = encoded.compared(rows, &run.description, sample);
             task.compare_row(&mut comparison, &row, &found);
         }
     }

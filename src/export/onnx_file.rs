@@ -1,5 +1,7 @@
 //! The kinds `onnx` and `onnx-head`: the files, and how they are checked.
 
+use std::fs;
+
 use frostbert_cache::{states::Dtype, wording::counted};
 
 use crate::{
@@ -10,7 +12,7 @@ use crate::{
         onnx_run::{ExportedSession, InputValues},
         onnx_writer::{Dimension, OnnxGraph, OnnxType},
     },
-    error::Result,
+    error::{Error, Result},
     export::{
         Exporting,
         exported_task::exported_task,
@@ -30,6 +32,9 @@ use crate::{
 
 /// The ONNX file.
 const MODEL_FILE: &str = "model.onnx";
+
+/// The scores of a CRF.
+const TRANSITIONS_FILE: &str = "transitions.npy";
 
 /// Writes the encoder with the head, and checks it.
 pub(super) fn write(exporting: &Exporting<'_>, folder: &NewFolder) -> Result<ExportCheck> {
@@ -69,14 +74,18 @@ pub(super) fn write(exporting: &Exporting<'_>, folder: &NewFolder) -> Result<Exp
     let checkpoint = predictor.checkpoint()?;
     let left_out = encoded.left_out();
     onnx_graph::write(&GraphPlan { run, checkpoint, form, left_out }, &path)?;
-    if let Some(head) = run.head.as_ref().filter(|head| head.network().0.spec().crf) {
-        folder.write("transitions.npy", &transitions(head))?;
-    }
+    let of_transitions = match &run.head {
+        Some(head) => write_transitions(head, folder)?,
+        None => 0.0,
+    };
     model_files::write(run, checkpoint, folder)?;
     let is_single = extraction.dtype == Dtype::F32 && extraction.precision == Precision::F32;
     let is_quantized = form == EncoderForm::Int8 || extraction.precision == Precision::Int8;
     let is_exact = is_single && !is_quantized;
-    check(&path, predictor, rows, &encoded, machine, [is_exact, is_quantized])
+    let kinds = [is_exact, is_quantized];
+    let mut checked = check(&path, predictor, rows, &encoded, machine, kinds)?;
+    checked.largest_difference = checked.largest_difference.max(of_transitions);
+    Ok(checked)
 }
 
 /// Writes the head alone, and checks it.
@@ -99,20 +108,63 @@ pub(super) fn write_head(exporting: &Exporting<'_>, folder: &NewFolder) -> Resul
     }
     let path = folder.place(MODEL_FILE)?;
     write_head_graph(exporting, head, &path)?;
-    if head.network().0.spec().crf {
-        folder.write("transitions.npy", &transitions(head))?;
-    }
+    let of_transitions = write_transitions(head, folder)?;
     folder.write("config.json", &model_files::head_config(run))?;
     let mut session = ExportedSession::open(&machine.onnxruntime, &path, machine.threads)?;
-    let (states, starts) = (&rows.head.states, &rows.head.starts);
     let ours = rows.head.outputs.as_ref().expect("a head has outputs");
-    let is_number = exported_task(run.pipeline.data.task).has_numbers();
-    let names: &[&str] = if is_number { &["value"] } else { &["logits"] };
-    let flat =
-        |values: ndarray::ArrayView2<'_, f32>| -> Vec<f32> { values.iter().copied().collect() };
-    let mut found = Vec::new();
-    if head.network().0.spec().attention {
+    let task = exported_task(run.pipeline.data.task);
+    let is_number = task.has_numbers();
+    let is_crf = head.network().0.spec().crf;
+    let has_probabilities = task.onnx_outputs(is_crf).contains(&"probabilities");
+    let names: &[&str] = if is_number {
+        &["value"]
+    } else if has_probabilities {
+        &["logits", "probabilities"]
+    } else {
+        &["logits"]
+    };
+    let found = head_outputs(exporting, head, &mut session, names)?;
+    let probabilities =
+        has_probabilities.then(|| task.probabilities_of(&head.description, ours.view()));
+    let ours: Vec<f32> = if is_number {
+        let rows = ours.rows().into_iter();
+        rows.flat_map(|row| head.description.numbers(row)).map(|number| number as f32).collect()
+    } else {
+        flat(ours.view())
+    };
+    // Logits of another size are as exact as f32 is there, and so are probabilities of logits over the temperature.
+    let size = ours.iter().fold(1.0f64, |size, value| size.max(f64::from(value.abs())));
+    let mut largest = of_transitions.max(largest_difference(&found[0], &ours) / size);
+    if let Some(probabilities) = &probabilities {
+        let size = (size / head.description.temperature).max(1.0);
+        largest = largest.max(largest_difference(&found[1], probabilities) / size);
+    }
+    Ok(ExportCheck {
+        part: rows.part,
+        rows: rows.records.len(),
+        compared: match (is_number, has_probabilities) {
+            (true, _) => "numbers",
+            (false, true) => "logits and probabilities",
+            (false, false) => "logits",
+        },
+        largest_difference: largest,
+        tolerance: TOLERANCE,
+        ..ExportCheck::default()
+    })
+}
+
+/// Runs the file of a head on the checked rows, and returns the values of the outputs named.
+fn head_outputs(
+    exporting: &Exporting<'_>,
+    head: &Head,
+    session: &mut ExportedSession,
+    names: &[&str],
+) -> Result<Vec<Vec<f32>>> {
+    let (states, starts) = (&exporting.rows.head.states, &exporting.rows.head.starts);
+    let spec = head.network().0.spec();
+    if spec.attention {
         // One sample at a time, as the samples have different numbers of rows.
+        let mut found: Vec<Vec<f32>> = vec![Vec::new(); names.len()];
         for range in starts.windows(2) {
             let own = states.slice(ndarray::s![range[0]..range[1], ..]);
             let n_rows = own.nrows();
@@ -120,42 +172,31 @@ pub(super) fn write_head(exporting: &Exporting<'_>, folder: &NewFolder) -> Resul
                 ("states".to_owned(), vec![1, n_rows, own.ncols()], InputValues::F32(flat(own))),
                 ("mask".to_owned(), vec![1, n_rows], InputValues::I64(vec![1; n_rows])),
             ];
-            found.extend(session.run(inputs, names)?.swap_remove(0));
+            for (all, of_sample) in found.iter_mut().zip(session.run(inputs, names)?) {
+                all.extend(of_sample);
+            }
         }
-    } else {
-        let inputs = if run.pipeline.has_separate_pairs() {
-            let n_layers = head.network().0.spec().n_layers;
-            let sides = sides_of(states, n_layers);
-            ["_a", "_b"]
-                .into_iter()
-                .zip(sides)
-                .map(|(suffix, side)| {
-                    let shape = vec![states.nrows(), side.len() / states.nrows().max(1)];
-                    (format!("states{suffix}"), shape, InputValues::F32(side))
-                })
-                .collect()
-        } else {
-            let shape = vec![states.nrows(), states.ncols()];
-            vec![("states".to_owned(), shape, InputValues::F32(flat(states.view())))]
-        };
-        found = session.run(inputs, names)?.swap_remove(0);
+        return Ok(found);
     }
-    let ours: Vec<f32> = if is_number {
-        let rows = ours.rows().into_iter();
-        rows.flat_map(|row| head.description.numbers(row)).map(|number| number as f32).collect()
+    let inputs = if exporting.predictor.run().pipeline.has_separate_pairs() {
+        let sides = sides_of(states, spec.n_layers);
+        ["_a", "_b"]
+            .into_iter()
+            .zip(sides)
+            .map(|(suffix, side)| {
+                let shape = vec![states.nrows(), side.len() / states.nrows().max(1)];
+                (format!("states{suffix}"), shape, InputValues::F32(side))
+            })
+            .collect()
     } else {
-        flat(ours.view())
+        let shape = vec![states.nrows(), states.ncols()];
+        vec![("states".to_owned(), shape, InputValues::F32(flat(states.view())))]
     };
-    // Logits of another size are as exact as f32 is there.
-    let size = ours.iter().fold(1.0f64, |size, value| size.max(f64::from(value.abs())));
-    Ok(ExportCheck {
-        part: rows.part,
-        rows: rows.records.len(),
-        compared: if is_number { "numbers" } else { "logits" },
-        largest_difference: largest_difference(&found, &ours) / size,
-        tolerance: TOLERANCE,
-        ..ExportCheck::default()
-    })
+    session.run(inputs, names)
+}
+
+fn flat(values: ndarray::ArrayView2<'_, f32>) -> Vec<f32> {
+    values.iter().copied().collect()
 }
 
 /// `1 row is`, `2 rows are`.
@@ -210,6 +251,38 @@ fn sides_of(rows: &ndarray::Array2<f32>, n_layers: usize) -> [Vec<f32>; 2] {
             }
         }
         states
+    })
+}
+
+/// Writes the scores of a CRF, if the head has one, and reads them again: returns 0, or infinity if they are others.
+fn write_transitions(head: &Head, folder: &NewFolder) -> Result<f64> {
+    let (network, parameters) = head.network();
+    if !network.spec().crf {
+        return Ok(0.0);
+    }
+    folder.write(TRANSITIONS_FILE, &transitions(head))?;
+    let path = folder.path().join(TRANSITIONS_FILE);
+    let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+    let n_labels = network.spec().n_outputs;
+    let found = values_of_array(&bytes, [n_labels + 2, n_labels]).unwrap_or_default();
+    let scores = network.crf_scores(parameters);
+    let expected = scores.transitions.iter().chain(&scores.start).chain(&scores.end);
+    // Forbidden transitions have the score minus infinity, whose difference from itself is not a number.
+    Ok(if found.iter().eq(expected) { 0.0 } else { f64::INFINITY })
+}
+
+/// Reads an f32 array of this shape in the format of NumPy; `None` if this is not one.
+fn values_of_array(bytes: &[u8], [rows, columns]: [usize; 2]) -> Option<Vec<f32>> {
+    let length = usize::from(u16::from_le_bytes([*bytes.get(8)?, *bytes.get(9)?]));
+    let header = std::str::from_utf8(bytes.get(10..10 + length)?).ok()?;
+    let shape = format!("'shape': ({rows}, {columns})");
+    let keys = ["'descr': '<f4'", "'fortran_order': False", shape.as_str()];
+    let is_array = bytes.starts_with(b"\x93NUMPY\x01\x00")
+        && header.ends_with('\n')
+        && keys.iter().all(|key| header.contains(*key));
+    let values = bytes.get(10 + length..)?.chunks_exact(4);
+    is_array.then(|| {
+        values.map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect()
     })
 }
 

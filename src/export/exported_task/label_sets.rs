@@ -1,6 +1,6 @@
 //! Multi-label classification in an export.
 
-use ndarray::ArrayView2;
+use ndarray::{Array2, ArrayView2};
 
 use super::{ComparedRow, ExportedTask};
 use crate::{
@@ -29,6 +29,14 @@ impl ExportedTask for ExportedLabelSets {
         logits: &str,
     ) -> Result<Option<String>> {
         ops.apply("Sigmoid", &[logits]).map(Some)
+    }
+
+    fn probabilities_of(
+        &self,
+        _description: &HeadDescription,
+        logits: ArrayView2<'_, f32>,
+    ) -> Array2<f32> {
+        sigmoid_rows(logits)
     }
 
     fn compare_row(

@@ -47,9 +47,16 @@ impl ExportedTask for ExportedTags {
     ) {
         let ours = row.outputs();
         let n_labels = ours.ncols();
-        for (ours, word) in ours.rows().into_iter().zip(&row.documents[0].words) {
+        let probabilities = self.probabilities_of(row.description, ours);
+        let ours = ours.rows().into_iter().zip(probabilities.rows());
+        for ((ours, probabilities), word) in ours.zip(&row.documents[0].words) {
             let start = usize::from(word.position) * n_labels;
-            comparison.scores(&ours.to_vec(), &found[0][start..start + n_labels]);
+            let own = start..start + n_labels;
+            comparison.scores(&ours.to_vec(), &found[0][own.clone()]);
+            // The file of a CRF has none.
+            if let Some(theirs) = found.get(1) {
+                comparison.probabilities(&probabilities.to_vec(), &theirs[own]);
+            }
         }
     }
 
