@@ -18,6 +18,9 @@ from .runs import Pipeline, Run, run_sweep, train
 #: Vectors and the labels of their rows.
 Examples = tuple[Any, Any]
 
+#: What holds the labels of a row that may have several.
+_SETS = (list, tuple, set, frozenset, np.ndarray)
+
 
 def fit(
     X: Any,
@@ -101,11 +104,11 @@ def _pipeline(
     if refused:
         raise UsageError(f"[{refused[0]}] has no meaning for vectors of your own", hint="leave it out")
     task = dict(sections.get("data", {})).get("task") or task_of(y)
-    data = {"task": task, "train": write(X, y, folder)}
+    data = {"task": task, "train": write(X, y, folder, task)}
     if validation is not None:
-        data["validation"] = write(*validation, folder)
+        data["validation"] = write(*validation, folder, task)
     if test is not None:
-        data["test"] = write(*test, folder)
+        data["test"] = write(*test, folder, task)
     return {"name": "vectors", **sections, "data": {**data, **sections.get("data", {})}}
 
 
@@ -115,17 +118,20 @@ def task_of(y: Any) -> str:
     >>> task_of(["a", "b"]), task_of([0, 1]), task_of([0.5, 1.5]), task_of([["a"], ["a", "b"], []])
     ('classification', 'classification', 'regression', 'multilabel')
     """
-    first = next(iter(y), None)
-    if isinstance(first, (list, tuple, set, frozenset)):
+    labels = _plain(y)
+    if any(isinstance(label, _SETS) for label in labels):
         return "multilabel"
-    kind = np.asarray(y).dtype.kind
+    kind = np.asarray(labels).dtype.kind
     return "regression" if kind == "f" else "classification"
 
 
-def write(X: Any, y: Any, folder: str | os.PathLike[str]) -> dict[str, str]:
-    """Writes vectors and labels to a Parquet file that is named by its content, and returns it as a source of data."""
+def write(X: Any, y: Any, folder: str | os.PathLike[str], task: str | None = None) -> dict[str, str]:
+    """Writes vectors and labels to a Parquet file that is named by its content, and returns it as a source of data.
+
+    The labels are written as those of `task`; without one, of the task that they look like.
+    """
     vectors = as_vectors(X)
-    labels = _labels(y)
+    labels = _labels(y, task or task_of(y))
     if len(labels) != len(vectors):
         raise DataError(f"{len(vectors)} vectors need as many labels, not {len(labels)}")
     values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
@@ -154,19 +160,50 @@ def as_vectors(X: Any) -> npt.NDArray[Any]:
     return vectors.astype(vectors.dtype.newbyteorder("=") if is_float else np.float32, copy=False)
 
 
-def _labels(y: Any) -> Any:
-    kind = task_of(y)
-    if kind == "regression":
-        return pa.array(np.asarray(y, dtype=np.float64))
-    if kind == "multilabel":
-        cells = [[str(label) for label in row] for row in y]
-        wrong = next((label for row in cells for label in row if "," in label), None)
-        if wrong is not None:
-            raise DataError(f"the label {wrong!r} holds a comma, which separates labels in a cell")
-        return pa.array([",".join(row) for row in cells], pa.string())
-    return pa.array([str(label) for label in _plain(y)], pa.string())
+def _labels(y: Any, task: str) -> Any:
+    labels = _plain(y, task)
+    if task == "regression":
+        try:
+            return pa.array(np.asarray(labels, dtype=np.float64))
+        except (TypeError, ValueError) as error:
+            raise DataError(f"the labels of a regression are numbers: {error}") from error
+    if task == "multilabel":
+        return pa.array([_cell(row) for row in labels], pa.string())
+    wrong = next((label for label in labels if isinstance(label, _SETS)), None)
+    if wrong is not None:
+        raise DataError(f"a row has one label for {task}, not {wrong!r}")
+    return pa.array([str(label) for label in labels], pa.string())
 
 
-def _plain(y: Any) -> Sequence[Any]:
+def _cell(row: Any) -> str:
+    """The labels of a row as the program reads them from a cell; a string is such a cell."""
+    if isinstance(row, str):
+        return row
+    labels = [str(label) for label in (row if isinstance(row, _SETS) else [row])]
+    wrong = next((label for label in labels if "," in label), None)
+    if wrong is not None:
+        raise DataError(f"the label {wrong!r} holds a comma, which separates labels in a cell")
+    return ",".join(labels)
+
+
+def _plain(y: Any, task: str | None = None) -> Sequence[Any]:
+    """Labels as a list, with one for each row; of an array of zeros and ones, the numbers of the columns with a one."""
+    n_dimensions = getattr(y, "ndim", 1)
+    if n_dimensions == 2 and task == "multilabel":
+        marks = np.asarray(y)
+        if not np.isin(marks, (0, 1)).all():
+            raise DataError("an array with a column for each label holds zeros and ones")
+        return [[str(column) for column in np.flatnonzero(row)] for row in marks]
+    if n_dimensions != 1:
+        hint = "give a label for each row, or data={'task': 'multilabel'} with a column of zeros and ones for each label"
+        raise DataError(f"labels are of one dimension, not of shape {tuple(y.shape)}", hint=hint)
     listed: Sequence[Any] = y.tolist() if hasattr(y, "tolist") else list(y)
+    for row, label in enumerate(listed):
+        if any(_is_missing(one) for one in (label if isinstance(label, _SETS) else [label])):
+            raise DataError(f"row {row} (from 0) has no label", hint="leave rows without a label out")
     return listed
+
+
+def _is_missing(label: Any) -> bool:
+    is_nan = isinstance(label, (float, np.floating)) and bool(np.isnan(label))
+    return label is None or is_nan or type(label).__name__ in ("NAType", "NaTType")

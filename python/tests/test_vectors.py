@@ -51,6 +51,32 @@ class Files(unittest.TestCase):
         with self.assertRaises(frostbert.UsageError):
             frostbert.fit(*separable(), model={"path": "tiny_bert"})
 
+    def test_labels_are_one_for_each_row(self):
+        X = np.zeros((2, 3))
+        for wrong in (np.zeros((2, 1)), np.zeros((2, 2), int), np.array(3)):
+            with self.assertRaisesRegex(frostbert.DataError, "one dimension"):
+                vectors.write(X, wrong, "vectors")
+            with self.assertRaisesRegex(frostbert.DataError, "one dimension"):
+                frostbert.fit(X, wrong)
+        for wrong in (["a", None], [1.5, float("nan")], np.array([1.0, np.nan], "f4"), [["a"], None], [["a"], [None]]):
+            with self.assertRaisesRegex(frostbert.DataError, r"row 1 \(from 0\) has no label"):
+                vectors.write(X, wrong, "vectors")
+        self.assertFalse(Path("vectors").exists())
+
+    def test_the_task_says_what_labels_mean(self):
+        def labels(y, task=None):
+            table = pq.read_table(vectors.write(np.zeros((2, 3)), y, "vectors", task)["path"])
+            return table["label"].to_pylist()
+
+        self.assertEqual(labels([0, 1]), ["0", "1"])
+        self.assertEqual(labels([0, 1], "regression"), [0.0, 1.0])
+        self.assertEqual(labels([0.5, 1.5], "classification"), ["0.5", "1.5"])
+        self.assertEqual(labels(np.array([[1, 0, 1], [0, 0, 0]]), "multilabel"), ["0,2", ""])
+        self.assertEqual(labels(["a,b", "a"], "multilabel"), ["a,b", "a"])
+        for y, task in (([["a"], ["b"]], "classification"), (["a", "b"], "regression"), (np.full((2, 2), 2), "multilabel")):
+            with self.assertRaises(frostbert.DataError):
+                labels(y, task)
+
 
 class Training(unittest.TestCase):
     def setUp(self):
