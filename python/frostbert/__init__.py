@@ -12,22 +12,24 @@ docs/python.md has recipes for numpy, polars, DuckDB, PyTorch, datasets, cleanla
 or trains: that is done by the program `frostbert`, which is installed with this package.
 """
 
-from .cache import Batch, Cache, open
+from .cache import Batch, Cache
+from .cache import open as open
 from .errors import (
     BusyError,
     DataError,
     Error,
-    InterruptedError,
     MissingError,
     NoSpaceError,
     UsageError,
 )
+from .errors import InterruptedError as InterruptedError
 from .head import Head, load
 from .keys import key_of
 from .models import default_model
 from .runs import Extraction, Run, embed, export, extract, predict, run, train
 from .vectors import fit, sweep
 
+# `open` and `InterruptedError` would hide the builtins of these names from whoever imports all.
 __all__ = [
     "Batch",
     "BusyError",
@@ -36,7 +38,6 @@ __all__ = [
     "Error",
     "Extraction",
     "Head",
-    "InterruptedError",
     "MissingError",
     "NoSpaceError",
     "Run",
@@ -48,7 +49,6 @@ __all__ = [
     "fit",
     "key_of",
     "load",
-    "open",
     "predict",
     "run",
     "sweep",

@@ -9,12 +9,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .errors import DataError
+from .errors import DataError, MissingError
 
 
 def read(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     """Reads all tensors of a file, by name."""
-    raw = path.read_bytes()
+    hint = "`frostbert run --locked RUN` makes the run again"
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError as error:
+        raise MissingError(f"there is no `{path}`", hint=hint, file=str(path)) from error
     try:
         (length,) = struct.unpack("<Q", raw[:8])
         header = json.loads(raw[8 : 8 + length])
@@ -28,6 +32,5 @@ def read(path: Path) -> dict[str, npt.NDArray[np.float32]]:
             start, end = told["data_offsets"]
             tensors[name] = np.frombuffer(values[start:end], "<f4").reshape(told["shape"])
     except (KeyError, TypeError, ValueError, struct.error) as error:
-        hint = "`frostbert run --locked RUN` makes the run again"
         raise DataError(f"`{path}` is damaged: {error}", hint=hint, file=str(path)) from error
     return tensors
