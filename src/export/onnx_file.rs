@@ -307,3 +307,25 @@ fn transitions(head: &Head) -> Vec<u8> {
     bytes.extend(values.flat_map(|value| value.to_le_bytes()));
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_is_read_back_in_the_shape_that_it_has_and_in_no_other() {
+        let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 1), }";
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend(118u16.to_le_bytes());
+        bytes.extend(format!("{header:<117}\n").as_bytes());
+        for value in [1.5f32, f32::NEG_INFINITY, -2.0] {
+            bytes.extend(value.to_le_bytes());
+        }
+        let expected = Some(vec![1.5, f32::NEG_INFINITY, -2.0]);
+        assert_eq!(values_of_array(&bytes, [3, 1]), expected);
+        assert_eq!(values_of_array(&bytes, [1, 3]), None);
+        assert_eq!(values_of_array(&bytes[..100], [3, 1]), None);
+        bytes[10 + 118 - 1] = b' ';
+        assert_eq!(values_of_array(&bytes, [3, 1]), None);
+    }
+}
