@@ -174,9 +174,16 @@ impl ExportCheck {
                  model.precision = \"f32\" if it has int8",
             ));
         }
-        let most = if self.by_label { ROUNDED_TOLERANCE } else { self.tolerance };
+        let (most, labels) = if self.by_label {
+            (ROUNDED_TOLERANCE, ", and its labels,")
+        } else {
+            (self.tolerance, "")
+        };
         Err(kind.refuse(
-            &format!("the {} of `predict` within {most:e} on {rows} of {part}", self.compared),
+            &format!(
+                "the {} of `predict` within {most:e}{labels} on {rows} of {part}",
+                self.compared
+            ),
             got,
             "nothing was written: this is an error of the export, please report it with the run's lock.json",
         ))
