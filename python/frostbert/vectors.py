@@ -195,7 +195,7 @@ def _plain(y: Any, task: str | None = None) -> Sequence[Any]:
             raise DataError("an array with a column for each label holds zeros and ones")
         return [[str(column) for column in np.flatnonzero(row)] for row in marks]
     if n_dimensions != 1:
-        hint = "give a label for each row, or data={'task': 'multilabel'} with a column of zeros and ones for each label"
+        hint = "give a label for each row, or, with data={'task': 'multilabel'}, a column of zeros and ones for each"
         raise DataError(f"labels are of one dimension, not of shape {tuple(y.shape)}", hint=hint)
     listed: Sequence[Any] = y.tolist() if hasattr(y, "tolist") else list(y)
     for row, label in enumerate(listed):

@@ -73,7 +73,8 @@ class Files(unittest.TestCase):
         self.assertEqual(labels([0.5, 1.5], "classification"), ["0.5", "1.5"])
         self.assertEqual(labels(np.array([[1, 0, 1], [0, 0, 0]]), "multilabel"), ["0,2", ""])
         self.assertEqual(labels(["a,b", "a"], "multilabel"), ["a,b", "a"])
-        for y, task in (([["a"], ["b"]], "classification"), (["a", "b"], "regression"), (np.full((2, 2), 2), "multilabel")):
+        twos = np.full((2, 2), 2)
+        for y, task in (([["a"], ["b"]], "classification"), (["a", "b"], "regression"), (twos, "multilabel")):
             with self.assertRaises(frostbert.DataError):
                 labels(y, task)
 
