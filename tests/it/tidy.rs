@@ -89,7 +89,7 @@ const CACHE_DEPENDENCIES: [&str; 14] = [
 
 /// The crates that frostbert-train may depend on: what computes, and nothing that knows texts or files.
 const TRAIN_DEPENDENCIES: [&str; 8] =
-    ["gemm", "libm", "multiversion", "nalgebra", "ndarray", "rayon", "serde", "thiserror"];
+    ["faer", "gemm", "libm", "multiversion", "ndarray", "rayon", "serde", "thiserror"];
 
 /// The modules of frostbert-cache that every layer may use. The other modules are the cache itself, which is above
 /// `encoder`.

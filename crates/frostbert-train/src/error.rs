@@ -10,8 +10,4 @@ pub enum Error {
     /// A matrix holds NaN or an infinity.
     #[error("the products of the features are not finite")]
     NotFinite,
-
-    /// The search for eigenvalues was given up.
-    #[error("the eigenvalues of the products of the features do not converge")]
-    NoConvergence,
 }
