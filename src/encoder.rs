@@ -96,8 +96,9 @@ pub struct Encoder {
 impl Encoder {
     /// Loads the checkpoint and checks the states of every GPU against the CPU's.
     ///
-    /// On a CPU, all workers share one session, and so the weights. A run has one thread: batches run side by side, and
-    /// the states do not depend on the number of threads. A GPU has a session and a worker of its own.
+    /// On a CPU, all workers share one session of our own graph, and so the weights; each worker of a model.onnx has a
+    /// session of its own. A run has one thread: batches run side by side, and the states do not depend on the number of
+    /// threads. A GPU has a session and a worker of its own.
     ///
     /// # Errors
     /// Returns an error if the checkpoint does not match its config or the device is unavailable; it never silently
@@ -146,27 +147,28 @@ impl Encoder {
         let open_worker = |provider: Provider, precision| {
             Worker::open(runtime, checkpoint, &options(provider, precision))
         };
-        let gpus: Vec<Provider> = match &devices {
-            Devices::Cpu => Vec::new(),
+        let (n_sessions, n_workers) = match (&devices, &checkpoint.model) {
+            (Devices::Cpu, Model::Fused(_)) => (1, settings.threads.max(1)),
+            (Devices::Cpu, Model::Onnx(_)) => (settings.threads.max(1), 1),
+            (Devices::Cuda(numbers), _) => (numbers.len(), 1),
+        };
+        let providers: Vec<Provider> = match &devices {
+            Devices::Cpu => vec![Provider::Cpu; n_sessions],
             Devices::Cuda(numbers) => numbers.iter().copied().map(Provider::Cuda).collect(),
         };
-        let workers = match devices {
-            Devices::Cpu => {
-                let worker = open_worker(Provider::Cpu, settings.precision)?;
-                worker.and_others(settings.threads.max(1))
-            }
-            Devices::Cuda(_) => std::thread::scope(|scope| {
-                let open = |provider| {
-                    let worker = open_worker(provider, settings.precision);
-                    worker.map_err(|error| of_device(error, provider, runtime))
-                };
-                let threads: Vec<_> =
-                    gpus.iter().map(|provider| scope.spawn(move || open(*provider))).collect();
-                let opened = threads.into_iter().map(|thread| thread.join());
-                let opened = opened.map(|result| result.expect("opening a session does not panic"));
-                opened.collect::<Result<Vec<Worker>>>()
-            })?,
-        };
+        let opened = std::thread::scope(|scope| {
+            let open = |provider| {
+                let worker = open_worker(provider, settings.precision);
+                worker.map_err(|error| of_device(error, provider, runtime))
+            };
+            let threads: Vec<_> =
+                providers.iter().map(|provider| scope.spawn(move || open(*provider))).collect();
+            let opened = threads.into_iter().map(|thread| thread.join());
+            let opened = opened.map(|result| result.expect("opening a session does not panic"));
+            opened.collect::<Result<Vec<Worker>>>()
+        })?;
+        let workers: Vec<Worker> =
+            opened.into_iter().flat_map(|worker| worker.and_others(n_workers)).collect();
         let reference = match (&devices, settings.precision) {
             (Devices::Cpu, Precision::F32) => None,
             (Devices::Cpu, _) => Some(open_worker(Provider::Cpu, Precision::F32)?),
@@ -188,7 +190,7 @@ impl Encoder {
             reference,
         };
         if let Devices::Cuda(_) = encoder.devices {
-            encoder.prove(&gpus, runtime, checkpoint, settings.precision)?;
+            encoder.prove(&providers, runtime, checkpoint, settings.precision)?;
         }
         Ok(encoder)
     }

@@ -102,7 +102,8 @@ impl TokenBatch {
     }
 }
 
-/// A session that runs the encoder graph. Each worker has a handle of its own; on a CPU they share the weights.
+/// A session that runs the encoder graph. Each worker has a handle of its own; on a CPU, those of our
+/// own graphs share the weights.
 pub struct EncoderSession {
     session: SharedSession,
     inputs: Vec<SessionInput>,
@@ -112,6 +113,8 @@ pub struct EncoderSession {
     positions: TokenPositions,
     one_token_type: bool,
     alone: bool,
+    /// Whether it runs a graph of our own on a CPU, so that several threads may run it.
+    is_shareable: bool,
 }
 
 /// Settings of a session, apart from the checkpoint.
@@ -171,6 +174,7 @@ impl EncoderSession {
                     positions: graph::token_positions(&source.shape),
                     one_token_type: source.shape.token_types <= 1,
                     alone: false,
+                    is_shareable: options.provider == Provider::Cpu,
                 })
             }
             Model::Onnx(model) => {
@@ -186,14 +190,18 @@ impl EncoderSession {
                     positions: model.positions,
                     one_token_type: model.one_token_type,
                     alone: model.alone,
+                    is_shareable: false,
                 })
             }
         }
     }
 
-    /// Returns another handle of this session, which a thread may run while others run theirs. The session must be one
-    /// on a CPU.
+    /// Returns another handle of this session, which a thread may run while others run theirs.
+    ///
+    /// # Panics
+    /// Panics if the session runs a model.onnx, or is not on a CPU.
     pub(super) fn share(&self) -> EncoderSession {
+        assert!(self.is_shareable, "only sessions of our own graphs on a CPU are shared");
         EncoderSession {
             session: self.session.share(),
             inputs: self.inputs.clone(),
@@ -250,7 +258,7 @@ impl EncoderSession {
             .iter()
             .map(|input| Ok((&input.name[..], self.feed(input, batch)?)))
             .collect::<Result<_>>()?;
-        let mut outputs = self.session.get().run(inputs).map_err(encoder_error("run a batch"))?;
+        let mut outputs = self.session.run(inputs).map_err(encoder_error("run a batch"))?;
         let shape = [batch.windows(), batch.width, self.hidden];
         let layers = self.outputs.iter().map(|(layer, name)| {
             Ok(LayerStates {

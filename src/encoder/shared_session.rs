@@ -2,7 +2,10 @@
 
 use std::{mem::ManuallyDrop, ptr, sync::Arc};
 
-use ort::session::Session;
+use ort::{
+    session::{Session, SessionOutputs},
+    value::DynValue,
+};
 
 /// A worker's handle of a session on a CPU. All handles of a session run the same graph over the same weights.
 pub(super) struct SharedSession {
@@ -16,24 +19,31 @@ impl SharedSession {
         SharedSession::of(Arc::new(session))
     }
 
-    /// Returns another handle of the same session, for another thread. The session must run on a CPU: other providers
-    /// of ONNX Runtime do not allow two runs of a session at a time.
+    /// Returns another handle of the same session, for another thread. The session must run a graph of our own on a
+    /// CPU: nothing is known about two runs at a time of other graphs, and other providers do not allow them.
     pub(super) fn share(&self) -> SharedSession {
         SharedSession::of(Arc::clone(&self.session))
     }
 
-    /// Returns the session to run it; only one thread can do so with this handle.
-    pub(super) fn get(&mut self) -> &mut Session {
-        &mut self.handle
+    /// Runs the session. Nothing else can be done with it, so no caller can replace or drop the copy.
+    pub(super) fn run(&mut self, inputs: Vec<(&str, DynValue)>) -> ort::Result<SessionOutputs<'_>> {
+        self.handle.run(inputs)
     }
 
     fn of(session: Arc<Session>) -> SharedSession {
         // SAFETY: `Session` is a counted pointer to ONNX Runtime's session, and two lists that describe its inputs and
         // outputs. Its copy is never dropped, so nothing is freed twice; the original, which frees what both point to,
         // lives in `session` at least as long as the copy; and neither is changed, because `run` only reads the lists
-        // and passes the pointer on (what it returns counts a pointer of its own). That several threads may call `Run`
-        // of one session at a time is what ONNX Runtime documents, and holds on a CPU: a run keeps its intermediate
-        // results in a frame of its own, the arena that it takes them from is locked, and kernels do not change.
+        // and passes the pointer on (what it returns counts a pointer of its own).
+        //
+        // ONNX Runtime documents that several threads may call `Run` of one session at a time. ort disagrees
+        // (session/run.rs of 2.0.0-rc.15): "ONNX Runtime's own `Run` is **not thread safe**", because of "certain EP
+        // allocators or statistics trackers", and earlier versions of ort "that allowed concurrent inference often saw
+        // crashes and memory corruption". So this rests on less than a guarantee, and is limited to what was looked at:
+        // the provider for CPUs and the graphs that `graph` builds, in f32 and int8. There a run keeps its
+        // intermediate results in a frame of its own, the arena that it takes them from is locked, and kernels do not
+        // change. The test below compares the bits, and passes with ONNX Runtime 1.31.1. A model.onnx may hold any
+        // kernel, so its sessions are not shared.
         let handle = ManuallyDrop::new(unsafe { ptr::read(&*session) });
         SharedSession { handle, session }
     }

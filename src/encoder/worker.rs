@@ -79,18 +79,17 @@ impl Worker {
         Ok(Worker { session, precision: options.precision })
     }
 
-    /// Returns this worker and others of the same session, `n` in all and at least one, that share its weights. It must
-    /// be one on a CPU.
+    /// Returns this worker and others of the same session, `n` in all and at least one, that share its weights.
     ///
     /// # Panics
-    /// Panics if the worker runs the graph for CUDA.
+    /// Panics if `n` is above one and the worker does not run a graph of our own on a CPU.
     pub(super) fn and_others(self, n: usize) -> Vec<Worker> {
-        let WorkerSession::Padded(session) = &self.session else {
-            panic!("a session on a GPU has one worker");
-        };
-        let other = || Worker {
-            session: WorkerSession::Padded(session.share()),
-            precision: self.precision,
+        let other = || match &self.session {
+            WorkerSession::Padded(session) => Worker {
+                session: WorkerSession::Padded(session.share()),
+                precision: self.precision,
+            },
+            WorkerSession::Packed(_) => panic!("a session on a GPU has one worker"),
         };
         let mut workers: Vec<Worker> = (1..n).map(|_| other()).collect();
         workers.push(self);
