@@ -51,17 +51,26 @@ pub(super) fn manifests() -> Vec<PathBuf> {
     paths
 }
 
-/// Plans that fit the cache, as far as their names and counts go.
+/// Plans of which one fits the cache, as far as its names go.
 pub(super) fn plans() -> Vec<Vec<u8>> {
-    let planned = |name: &str, added: bool, states: Value| json!({ "name": name, "added": added, "states": states, "documents": 8, "tokens": 100, "keys": "00".repeat(32) });
-    let settings = json!({ "shard_tokens": 300, "batch_tokens": 256 });
-    let shards = [
-        planned(SHARD, true, json!(["mean-L01"])),
-        planned("shard-000009", false, json!(["cls-L02", "mean-L02", "words-L02", "tokens-L02"])),
-    ];
+    let plan = |states: &[&str], first_shard: usize, added: &[&str]| {
+        let plan = json!({
+            "settings": { "shard_tokens": 300, "batch_tokens": 256 },
+            "states": states,
+            "first_shard": first_shard,
+            "added": added,
+            "documents": 8,
+            "keys": "00".repeat(32),
+        });
+        let bytes = plan.to_string().into_bytes();
+        let parsed = serde_json::from_slice::<ExtractionPlan>(&bytes);
+        assert!(parsed.is_ok(), "a seed is no plan: {parsed:?}");
+        bytes
+    };
     vec![
-        json!({ "settings": settings, "shards": shards }).to_string().into_bytes(),
-        json!({ "settings": settings, "shards": [] }).to_string().into_bytes(),
+        plan(&["mean-L01"], 9, &[SHARD]),
+        plan(&["cls-L02", "mean-L02", "words-L02", "tokens-L02"], 9, &[]),
+        plan(&[], 0, &[]),
     ]
 }
 
