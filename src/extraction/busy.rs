@@ -36,7 +36,7 @@ pub(crate) struct BusyTimes {
     pub(crate) tokenizer: BusyTime,
     /// The runs of the model.
     pub(crate) encoder: BusyTime,
-    /// The thread that puts states into their shards.
+    /// The thread that puts states into their shards and commits these.
     pub(crate) placing: BusyTime,
     /// The threads that write shards to the disk.
     pub(crate) writing: BusyTime,
@@ -56,10 +56,10 @@ impl BusyTimes {
     }
 }
 
-/// Returns the part that was at work for most of the time: what the others waited for.
+/// Returns the part that was at work for most of the time, if for more than half of it: what the others waited for.
 pub(crate) fn bound_by(shares: &BusyShares) -> Option<&'static str> {
     let most = shares.iter().max_by(|one, other| one.1.total_cmp(other.1));
-    most.map(|(name, _)| *name)
+    most.filter(|(_, share)| **share > 0.5).map(|(name, _)| *name)
 }
 
 /// Returns the shares of two extractions together, given how long each took.
@@ -96,5 +96,6 @@ mod tests {
         assert_eq!(bound_by(&both), Some("tokenizer"));
         assert_eq!(together((&shares, 1.0), (&BusyShares::new(), 0.0)), shares);
         assert_eq!(bound_by(&BusyShares::new()), None);
+        assert_eq!(bound_by(&BTreeMap::from([("encoder", 0.5), ("writer", 0.4)])), None);
     }
 }

@@ -19,7 +19,7 @@ use frostbert_cache::{
 use crate::{
     encoder::device::Devices,
     error::{Error, Result},
-    extraction::filling_shard::FillingShard,
+    extraction::{busy::BusyTime, filling_shard::FillingShard},
 };
 
 /// Returns the number of shards that are written at once, and so the most that are complete but not committed: what a
@@ -38,6 +38,8 @@ pub(crate) struct Committer<'a> {
     writer: &'a mut CacheWriter,
     at_once: usize,
     logs: Option<&'a BatchLogs>,
+    /// Counts the time that commits take.
+    busy: &'a BusyTime,
     complete: Sender<(usize, ShardPlace, FillingShard)>,
     written: Receiver<(usize, Result<WrittenShard>)>,
     /// The shards that were handed over and are not committed, in order.
@@ -58,6 +60,7 @@ impl<'a> Committer<'a> {
         scope: &'scope Scope<'scope, '_>,
         at_once: usize,
         logs: Option<&'a BatchLogs>,
+        busy: &'a BusyTime,
         write: impl Fn(ShardPlace, FillingShard) -> Result<WrittenShard> + Copy + Send + 'scope,
     ) -> Committer<'a> {
         let (complete, waiting) = bounded::<(usize, ShardPlace, FillingShard)>(at_once);
@@ -82,6 +85,7 @@ impl<'a> Committer<'a> {
             writer,
             at_once,
             logs,
+            busy,
             complete,
             written,
             in_writing: VecDeque::new(),
@@ -158,7 +162,9 @@ impl<'a> Committer<'a> {
     fn commit(&mut self, number: usize, written: Result<WrittenShard>) -> Result<()> {
         self.early.insert(number, written);
         while let Some(written) = self.early.remove(&self.committed) {
-            self.bytes += self.writer.commit(written?)?;
+            let written = written?;
+            let (busy, writer) = (self.busy, &mut *self.writer);
+            self.bytes += busy.during(|| writer.commit(written))?;
             let planned = self.in_writing.pop_front().expect("it was handed over");
             if let Some(logs) = self.logs {
                 logs.remove(self.settings, &planned)?;

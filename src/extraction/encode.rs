@@ -164,7 +164,7 @@ impl ExtractionJob<'_> {
                 Some(worker) => {
                     let (sender, samples) = bounded(QUEUE_PER_WORKER);
                     let results = result_sender.clone();
-                    // Its time does not count: what it computes is not what is asked for.
+                    // Not counted: it only computes the parity sample.
                     let uncounted = BusyTimes::default();
                     scope.spawn(move || {
                         self.work(slice::from_mut(worker), samples, &results, &uncounted);
@@ -186,7 +186,9 @@ impl ExtractionJob<'_> {
             scope.spawn(move || self.work(workers, batches, &result_sender, busy));
             let write =
                 move |place, filling| busy.writing.during(|| self.write(place, filling, computer));
-            let committer = Committer::new(&self.settings, writer, scope, at_once, logs, write);
+            let committing = &busy.placing;
+            let committer =
+                Committer::new(&self.settings, writer, scope, at_once, logs, committing, write);
             self.place_all(results, committer, logs, busy, progress)
         })?;
         Ok(EncodingTotals { busy: busy.shares(start.elapsed(), n_workers, at_once), ..totals })

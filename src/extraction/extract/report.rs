@@ -35,7 +35,7 @@ pub struct ExtractReport {
     /// The ratio of real tokens to padded tokens.
     pub padding_efficiency: f64,
     /// The part of stage 1 that bound its speed: the one that was at work for most of the time. Absent if nothing was
-    /// encoded.
+    /// encoded, or if no part was at work for more than half of the time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bound_by: Option<&'static str>,
     /// The share of the time of encoding in which `tokenizer`, `encoder` and `writer` were at work.
