@@ -8,7 +8,7 @@ use frostbert_cache::plan::{CutShard, PlanDocument, PlanGroup, PlannedShard, Sha
 use crate::{
     data::Source,
     encoder::{tokenizer::TextTokenizer, windows::Encoding},
-    error::Result,
+    error::{Error, Result},
     extraction::spool::Spool,
 };
 
@@ -27,7 +27,8 @@ pub(crate) struct TokenisedShard {
     pub(crate) encodings: Arc<Vec<Encoding>>,
 }
 
-/// The shards of an extraction, in order. Each is made when it is asked for.
+/// The shards of an extraction, in order. Each is made when it is asked for. If a document fails, the error comes last,
+/// after the shards that were cut before it.
 pub(crate) struct TokenisedShards<'a> {
     spool: &'a Spool,
     tokenizer: &'a TextTokenizer,
@@ -41,6 +42,8 @@ pub(crate) struct TokenisedShards<'a> {
     /// Shards that were not asked for yet.
     ready: VecDeque<TokenisedShard>,
     has_failed: bool,
+    /// What failed, until the shards that were cut before it are asked for.
+    failure: Option<Error>,
     /// Number of documents so far whose end is cut off.
     pub(crate) truncated: u64,
 }
@@ -62,6 +65,7 @@ impl<'a> TokenisedShards<'a> {
             open: VecDeque::new(),
             ready: VecDeque::new(),
             has_failed: false,
+            failure: None,
             truncated: 0,
         }
     }
@@ -137,13 +141,16 @@ impl Iterator for TokenisedShards<'_> {
     type Item = Result<TokenisedShard>;
 
     fn next(&mut self) -> Option<Result<TokenisedShard>> {
-        while self.ready.is_empty() && !self.has_failed {
+        while self.ready.is_empty() {
+            if self.has_failed {
+                return self.failure.take().map(Err);
+            }
             match self.tokenise_chunk() {
                 Ok(true) => {}
                 Ok(false) => return None,
                 Err(error) => {
                     self.has_failed = true;
-                    return Some(Err(error));
+                    self.failure = Some(error);
                 }
             }
         }
@@ -227,9 +234,9 @@ mod tests {
         let expected = planner.plan(whole.len(), size, limits.clone());
         assert!(expected.shards.len() > 20);
 
-        let cutter = planner.cutter(whole.len(), |number| whole[number].0, limits);
+        let cutter = || planner.cutter(whole.len(), |number| whole[number].0, limits.clone());
         let sources = &settings.sources;
-        let mut shards = TokenisedShards::new(&spool, &tokenizer, sources, false, cutter);
+        let mut shards = TokenisedShards::new(&spool, &tokenizer, sources, false, cutter());
         let first = shards.next().unwrap().unwrap();
         assert!(!shards.is_complete(), "half of the texts are still to be tokenised");
         let left: usize = shards.remaining().map(|(_, n)| n).sum();
@@ -247,5 +254,14 @@ mod tests {
         assert_eq!(all.len(), expected.shards.len());
         let n_truncated = whole.iter().filter(|(_, encoding)| encoding.truncated).count();
         assert_eq!(shards.truncated, n_truncated as u64);
+
+        let mut failing = TokenisedShards::new(&spool, &tokenizer, sources, false, cutter());
+        failing.tokenise_ahead(1).unwrap();
+        let n_ready = failing.ahead().count();
+        assert!(n_ready > 0);
+        failing.has_failed = true;
+        failing.failure = Some(Error::Encoder { action: "test", reason: "it fails".into() });
+        let good: Vec<bool> = failing.map(|shard| shard.is_ok()).collect();
+        assert_eq!(good, [vec![true; n_ready], vec![false]].concat());
     }
 }
