@@ -204,6 +204,7 @@ fn compute_missing(
         read_texts(pipeline, &planner, writer.index(), writer.folder(), progress)?;
     let cutter = cutter(pipeline, devices, &spool, &planner);
     let unfinished = ExtractionPlan::read(writer.folder())?;
+    let is_unreadable = ExtractionPlan::is_unreadable(writer.folder())?;
     let plan = planner.extraction_plan(spool.keys(), &cutter);
     let is_rest = |plan: &ExtractionPlan| planner.is_rest_of(plan, spool.keys());
     let is_rest = unfinished.as_ref().is_some_and(is_rest);
@@ -217,6 +218,9 @@ fn compute_missing(
     if all_known {
         counts.truncated += shards.truncated;
         warn_of_truncation(pipeline, counts, progress);
+    }
+    if is_unreadable && plan.documents > 0 {
+        progress.note(UNREADABLE_PLAN);
     }
     settle_unfinished(&plan, unfinished.as_ref().map(|plan| (plan, is_rest)), &lacking, progress);
     let totals = if plan.documents == 0 {
@@ -410,6 +414,10 @@ pub(super) fn cutter(
     let documents = spool.documents();
     planner.cutter(documents.len(), |number| documents[number].key, settings)
 }
+
+/// What is said of an unfinished plan in the cache that is damaged, or of another version.
+const UNREADABLE_PLAN: &str = "the plan of an unfinished extraction in this cache cannot be read: what it committed is \
+                               kept, the rest is planned again";
 
 /// Reports how this plan relates to an unfinished one in the cache, of which it is the rest or not, and to which shards
 /// it adds states. `states` are all that it computes.

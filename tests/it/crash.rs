@@ -235,6 +235,23 @@ fn a_committed_shard_is_never_written_again() {
 }
 
 #[test]
+fn a_plan_that_cannot_be_read_is_named_and_the_rest_is_planned_again() {
+    let workshop = workshop();
+    let cache = workshop.path("cache").join(&reference().fingerprint);
+    assert!(kill_when(&workshop, &cache, |moment, _| moment.n_shards >= 3));
+    for name in look(&cache).names.iter().filter(|name| name.starts_with("plan-")) {
+        fs::write(cache.join(name), "{").unwrap();
+    }
+    let ran = workshop.succeed(&EXTRACT);
+    let note = "note: the plan of an unfinished extraction in this cache cannot be read: what it committed is kept, \
+                the rest is planned again";
+    assert!(ran.stderr.contains(note), "{}", ran.stderr);
+    let left = look(&cache);
+    assert_eq!(left.n_documents, N_TEXTS as u64);
+    assert!(!left.names.iter().any(|name| name.starts_with("plan-")), "{:?}", left.names);
+}
+
+#[test]
 fn the_next_writer_removes_what_a_killed_one_left_and_nothing_else() {
     let workshop = Workshop::tiny();
     workshop.succeed(&EXTRACT);

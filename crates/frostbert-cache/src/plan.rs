@@ -312,6 +312,14 @@ impl ExtractionPlan {
         Ok(None)
     }
 
+    /// Returns whether a cache folder has a plan, but none that can be read.
+    ///
+    /// # Errors
+    /// Returns an error if the folder cannot be listed.
+    pub fn is_unreadable(folder: &Path) -> Result<bool> {
+        Ok(ExtractionPlan::read(folder)?.is_none() && !plan_paths(folder)?.is_empty())
+    }
+
     /// Removes every plan from the cache folder, and the batch logs that belong to them.
     ///
     /// # Errors

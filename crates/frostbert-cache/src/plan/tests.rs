@@ -261,10 +261,13 @@ fn a_plan_is_read_back_and_a_damaged_one_is_none() {
     let plan = Shelf::empty().plan(&(0..40).collect(), &[state(0), state(6)], 60).plan;
     plan.write(folder.path()).unwrap();
     assert_eq!(ExtractionPlan::read(folder.path()).unwrap(), Some(plan));
+    assert!(!ExtractionPlan::is_unreadable(folder.path()).unwrap());
     for path in plan_paths(folder.path()).unwrap() {
         std::fs::write(path, "{").unwrap();
     }
     assert_eq!(ExtractionPlan::read(folder.path()).unwrap(), None);
+    assert!(ExtractionPlan::is_unreadable(folder.path()).unwrap());
     ExtractionPlan::remove(folder.path()).unwrap();
+    assert!(!ExtractionPlan::is_unreadable(folder.path()).unwrap());
     assert_eq!(plan_paths(folder.path()).unwrap(), Vec::<PathBuf>::new());
 }
