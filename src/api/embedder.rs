@@ -27,7 +27,7 @@ const DOCUMENTS_AT_A_TIME: usize = 8192;
 /// Maximum length of an input in tokens where neither the options nor the model's folder say.
 const DEFAULT_LENGTH: usize = 128;
 
-/// How an [`Embedder`] runs its model. The defaults are those of a pipeline file.
+/// How an [`Embedder`] runs its model. The defaults are those of a pipeline file, apart from `lowercase`.
 ///
 /// ```
 /// use frostbert::{Device, EmbedderOptions, Machine};
@@ -58,8 +58,9 @@ pub struct EmbedderOptions {
     /// What is put before every text: the name of one of the model's prompts, or a text such as `"query: "`; an empty
     /// one is none. By default the model's default prompt, if it has one.
     pub prompt: Option<String>,
-    /// Whether texts are converted to lower case. By default if the tokenizer's files or a sentence-transformers folder
-    /// say so.
+    /// Whether texts are converted to lower case. By default if the tokenizer's files say so, or if a
+    /// sentence-transformers folder does and its tokenizer has the choice. (With a pipeline file, such a folder is
+    /// refused or warned of where its tokenizer does not do what it asks for.)
     pub lowercase: Option<bool>,
 }
 
@@ -172,13 +173,13 @@ impl Embedder {
     /// # Errors
     /// Returns [`Error::Checkpoint`] if the folder is not a model that can be run, [`Error::Runtime`] if ONNX Runtime
     /// cannot be loaded, [`Error::Device`] if the device cannot be used, and [`Error::Argument`] if the options ask for
-    /// something that the model does not have: a layer, or a longer input. Returns [`Error::Checkpoint`] too if texts are to
-    /// be converted to lower case by a tokenizer without such a choice.
+    /// something that the model does not have: a layer, or a longer input. Returns [`Error::Checkpoint`] too if
+    /// `lowercase` is set and the tokenizer has no such choice.
     pub fn open(model: impl AsRef<Path>, options: &EmbedderOptions) -> Result<Embedder> {
         let folder = SentenceFolder::read(model.as_ref())?;
         let lowercase = options.lowercase.or_else(|| {
             // The tokenizer does not do by itself what the folder asks for.
-            folder.as_ref().and_then(SentenceFolder::keeps_case).map(|_| true)
+            folder.as_ref().is_some_and(SentenceFolder::needs_lowercase).then_some(true)
         });
         let checkpoint = Checkpoint::open_with_lowercase(model.as_ref(), lowercase)?;
         let max_length = length_of(options, folder.as_ref())?;

@@ -275,6 +275,11 @@ impl SentenceFolder {
         })
     }
 
+    /// Returns whether the folder asks for lower case and its tokenizer leaves texts as they are, but has the choice.
+    pub(crate) fn needs_lowercase(&self) -> bool {
+        self.keeps_case().is_some() && self.has_its_case(Some(true)).is_ok_and(|has_case| has_case)
+    }
+
     /// Whether a text is lower-cased if the folder asks for it.
     fn has_its_case(&self, lowercase: Option<bool>) -> Result<bool> {
         if !self.encoder_settings()?.do_lower_case {

@@ -247,4 +247,10 @@ fn a_sentence_transformers_folder_says_how_long_texts_are_and_in_which_case() {
     set("sentence_bert_config.json", &|file| file["do_lower_case"] = json!(true));
     assert_eq!(embed(&cased, &options), of_folder);
     assert_eq!(embed(&cased, &options.clone().lowercase(false)), kept);
+
+    // A tokenizer without the choice reads texts as it does without the folder's word.
+    set("tokenizer.json", &|file| file["normalizer"] = json!({ "type": "NFC" }));
+    let without_choice = embed(&cased, &options);
+    set("sentence_bert_config.json", &|file| file["do_lower_case"] = json!(false));
+    assert_eq!(embed(&cased, &options), without_choice);
 }
