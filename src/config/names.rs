@@ -73,7 +73,7 @@ impl Store {
     pub(crate) fn of_pooling(pooling: Pooling) -> Store {
         match pooling {
             Pooling::Cls => Store::Cls,
-            // No model is described by vectors that were given.
+            // Given vectors describe no model.
             Pooling::Mean | Pooling::Given(_) => Store::Mean,
             Pooling::Max => Store::Max,
         }

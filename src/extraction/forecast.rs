@@ -53,7 +53,7 @@ pub(crate) struct Forecast {
     pub(crate) seconds: Option<f64>,
 }
 
-/// What tokenised shards come to.
+/// Totals over tokenised shards.
 pub(crate) struct ShardTotals {
     /// Size in bytes of one row of a state.
     row_bytes: u64,
@@ -159,7 +159,7 @@ impl Forecast {
         Ok(forecast)
     }
 
-    /// Forecasts what the shards come to of which these are the totals, without the time.
+    /// Forecasts an extraction from the totals over its shards, without the time.
     pub(crate) fn without_time(
         totals: &ShardTotals,
         documents: u64,
