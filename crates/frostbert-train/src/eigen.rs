@@ -39,12 +39,16 @@ pub fn symmetric_eigen(matrix: &Array2<f64>) -> Result<(Array1<f64>, Array2<f64>
         return Ok((Array1::zeros(0), Array2::zeros((0, 0))));
     }
     let standard = matrix.as_standard_layout();
-    let values = standard.as_slice().expect("a standard layout");
-    let eigen = MatRef::from_row_major_slice(values, n, n)
+    let numbers = standard.as_slice().expect("a standard layout");
+    let eigen = MatRef::from_row_major_slice(numbers, n, n)
         .self_adjoint_eigen(Side::Lower)
         .map_err(|_| Error::NotFinite)?;
     let vectors = Array2::from_shape_fn((n, n), |(row, column)| eigen.U()[(row, column)]);
-    Ok(((0..n).map(|place| eigen.S()[place]).collect(), vectors))
+    let values: Array1<f64> = (0..n).map(|place| eigen.S()[place]).collect();
+    if !values.iter().chain(vectors.iter()).all(|value| value.is_finite()) {
+        return Err(Error::NotFinite);
+    }
+    Ok((values, vectors))
 }
 
 #[cfg(test)]
