@@ -62,6 +62,22 @@ mod tests {
     };
 
     #[test]
+    #[should_panic(expected = "only sessions of our own graphs on a CPU are shared")]
+    fn a_session_of_a_model_onnx_is_not_shared() {
+        let folder =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families/albert_onnx");
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let options = SessionOptions {
+            provider: Provider::Cpu,
+            precision: Precision::F32,
+            layers: vec![checkpoint.config.layers],
+            intra_threads: 1,
+        };
+        let session = EncoderSession::open(runtime::for_tests(), &checkpoint, &options).unwrap();
+        let _ = session.share();
+    }
+
+    #[test]
     fn threads_that_share_a_session_compute_the_bits_of_one_alone() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny_bert");
         let checkpoint = Checkpoint::open(&folder).unwrap();
