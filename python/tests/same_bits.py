@@ -1,6 +1,6 @@
 """Compares what the package reads of a cache with what `frostbert cache export --to npy` wrote of it, bit by bit.
 
-    PYTHONPATH=python python python/tests/same_bits.py CACHE EXPORT
+    python python/tests/same_bits.py CACHE EXPORT
 
 All states must be those of all documents. Needs numpy, pyarrow and blake3.
 """
@@ -10,7 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-import frostbert
+# The package beside this file, whatever PYTHONPATH says.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import frostbert  # noqa: E402
 
 
 def expect(is_true: bool, what: str) -> None:
