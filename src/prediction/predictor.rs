@@ -131,8 +131,9 @@ impl Predictor {
     /// ```
     ///
     /// # Errors
-    /// Returns [`Error::Run`] if there is no finished run, one of its files is damaged, or the model is not the one
-    /// that the head was trained on, and [`Error::Runtime`] or [`Error::Device`] if the model cannot run.
+    /// Returns [`Error::Run`](crate::Error::Run) if there is no finished run, one of its files is damaged, or the model is
+    /// not the one that the head was trained on, and [`Error::Runtime`](crate::Error::Runtime) or
+    /// [`Error::Device`](crate::Error::Device) if the model cannot run.
     pub fn open_run(run: impl AsRef<Path>, machine: &Machine) -> Result<Predictor> {
         Predictor::open(SavedRun::open(run.as_ref())?, machine)
     }
@@ -140,8 +141,9 @@ impl Predictor {
     /// Predicts for texts and returns one prediction for each, in order. A tagger splits a text into words itself.
     ///
     /// # Errors
-    /// Returns [`Error::Argument`] if the head reads two texts (use [`Predictor::predict_pairs`] for it), and
-    /// [`Error::Encoder`] if a text has no tokens or ONNX Runtime fails.
+    /// Returns [`Error::Argument`](crate::Error::Argument) if the head reads two texts (use
+    /// [`Predictor::predict_pairs`] for it), and [`Error::Encoder`](crate::Error::Encoder) if a text has no tokens or
+    /// ONNX Runtime fails.
     pub fn predict_texts<T: AsRef<str>>(&mut self, texts: &[T]) -> Result<Vec<Prediction>> {
         let record = |text: &T| Record { text: text.as_ref().into(), ..Record::default() };
         self.predict(&texts.iter().map(record).collect::<Vec<Record>>())
@@ -151,7 +153,7 @@ impl Predictor {
     /// question and its context.
     ///
     /// # Errors
-    /// Returns [`Error::Argument`] if the head reads a single text, and otherwise the errors of
+    /// Returns [`Error::Argument`](crate::Error::Argument) if the head reads a single text, and otherwise the errors of
     /// [`Predictor::predict_texts`].
     pub fn predict_pairs<A: AsRef<str>, B: AsRef<str>>(
         &mut self,
