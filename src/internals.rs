@@ -35,6 +35,11 @@ pub mod data {
         pub use crate::data::inspect::{ColumnShape, FileShape};
     }
 }
+pub mod distributed {
+    pub mod plan {
+        pub use crate::distributed::plan::{PlanReport, plan};
+    }
+}
 pub mod doctor {
     pub use crate::doctor::{
         Diagnosis, DoctorRequest, Problem, RuntimeFindings, RuntimeSearch, examine,

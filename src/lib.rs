@@ -62,6 +62,7 @@
 mod api;
 mod config;
 mod data;
+mod distributed;
 mod doctor;
 mod encoder;
 mod error;

@@ -24,7 +24,7 @@ use frostbert_cache::{
 
 pub use report::ExtractReport;
 pub(crate) use warnings::warn_of_swallowed;
-pub(super) use warnings::warn_of_truncation;
+pub(crate) use warnings::warn_of_truncation;
 use warnings::{warn_of_bad_rows, warn_of_versions};
 
 use crate::{
@@ -112,18 +112,18 @@ pub(crate) fn extract_with(
 }
 
 /// An extraction that was checked as far as possible without reading its texts.
-pub(super) struct Entered<'a> {
-    pub(super) lazy: LazyEncoder<'a>,
+pub(crate) struct Entered<'a> {
+    pub(crate) lazy: LazyEncoder<'a>,
     /// The states to store.
-    pub(super) states: Vec<StateId>,
-    pub(super) devices: Devices,
-    pub(super) inputs: FingerprintInputs,
+    pub(crate) states: Vec<StateId>,
+    pub(crate) devices: Devices,
+    pub(crate) inputs: FingerprintInputs,
     /// The folder of their cache, which may not exist yet.
-    pub(super) folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 /// Checks the model, the states and the device before anything is read, and says why no cache fits if others are there.
-pub(super) fn enter<'a>(
+pub(crate) fn enter<'a>(
     checkpoint: &'a Checkpoint,
     pipeline: &'a Pipeline,
     machine: &'a Machine,
@@ -149,7 +149,7 @@ pub(super) fn enter<'a>(
 
 /// Returns what people call the model: its name on the hub with the commit if it was pulled, otherwise the name of its
 /// folder.
-fn about(checkpoint: &Checkpoint) -> About {
+pub(crate) fn about(checkpoint: &Checkpoint) -> About {
     let folder = folder_to_note(checkpoint);
     match ModelSource::read(&checkpoint.folder) {
         Ok(Some(source)) => {
@@ -163,7 +163,7 @@ fn about(checkpoint: &Checkpoint) -> About {
     }
 }
 
-pub(super) fn shape_of(pipeline: &Pipeline, checkpoint: &Checkpoint) -> CacheShape {
+pub(crate) fn shape_of(pipeline: &Pipeline, checkpoint: &Checkpoint) -> CacheShape {
     CacheShape {
         model_layers: checkpoint.config.layers,
         hidden: checkpoint.config.hidden,
@@ -364,7 +364,7 @@ fn count_if_cached(
 
 /// Reads the texts and spools those that a cache lacks; `index` lists the documents that it has. `aside` is a folder
 /// for a temporary file without a name.
-pub(super) fn read_texts(
+pub(crate) fn read_texts(
     pipeline: &Pipeline,
     planner: &Planner<'_>,
     index: &DocumentIndex,
@@ -396,12 +396,12 @@ pub(super) fn read_texts(
 }
 
 /// Whether rows of tokens or words are stored, so that their positions are needed.
-pub(super) fn stores_rows(planner: &Planner<'_>) -> bool {
+pub(crate) fn stores_rows(planner: &Planner<'_>) -> bool {
     planner.wanted().iter().any(|state| !matches!(state.kind, StateKind::Pooled(_)))
 }
 
 /// Returns what cuts the documents into shards.
-pub(super) fn cutter(
+pub(crate) fn cutter(
     pipeline: &Pipeline,
     devices: &Devices,
     spool: &Spool,

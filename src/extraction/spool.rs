@@ -4,7 +4,7 @@
 use std::{
     collections::HashSet,
     fs::File,
-    io::{self, BufWriter, Write},
+    io::{self, BufRead, BufReader, BufWriter, Read, Write},
     os::unix::fs::FileExt,
     path::Path,
 };
@@ -132,6 +132,28 @@ impl Spool {
         Ok((Spool { file, documents }, admission.counts))
     }
 
+    /// Writes documents, given by their numbers, to a file that [`Spool::open`] reads on any machine.
+    pub(crate) fn write(&self, numbers: &[u32], out: &mut impl Write) -> io::Result<()> {
+        let mut record = Vec::new();
+        for number in numbers {
+            let document = self.document(*number);
+            record.resize(document.n_bytes as usize, 0);
+            self.file.read_exact_at(&mut record, document.at)?;
+            out.write_all(&document.n_bytes.to_le_bytes())?;
+            out.write_all(&document.line.to_le_bytes())?;
+            out.write_all(&document.source.to_le_bytes())?;
+            out.write_all(&record)?;
+        }
+        Ok(())
+    }
+
+    /// Opens a file that [`Spool::write`] wrote, with its documents in the order in which they were written.
+    pub(crate) fn open(path: &Path) -> Result<Spool> {
+        let file = File::open(path).map_err(Error::io("read", path))?;
+        let documents = written_documents(&file).map_err(Error::io("read", path))?;
+        Ok(Spool { file, documents })
+    }
+
     /// Returns the documents, sorted by key.
     pub(crate) fn documents(&self) -> &[SpooledDocument] {
         &self.documents
@@ -220,6 +242,33 @@ fn put<'t>(out: &mut Vec<u8>, kind: u8, parts: impl Iterator<Item = &'t str>) {
     }
 }
 
+/// Finds the documents in a file that [`Spool::write`] wrote.
+fn written_documents(file: &File) -> io::Result<Vec<SpooledDocument>> {
+    let mut reader = BufReader::new(file);
+    let (mut n_bytes, mut line, mut source) = ([0; 8], [0; 4], [0; 2]);
+    let mut record = Vec::new();
+    let mut documents = Vec::new();
+    let mut at = 0;
+    while !reader.fill_buf()?.is_empty() {
+        reader.read_exact(&mut n_bytes)?;
+        reader.read_exact(&mut line)?;
+        reader.read_exact(&mut source)?;
+        at += (n_bytes.len() + line.len() + source.len()) as u64;
+        let n_bytes = u64::from_le_bytes(n_bytes);
+        record.resize(n_bytes as usize, 0);
+        reader.read_exact(&mut record)?;
+        documents.push(SpooledDocument {
+            key: read_record(&record)?.document().key(),
+            at,
+            n_bytes,
+            line: u32::from_le_bytes(line),
+            source: u16::from_le_bytes(source),
+        });
+        at += n_bytes;
+    }
+    Ok(documents)
+}
+
 /// Reads what [`write_record`] wrote.
 fn read_record(record: &[u8]) -> io::Result<SpooledTexts> {
     let damaged = || io::Error::from(io::ErrorKind::InvalidData);
@@ -258,5 +307,46 @@ mod tests {
             assert_eq!(read_record(&record).unwrap().document(), document);
             assert!(read_record(&record[..record.len() - 1]).is_err());
         }
+    }
+
+    #[test]
+    fn documents_that_are_written_are_opened_as_they_were() {
+        let folder = tempfile::tempdir().unwrap();
+        let words = ["a ".to_string(), String::new()];
+        let written = [
+            Document::Text("one"),
+            Document::Pair("one", "two"),
+            Document::Words(&words),
+            Document::Prompted { prompt: "query: ", text: "caf\u{e9}" },
+        ];
+        let (mut bytes, mut documents) = (Vec::new(), Vec::new());
+        for (number, document) in written.into_iter().enumerate() {
+            let at = bytes.len() as u64;
+            write_record(document, &mut bytes);
+            let n_bytes = bytes.len() as u64 - at;
+            let (line, source) = (number as u32 + 2, 7);
+            documents.push(SpooledDocument { key: document.key(), at, n_bytes, line, source });
+        }
+        let path = folder.path().join("whole");
+        std::fs::write(&path, &bytes).unwrap();
+        let spool = Spool { file: File::open(path).unwrap(), documents };
+
+        // Any of them, in any order.
+        let numbers = [3, 0, 2];
+        let mut part = Vec::new();
+        spool.write(&numbers, &mut part).unwrap();
+        let path = folder.path().join("part");
+        std::fs::write(&path, &part).unwrap();
+        let opened = Spool::open(&path).unwrap();
+        assert_eq!(opened.documents().len(), numbers.len());
+        for (document, number) in opened.documents().iter().zip(numbers) {
+            let texts = opened.read(document).unwrap();
+            assert_eq!(texts.document(), written[number as usize]);
+            assert_eq!(document.key, spool.document(number).key);
+            assert_eq!((document.line, document.source), (number + 2, 7));
+        }
+        // A file that ends too early is not taken for a shorter one.
+        std::fs::write(&path, &part[..part.len() - 1]).unwrap();
+        assert!(Spool::open(&path).is_err());
     }
 }

@@ -12,7 +12,7 @@ use source::{NamedPath, ROOTS, Source, Token, paths};
 use crate::support::repository;
 
 /// The layers, from the top: a file imports only from layers below its own.
-const LAYERS: [&str; 23] = [
+const LAYERS: [&str; 24] = [
     "internals",
     "api",
     "experiment",
@@ -25,6 +25,7 @@ const LAYERS: [&str; 23] = [
     "doctor",
     "run_folder",
     "tasks",
+    "distributed",
     "extraction",
     "report",
     "selection",

@@ -285,7 +285,7 @@ pub(crate) fn no_cache(folder: &Path) -> Error {
 }
 
 /// Returns the folder name of a shard.
-pub(crate) fn shard_name(number: usize) -> String {
+pub fn shard_name(number: usize) -> String {
     format!("shard-{number:06}")
 }
 

@@ -33,11 +33,7 @@ pub(super) fn warn_of_bad_rows(bad_rows: &BadRows, progress: &dyn Progress) {
 }
 
 /// Warns about texts whose end was cut off.
-pub(in crate::extraction) fn warn_of_truncation(
-    pipeline: &Pipeline,
-    counts: ReadCounts,
-    progress: &dyn Progress,
-) {
+pub(crate) fn warn_of_truncation(pipeline: &Pipeline, counts: ReadCounts, progress: &dyn Progress) {
     if counts.truncated == 0 {
         return;
     }
