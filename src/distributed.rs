@@ -4,5 +4,9 @@
 //! A task may be done any number of times, by any number of workers at once. What it computes is stored under the hash
 //! of its bytes, and of its receipts only the first is kept, so the cache is the same whoever did what.
 
+pub(crate) mod commit;
 pub(crate) mod plan;
+pub(crate) mod receipt;
 pub(crate) mod shared_folder;
+pub(crate) mod vacuum;
+pub(crate) mod work;

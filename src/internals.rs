@@ -36,8 +36,19 @@ pub mod data {
     }
 }
 pub mod distributed {
+    pub mod commit {
+        pub use crate::distributed::commit::{CommitReport, commit};
+    }
     pub mod plan {
         pub use crate::distributed::plan::{PlanReport, plan};
+    }
+    pub mod vacuum {
+        pub use crate::distributed::vacuum::{VacuumReport, vacuum};
+    }
+    pub mod work {
+        pub use crate::distributed::work::{
+            PlanWorker, StartedWorker, TaskStatus, WorkedTask, WorkerOptions,
+        };
     }
 }
 pub mod doctor {

@@ -195,7 +195,7 @@ impl Manifest {
     ///
     /// # Errors
     /// Returns [`Error::Damage`] for a manifest that cannot be repaired.
-    pub(crate) fn require_sound(&self, folder: &Path) -> Result<()> {
+    pub fn require_sound(&self, folder: &Path) -> Result<()> {
         check::check(self).map_err(|wrong| damaged(folder, wrong, BEYOND_REPAIR))
     }
 
