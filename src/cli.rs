@@ -4,6 +4,7 @@
 mod cache;
 mod cache_list;
 mod completions;
+mod distributed;
 mod doctor;
 mod dry_run;
 mod embed;
@@ -21,6 +22,7 @@ mod machine;
 mod model;
 mod moved;
 mod output;
+mod part;
 mod precision_report;
 mod predict;
 mod progress;
@@ -137,7 +139,9 @@ enum Command {
     Init(init::InitArguments),
     /// Stage 1 alone: encode texts into the cache (needs no labels)
     #[command(after_help = examples::EXTRACT)]
-    Extract(StageArguments),
+    Extract(extract::ExtractArguments),
+    #[command(flatten)]
+    Distributed(distributed::DistributedCommand),
     /// Stage 2 alone: train on cached states without loading the encoder
     #[command(after_help = keys_by_kind(examples::TRAIN))]
     Train(HeadArguments),
@@ -390,6 +394,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.command {
         Command::Run(arguments) => run::run(arguments, &context),
         Command::Extract(arguments) => extract::run(arguments, &context),
+        Command::Distributed(command) => distributed::run(command, &context),
         Command::Embed(arguments) => embed::run(arguments, &context),
         Command::Init(arguments) => init::run(arguments, &context),
         Command::Train(arguments) => stage_two::run_train(arguments, &context),

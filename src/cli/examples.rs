@@ -16,7 +16,28 @@ Examples:
 pub(super) const EXTRACT: &str = "\
 Examples:
   frostbert extract pipelines/sweep.toml
-  frostbert extract pipelines/embed.toml --set cache.max_length=64";
+  frostbert extract pipelines/embed.toml --set cache.max_length=64
+  frostbert extract pipelines/embed.toml --out shared/lines --part 1/2";
+
+pub(super) const PLAN: &str = "\
+Examples:
+  frostbert plan pipelines/embed.toml --out shared/lines
+  frostbert plan pipelines/sentiment.toml --out shared/reviews --shards 4 --json";
+
+pub(super) const WORK: &str = "\
+Examples:
+  frostbert work shared/lines 0
+  frostbert work shared/reviews 0 --model models/minilm --threads 2";
+
+pub(super) const COMMIT: &str = "\
+Examples:
+  frostbert commit shared/lines
+  frostbert commit shared/reviews --json";
+
+pub(super) const VACUUM: &str = "\
+Examples:
+  frostbert vacuum shared/lines
+  frostbert vacuum shared/reviews --older-than 12h";
 
 pub(super) const TRAIN: &str = "\
 Examples:

@@ -6,8 +6,8 @@ use crate::{help::commands, support::Workshop};
 
 /// Commands that are run first, in this order, because other examples need their results, and commands that are run
 /// last, because they remove something.
-const FIRST: [&str; 5] = ["init", "extract", "", "run", "train"];
-const LAST: [&str; 3] = ["cache gc", "cache prune", "runs rm"];
+const FIRST: [&str; 8] = ["init", "extract", "plan", "work", "commit", "", "run", "train"];
+const LAST: [&str; 4] = ["cache gc", "cache prune", "runs rm", "vacuum"];
 
 /// Commands whose examples need nothing that others leave behind: a test of their own runs them at the same time.
 const ALONE: [&str; 10] = [
