@@ -24,7 +24,7 @@ fn n_shards(workshop: &Workshop) -> usize {
 }
 
 /// Copies the tiny model to `model`, with another value at the start of a row of one of its tensors.
-fn patch_model(workshop: &Workshop, tensor: &str, row: usize, value: f32) {
+pub(crate) fn patch_model(workshop: &Workshop, tensor: &str, row: usize, value: f32) {
     let model = workshop.copy_model("model").join("model.safetensors");
     let mut bytes = std::fs::read(&model).unwrap();
     let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;

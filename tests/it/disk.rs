@@ -120,7 +120,7 @@ exit $code
 
 /// Runs a script that mounts a disk. Root needs no user namespace, and other users may be allowed one; returns `None`
 /// if neither works.
-fn run_with_a_small_disk(workshop: &Workshop, script: &str) -> Option<Ran> {
+pub(crate) fn run_with_a_small_disk(workshop: &Workshop, script: &str) -> Option<Ran> {
     if Command::new("unshare").arg("--help").output().is_err() {
         say("skipped: there is no `unshare` to mount a small disk with");
         return None;
@@ -189,7 +189,7 @@ fn a_disk_full_of_runs_is_named_and_the_half_written_run_is_never_taken_for_one(
 }
 
 /// Asserts that stderr names a file under `folder`, the system's reason once, and the cure.
-fn assert_names_the_full_disk(ran: &Ran, folder: &str) {
+pub(crate) fn assert_names_the_full_disk(ran: &Ran, folder: &str) {
     let expected = format!(
         r"(?m)^error: cannot [a-z ]+ `{folder}[^`]+`: No space left on device \(os error 28\)\nhint: free some space "
     );

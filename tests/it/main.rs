@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do its helpers")]
 
+mod beyond;
 mod bias_corrected;
 mod cache;
 mod care;
