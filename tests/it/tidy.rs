@@ -64,7 +64,8 @@ const CACHE_LAYERS: [&[&str]; 20] = [
 ];
 
 /// The layers of frostbert-train, as above. Files of one layer never import each other.
-const TRAIN_LAYERS: [&[&str]; 3] = [
+const TRAIN_LAYERS: [&[&str]; 4] = [
+    &["encoder_layer"],
     &["dropout", "eigen", "gemm", "loss", "optimizer", "vector"],
     &["aligned", "early_stopping", "panel", "real", "schedule"],
     &["error", "exp"],

@@ -10,6 +10,7 @@ pub mod aligned;
 pub mod dropout;
 pub mod early_stopping;
 pub mod eigen;
+pub mod encoder_layer;
 pub mod error;
 pub mod exp;
 pub mod gemm;
