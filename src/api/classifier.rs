@@ -47,7 +47,7 @@ impl Classifier {
         let folder = folder.as_ref();
         let head = Head::open(folder)?;
         let HeadDescription { task, pair, network, .. } = &head.description;
-        let pools = network.as_ref().is_some_and(|network| network.attention);
+        let pools = network.as_ref().is_some_and(|network| network.pools());
         let got = match (*task == Task::Classification.to_string(), pair, pools) {
             (false, ..) => format!("one of the task {task}"),
             (_, true, _) => "one of two texts".into(),

@@ -1,10 +1,13 @@
 //! A head as a small network: its layers and the layout of their parameters.
 
+mod encoder_layers;
 mod output;
 mod pass;
 
 use std::ops::Range;
 
+use encoder_layers::EncoderLayers;
+pub(crate) use encoder_layers::{DistanceBiasSpec, EncoderLayersSpec, TokenPooling};
 pub(crate) use pass::{Dropout, NetworkInput, Trace};
 use rand::{SeedableRng, distributions::Uniform};
 use rand_chacha::ChaCha8Rng;
@@ -20,9 +23,10 @@ const INITIAL_DEVIATION: f32 = 0.02;
 ///
 /// ```text
 /// [mix of n_layers] -> [dropout] -> [attention pooling] -> hidden layers -> linear
+/// layers of an encoder -> pooling -> [dropout] -> hidden layers -> linear
 /// hidden layer: linear -> [layer norm] -> activation -> [dropout] -> [+ skip]
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkSpec {
     /// Number of encoder layers whose states an input row holds, concatenated; more than one are mixed.
@@ -44,6 +48,9 @@ pub struct NetworkSpec {
     pub n_outputs: usize,
     /// Whether the outputs are the emissions of a linear-chain CRF with learned scores.
     pub crf: bool,
+    /// Layers of the encoder that are trained with the head: a sample's rows are the states below them, token by token.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub encoder_layers: Option<EncoderLayersSpec>,
 }
 
 impl NetworkSpec {
@@ -64,12 +71,18 @@ impl NetworkSpec {
             layer_norm: false,
             n_outputs,
             crf: false,
+            encoder_layers: None,
         }
     }
 
     /// Whether it is a single matrix and its biases.
     pub fn is_linear(&self) -> bool {
-        self.hidden.is_empty() && !self.attention && self.n_layers == 1 && !self.crf
+        self.hidden.is_empty() && !self.pools() && self.n_layers == 1 && !self.crf
+    }
+
+    /// Whether there is one row of outputs for each sample, however many rows it has.
+    pub fn pools(&self) -> bool {
+        self.attention || self.encoder_layers.is_some()
     }
 
     /// Number of values in an input row.
@@ -105,6 +118,7 @@ pub struct CrfRanges {
 pub struct Network {
     spec: NetworkSpec,
     tensors: Vec<TensorPlace>,
+    encoder: Option<EncoderLayers>,
     mix: Option<Range<usize>>,
     query: Option<Range<usize>>,
     hidden: Vec<HiddenLayer>,
@@ -149,7 +163,8 @@ impl Network {
     /// ```
     ///
     /// # Panics
-    /// Panics if a number of layers, features or outputs, or a width, is 0.
+    /// Panics if a number of layers, features or outputs, or a width, is 0, or if layers of an encoder are those of
+    /// several mixed layers.
     pub fn new(spec: NetworkSpec) -> Network {
         let sizes = [spec.n_layers, spec.n_features, spec.n_outputs];
         assert!(
@@ -157,6 +172,12 @@ impl Network {
             "a network of sizes from 1"
         );
         let mut layout = TensorLayout { tensors: Vec::new() };
+        assert!(
+            spec.n_layers == 1 || spec.encoder_layers.is_none(),
+            "one layer below an encoder's"
+        );
+        let encoder = spec.encoder_layers.as_ref();
+        let encoder = encoder.map(|own| EncoderLayers::new(own, spec.n_features, &mut layout));
         let mix = (spec.n_layers > 1).then(|| layout.tensor("mix.weight", &[spec.n_layers]));
         let query = spec.attention.then(|| layout.tensor("attention.query", &[spec.n_features]));
         let mut inputs = spec.n_features;
@@ -185,7 +206,7 @@ impl Network {
             start: layout.tensor("crf.start", &[classes]),
             end: layout.tensor("crf.end", &[classes]),
         });
-        Network { spec, tensors: layout.tensors, mix, query, hidden, output, crf }
+        Network { spec, tensors: layout.tensors, encoder, mix, query, hidden, output, crf }
     }
 
     /// The spec that the network was built from.
@@ -208,7 +229,21 @@ impl Network {
         self.crf.as_ref()
     }
 
-    /// Returns the initial parameters, which depend only on the spec and the seed.
+    /// The places of the parameters of each of the encoder's layers, from the lowest.
+    pub(crate) fn encoder_places(&self) -> &[Range<usize>] {
+        match &self.encoder {
+            Some(encoder) => encoder.places(),
+            None => &[],
+        }
+    }
+
+    /// Number of parameters of the encoder's layers, which come before all others. Some belong to no layer and are held
+    /// fixed.
+    pub fn n_encoder_parameters(&self) -> usize {
+        self.encoder.as_ref().map_or(0, EncoderLayers::n_parameters)
+    }
+
+    /// Returns the initial parameters, which depend only on the spec and the seed. Those of the encoder's layers are 0.
     ///
     /// Output weights, query and projections are drawn from `normal(0, 0.02)`, hidden weights uniformly from
     /// `+-1 / sqrt(inputs)` (PyTorch's default for a linear layer). Gains are 1, everything else is 0. Output weights

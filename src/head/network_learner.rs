@@ -15,12 +15,16 @@ use super::{
 };
 use crate::train::{
     loss::{LossSum, Targets},
-    optimizer::{FlatOptimizer, clip_scale},
+    optimizer::{FlatOptimizer, Optimizer, clip_scale},
 };
 
 /// Number of rows in a part of a batch. The parts depend only on the data and their gradients are added up in order, so
 /// that the bits of a step do not depend on the number of threads.
 const PART_ROWS: usize = 256;
+
+/// Approximate size in bytes of the gradients of the parts of a batch, if the network has layers of an encoder. There
+/// are then fewer gradients than parts.
+const GRADIENT_BYTES: usize = 1 << 29;
 
 /// The training of one network.
 pub(crate) struct NetworkLearner {
@@ -29,7 +33,7 @@ pub(crate) struct NetworkLearner {
     network: Network,
     parameters: Vec<f32>,
     gradients: Vec<f32>,
-    optimizer: FlatOptimizer,
+    groups: Vec<ParameterGroup>,
     steps_done: usize,
     total_steps: usize,
     active: bool,
@@ -37,7 +41,14 @@ pub(crate) struct NetworkLearner {
     workspaces: Vec<Workspace>,
 }
 
-/// The buffers for a part of a batch, kept from step to step.
+/// Parameters with a learning rate of their own.
+struct ParameterGroup {
+    range: Range<usize>,
+    settings: Optimizer,
+    state: FlatOptimizer,
+}
+
+/// The buffers for a part of a batch, or for several one after the other, kept from step to step.
 #[derive(Default)]
 struct Workspace {
     trace: Trace<f32>,
@@ -51,11 +62,19 @@ impl NetworkLearner {
     /// Creates a learner of one head (its number in the bank, its settings), with the network's initial parameters.
     pub(crate) fn new(head: usize, spec: HeadSpec, total_steps: usize) -> NetworkLearner {
         let network = Network::new(spec.network.clone());
-        let parameters = network.initial(spec.seed);
+        let mut parameters = network.initial(spec.seed);
+        let n_layers = network.encoder_places().len();
+        assert!(
+            n_layers == 0 || spec.encoder_layers.is_some(),
+            "the start of the encoder's layers"
+        );
+        if let Some(layers) = &spec.encoder_layers {
+            parameters[..network.n_encoder_parameters()].copy_from_slice(&layers.parameters);
+        }
         NetworkLearner {
             head,
             gradients: vec![0.0; parameters.len()],
-            optimizer: FlatOptimizer::new(parameters.len()),
+            groups: groups(&network, &spec),
             parameters,
             network,
             spec,
@@ -83,16 +102,49 @@ impl NetworkLearner {
         let clip = spec.clip;
         let scale = clip.map_or(1.0, |clip| clip_scale(&self.gradients, clip));
         let factor = spec.schedule.factor(self.steps_done, self.total_steps, spec.warmup);
-        self.optimizer.step(
-            &mut self.parameters,
-            &self.gradients,
-            &spec.optimizer,
-            self.steps_done,
-            factor,
-            scale,
-        );
+        for ParameterGroup { range, settings, state } in &mut self.groups {
+            state.step(
+                &mut self.parameters[range.clone()],
+                &self.gradients[range.clone()],
+                settings,
+                self.steps_done,
+                factor,
+                scale,
+            );
+        }
         self.steps_done += 1;
     }
+
+    /// Number of gradients that the parts of a batch are added to: one for each part, so that the bits do not depend on
+    /// the threads, but with layers of an encoder only so many that they fit, which depends on the network alone.
+    fn n_lanes(&self, n_parts: usize) -> usize {
+        if self.network.n_encoder_parameters() == 0 {
+            return n_parts;
+        }
+        (GRADIENT_BYTES / (4 * self.parameters.len())).clamp(2, 16).min(n_parts)
+    }
+}
+
+/// The parameters of a head by their learning rates: each of the encoder's layers, and all that is above them. A table
+/// of biases is in no group.
+fn groups(network: &Network, spec: &HeadSpec) -> Vec<ParameterGroup> {
+    let group = |range: Range<usize>, lr: f64| ParameterGroup {
+        settings: Optimizer { lr, ..spec.optimizer },
+        state: FlatOptimizer::new(range.len()),
+        range,
+    };
+    let layers = network.encoder_places();
+    let mut groups = Vec::with_capacity(layers.len() + 1);
+    if let Some(training) = &spec.encoder_layers {
+        let mut lr = training.lr;
+        for layer in layers.iter().rev() {
+            groups.push(group(layer.clone(), lr));
+            lr *= training.decay;
+        }
+    }
+    let above = network.n_encoder_parameters()..network.n_parameters();
+    groups.push(group(above, spec.optimizer.lr));
+    groups
 }
 
 impl Learner for NetworkLearner {
@@ -111,31 +163,35 @@ impl Learner for NetworkLearner {
     fn step(&mut self, batch: &TrainingBatch<'_>) {
         let scale = self.scale(batch);
         let parts = parts(batch.starts, PART_ROWS);
-        let n_parts = parts.len();
-        while self.workspaces.len() < n_parts {
+        let n_lanes = self.n_lanes(parts.len());
+        while self.workspaces.len() < n_lanes {
             self.workspaces.push(Workspace {
                 gradients: vec![0.0; self.parameters.len()],
                 ..Workspace::default()
             });
         }
         let (network, spec, parameters) = (&self.network, &self.spec, &self.parameters);
-        let compute = |workspace: &mut Workspace, (first, end): (usize, usize)| {
-            workspace.compute(network, spec, parameters, batch, first..end, scale);
+        let compute = |workspace: &mut Workspace, lane: usize| {
+            workspace.gradients.fill(0.0);
+            workspace.loss = LossSum::default();
+            for (first, end) in parts[lane..].iter().step_by(n_lanes) {
+                workspace.compute(network, spec, parameters, batch, *first..*end, scale);
+            }
         };
-        match &parts[..] {
-            [only] => compute(&mut self.workspaces[0], *only),
-            _ => self.workspaces[..n_parts]
+        match n_lanes {
+            1 => compute(&mut self.workspaces[0], 0),
+            _ => self.workspaces[..n_lanes]
                 .par_iter_mut()
-                .zip(parts)
-                .for_each(|(workspace, part)| compute(workspace, part)),
+                .enumerate()
+                .for_each(|(lane, workspace)| compute(workspace, lane)),
         }
         self.gradients.copy_from_slice(&self.workspaces[0].gradients);
-        for workspace in &self.workspaces[1..n_parts] {
+        for workspace in &self.workspaces[1..n_lanes] {
             for (sum, gradient) in self.gradients.iter_mut().zip(&workspace.gradients) {
                 *sum += gradient;
             }
         }
-        for workspace in &self.workspaces[..n_parts] {
+        for workspace in &self.workspaces[..n_lanes] {
             self.epoch_loss += workspace.loss;
         }
         self.update();
@@ -157,7 +213,7 @@ impl Learner for NetworkLearner {
 const WRONG_TARGETS: &str = "targets of the objective's kind";
 
 impl Workspace {
-    /// Computes loss and gradient of some samples of a batch.
+    /// Adds loss and gradient of some samples of a batch.
     fn compute(
         &mut self,
         network: &Network,
@@ -171,7 +227,8 @@ impl Workspace {
         let starts: Vec<usize> =
             batch.starts[samples.start..=samples.end].iter().map(|row| row - rows.start).collect();
         let input = NetworkInput { rows: batch.rows.slice(s![rows.clone(), ..]), starts: &starts };
-        let dropout = (spec.dropout > 0.0).then(|| Dropout {
+        let drops = spec.dropout > 0.0 || network.spec().encoder_layers.is_some();
+        let dropout = drops.then(|| Dropout {
             rate: spec.dropout,
             seed: spec.seed,
             epoch: batch.epoch as u64,
@@ -182,11 +239,10 @@ impl Workspace {
         if self.errors.dim() != logits.dim() {
             self.errors = Array2::zeros(logits.dim());
         }
-        self.gradients.fill(0.0);
         let errors = self.errors.view_mut();
-        self.loss = match (&spec.objective, batch.targets) {
+        self.loss += match (&spec.objective, batch.targets) {
             (Objective::Rows(loss), TargetsView::Rows(targets)) => {
-                let counted = if network.spec().attention {
+                let counted = if network.spec().pools() {
                     samples
                 } else {
                     assert_eq!(targets.len(), batch.rows.nrows(), "a target for each row");
@@ -225,6 +281,7 @@ impl Workspace {
         network.backward(
             parameters,
             &input,
+            dropout,
             &mut self.trace,
             self.errors.view(),
             &mut self.gradients,

@@ -284,7 +284,7 @@ struct OutputComputer {
 impl OutputComputer {
     fn network(head: OutputHead) -> OutputComputer {
         let spec = head.network.spec();
-        let (columns, pools) = (0..spec.n_outputs, spec.attention);
+        let (columns, pools) = (0..spec.n_outputs, spec.pools());
         OutputComputer { columns: columns.end, pools, panel: None, heads: vec![(head, columns)] }
     }
 

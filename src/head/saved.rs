@@ -24,6 +24,9 @@ use crate::{
 /// The file of a head's weights in a run folder.
 pub const WEIGHTS_FILE: &str = "head.safetensors";
 
+/// The file of the encoder's layers that were trained with a head, in the names of the checkpoint.
+pub(crate) const LAYERS_FILE: &str = "layers.safetensors";
+
 /// The file that describes what the weights mean.
 pub const DESCRIPTION_FILE: &str = "head.json";
 
@@ -85,6 +88,9 @@ pub struct HeadDescription {
     pub states: Vec<StateId>,
     /// Its layers; `None` for the cosine head.
     pub network: Option<NetworkSpec>,
+    /// The hash of the checkpoint's weights, if layers of the encoder were trained.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub base: Option<Digest>,
 }
 
 impl Default for HeadDescription {
@@ -112,11 +118,17 @@ impl Default for HeadDescription {
             best_epoch: 0,
             states: Vec::new(),
             network: None,
+            base: None,
         }
     }
 }
 
 impl HeadDescription {
+    /// Whether layers of the encoder were trained with the head.
+    pub(crate) fn has_encoder_layers(&self) -> bool {
+        self.network.as_ref().is_some_and(|network| network.encoder_layers.is_some())
+    }
+
     /// The numbers that the outputs stand for.
     pub fn numbers(&self, outputs: ArrayView1<'_, f32>) -> Vec<f64> {
         let [mean, deviation] = self.output_scale.unwrap_or([0.0, 1.0]);
@@ -158,7 +170,7 @@ impl Head {
         let mut head_transform = transform;
         let mut network = Network::new(spec.clone());
         let mut parameters = parameters;
-        if spec.n_layers == 1 && !spec.attention && spec.hidden.is_empty() && !spec.crf {
+        if spec.is_linear() {
             let (weights, bias) = network.output_layer(&parameters);
             let (weights, bias) = head_transform.fold(&weights, &bias);
             spec.n_features = n_stored;
@@ -258,13 +270,21 @@ impl Head {
     }
 
     /// Writes head.json and head.safetensors. The tensors have the names that PyTorch's modules would give them; the
-    /// last layer is `weight [outputs, inputs]` and `bias [outputs]`.
+    /// last layer is `weight [outputs, inputs]` and `bias [outputs]`. Layers of an encoder are written to
+    /// layers.safetensors.
     ///
     /// # Errors
     /// Returns an error if the folder cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> =
             self.network.named_tensors(&self.parameters);
+        let above = tensors.split_off(self.network.n_encoder_tensors());
+        let layers = std::mem::replace(&mut tensors, above);
+        if !layers.is_empty() {
+            let base = self.description.base.as_ref();
+            let base = base.map(|hash| HashMap::from([("base".to_string(), hash.to_string())]));
+            write_tensors(&folder.join(LAYERS_FILE), &layers, base)?;
+        }
         if !self.transform.is_identity() {
             let scaler = &self.transform.scaler;
             let width = scaler.mean.len();
@@ -293,8 +313,12 @@ impl Head {
         let checked =
             if of_run { check::check(&description) } else { check::check_network(&description) };
         checked.map_err(|(expected, got)| refusal(&path, expected.into(), got))?;
+        let layers_path = folder.join(LAYERS_FILE);
+        let layers =
+            if description.has_encoder_layers() { Some(read(&layers_path)?) } else { None };
+        let layers = layers.as_ref().map(|bytes| (&*layers_path, &bytes[..]));
         let path = folder.join(WEIGHTS_FILE);
-        Head::from_bytes(&path, &read(&path)?, description)
+        Head::from_files(&path, &read(&path)?, layers, description)
     }
 
     /// Reads a head's weights from `bytes`, the contents of the safetensors file at `path`.
@@ -302,14 +326,34 @@ impl Head {
     /// # Errors
     /// Returns an error if the file is damaged, holds a value that is not finite, or does not match the description.
     pub fn from_bytes(path: &Path, bytes: &[u8], description: HeadDescription) -> Result<Head> {
-        let refuse = |expected: String, got: String| refusal(path, expected, got);
+        Head::from_files(path, bytes, None, description)
+    }
+
+    /// Like [`Head::from_bytes`], for a head with layers of an encoder too, which are in the safetensors file `layers`:
+    /// its path and its contents.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Head::from_bytes`].
+    pub(crate) fn from_files(
+        path: &Path,
+        bytes: &[u8],
+        layers: Option<(&Path, &[u8])>,
+        description: HeadDescription,
+    ) -> Result<Head> {
         let Some(spec) = description.network.clone() else {
-            return Err(refuse("a head with weights".into(), description.kind.clone()));
+            let kind = description.kind.clone();
+            return Err(refusal(path, "a head with weights".into(), kind));
         };
-        let file = SafeTensors::deserialize(bytes)
-            .map_err(|error| refuse("a whole safetensors file".into(), error.to_string()))?;
+        let file = parse_tensors(path, bytes)?;
+        let layers =
+            layers.map(|(path, bytes)| Ok::<_, Error>((path, parse_tensors(path, bytes)?)));
+        let layers = layers.transpose()?;
         let tensor = |name: &str, shape: &[usize]| {
-            let view = file.tensor(name).ok();
+            let (path, view) = match (file.tensor(name).ok(), &layers) {
+                (None, Some((path, layers))) => (*path, layers.tensor(name).ok()),
+                (own, _) => (path, own),
+            };
+            let refuse = |expected: String, got: String| refusal(path, expected, got);
             let view = view
                 .filter(|view| view.shape() == shape && view.dtype() == safetensors::Dtype::F32)
                 .ok_or_else(|| {
@@ -375,7 +419,7 @@ pub(super) fn outputs(
             let input = NetworkInput { rows: padded.view(), starts: &own };
             network.forward(parameters, &input, None, trace);
             let logits = trace.logits();
-            let n_outputs = if network.spec().attention { end - first } else { part.len() };
+            let n_outputs = if network.spec().pools() { end - first } else { part.len() };
             logits.slice(s![..n_outputs, ..]).to_owned()
         })
         .collect();
@@ -396,6 +440,18 @@ pub(crate) fn save(
     description: &HeadDescription,
     tensors: &[(String, Vec<usize>, Vec<f32>)],
 ) -> Result<()> {
+    write_tensors(&folder.join(WEIGHTS_FILE), tensors, None)?;
+    let path = folder.join(DESCRIPTION_FILE);
+    let mut json = serde_json::to_string_pretty(description).expect("plain fields become JSON");
+    json.push('\n');
+    Ok(write_file(&path, json.as_bytes())?)
+}
+
+fn write_tensors(
+    path: &Path,
+    tensors: &[(String, Vec<usize>, Vec<f32>)],
+    metadata: Option<HashMap<String, String>>,
+) -> Result<()> {
     let bytes: Vec<Vec<u8>> = tensors
         .iter()
         .map(|(_, _, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect())
@@ -404,14 +460,14 @@ pub(crate) fn save(
         let view = TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
         (name.as_str(), view.expect("bytes of this shape"))
     });
-    let path = folder.join(WEIGHTS_FILE);
-    let file = safetensors::serialize(views, None::<HashMap<String, String>>)
-        .map_err(|error| Error::io("write", &path)(std::io::Error::other(error)))?;
-    write_file(&path, &file)?;
-    let path = folder.join(DESCRIPTION_FILE);
-    let mut json = serde_json::to_string_pretty(description).expect("plain fields become JSON");
-    json.push('\n');
-    Ok(write_file(&path, json.as_bytes())?)
+    let file = safetensors::serialize(views, metadata)
+        .map_err(|error| Error::io("write", path)(std::io::Error::other(error)))?;
+    Ok(write_file(path, &file)?)
+}
+
+fn parse_tensors<'b>(path: &Path, bytes: &'b [u8]) -> Result<SafeTensors<'b>> {
+    SafeTensors::deserialize(bytes)
+        .map_err(|error| refusal(path, "a whole safetensors file".into(), error.to_string()))
 }
 
 /// Parses the description of a run's head from `bytes`, the contents of the head.json at `path`.

@@ -1,5 +1,7 @@
 //! One head's settings, as numbers.
 
+use std::sync::Arc;
+
 use super::network::NetworkSpec;
 use crate::{
     metrics::metric::Metric,
@@ -39,6 +41,19 @@ pub struct HeadSpec {
     pub batch_size: usize,
     /// Which of the bank's sets of samples it learns from.
     pub set: usize,
+    /// How the encoder's layers of its network are trained; only with a network that has some.
+    pub encoder_layers: Option<LayerTraining>,
+}
+
+/// The start and the learning rates of the encoder's layers of a network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerTraining {
+    /// Their parameters in the checkpoint, in the order of the network's.
+    pub parameters: Arc<[f32]>,
+    /// The learning rate of the last layer, before the schedule.
+    pub lr: f64,
+    /// The factor of the learning rate from each layer to the one below it.
+    pub decay: f64,
 }
 
 impl HeadSpec {
@@ -63,6 +78,7 @@ impl HeadSpec {
             stop_after: None,
             batch_size: 32,
             set: 0,
+            encoder_layers: None,
         }
     }
 

@@ -16,7 +16,9 @@ use crate::{
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     extraction::{extract::inputs_for, sentence::SentenceState},
-    head::saved::{DESCRIPTION_FILE, Head, HeadDescription, WEIGHTS_FILE, read_description},
+    head::saved::{
+        DESCRIPTION_FILE, Head, HeadDescription, LAYERS_FILE, WEIGHTS_FILE, read_description,
+    },
     metrics::metric::Metric,
     run_folder::{
         find::find,
@@ -87,7 +89,14 @@ impl SavedRun {
         let head = match description.network {
             Some(_) => {
                 let path = folder.join(WEIGHTS_FILE);
-                Some(Head::from_bytes(&path, &bytes, description.clone())?)
+                let layers_path = folder.join(LAYERS_FILE);
+                let layers = if description.has_encoder_layers() {
+                    Some(lock.read_output(&folder, LAYERS_FILE)?)
+                } else {
+                    None
+                };
+                let layers = layers.as_ref().map(|bytes| (&*layers_path, &bytes[..]));
+                Some(Head::from_files(&path, &bytes, layers, description.clone())?)
             }
             None => None,
         };

@@ -38,8 +38,9 @@ pub(crate) const NO_FILE: &str = "no such file";
 pub(crate) const REPRODUCED: [&str; 4] =
     ["head.safetensors", "head.json", "metrics.json", "predictions.parquet"];
 
-/// The file of a sweep that a replay must also reproduce: its leaderboard.
-const REPRODUCED_OF_SWEEPS: [&str; 1] = ["leaderboard.csv"];
+/// The files that a replay must also reproduce where a run has them: the leaderboard of a sweep, and the layers of the
+/// encoder that were trained with the head.
+const REPRODUCED_OF_SOME: [&str; 2] = ["leaderboard.csv", "layers.safetensors"];
 
 /// Everything that determined a run's result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -427,8 +428,8 @@ pub(crate) fn is_finished(folder: &Path) -> bool {
 
 /// Returns the blake3 of the files in a run folder that a replay must reproduce.
 fn output_digests(folder: &Path) -> Result<BTreeMap<String, Digest>> {
-    let of_sweeps = REPRODUCED_OF_SWEEPS.into_iter();
-    let there = of_sweeps.filter(|name| folder.join(name).is_file());
+    let of_some = REPRODUCED_OF_SOME.into_iter();
+    let there = of_some.filter(|name| folder.join(name).is_file());
     REPRODUCED
         .into_iter()
         .chain(there)

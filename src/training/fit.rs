@@ -190,6 +190,7 @@ pub(crate) fn spec(
         stop_after: None,
         batch_size: steps.batch_size,
         set: 0,
+        encoder_layers: None,
     }
 }
 

@@ -71,6 +71,12 @@ impl Network {
         }
     }
 
+    /// Number of tensors of the encoder's layers, which come before all others.
+    pub(crate) fn n_encoder_tensors(&self) -> usize {
+        let end = self.n_encoder_parameters();
+        self.tensors.iter().take_while(|tensor| tensor.range.end <= end).count()
+    }
+
     /// Returns every tensor with its name, shape and values.
     pub fn named_tensors(&self, parameters: &[f32]) -> Vec<(String, Vec<usize>, Vec<f32>)> {
         let tensors = self.tensors.iter();

@@ -2,7 +2,10 @@
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-use super::{HiddenLayer, Linear, Network, Skip};
+use super::{
+    HiddenLayer, Linear, Network, Skip,
+    encoder_layers::{EncoderLayers, EncoderTrace},
+};
 use crate::{
     head::layers::{
         activation,
@@ -11,6 +14,7 @@ use crate::{
     },
     train::{
         dropout::drop_units,
+        encoder_layer::LayerReal,
         gemm::{multiply, multiply_add},
         real::Real,
     },
@@ -45,15 +49,16 @@ pub struct Dropout<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Trace<F> {
     n_outputs: usize,
+    encoder: EncoderTrace<F>,
     /// `softmax(s)` of the mix.
     mix_shares: Vec<F>,
     mix_sums: Vec<F>,
-    /// Inputs after mix and dropout, if there is either.
+    /// Inputs after the encoder's layers, mix and dropout, if there is any.
     rows: Vec<F>,
     /// Attention weight of every row.
     shares: Vec<F>,
     d_scores: Vec<F>,
-    /// Inputs after attention pooling.
+    /// Inputs after pooling.
     pooled: Vec<F>,
     layers: Vec<LayerTrace<F>>,
     logits: Vec<F>,
@@ -86,7 +91,7 @@ struct Masks {
 }
 
 impl<F: Real> Trace<F> {
-    /// `[rows, n_outputs]` of the last forward pass, or `[samples, n_outputs]` with attention.
+    /// `[rows, n_outputs]` of the last forward pass, or `[samples, n_outputs]` if the network pools.
     pub fn logits(&self) -> ArrayView2<'_, F> {
         matrix(&self.logits, self.n_outputs.max(1))
     }
@@ -99,8 +104,9 @@ impl Network {
     /// they are. A sample without rows is pooled to zeros.
     ///
     /// # Panics
-    /// Panics if shapes do not fit the spec, or if rows are not contiguous and there is a mix, dropout or attention.
-    pub fn forward<F: Real>(
+    /// Panics if shapes do not fit the spec, or if rows are not contiguous and there is a mix, dropout, attention or an
+    /// encoder's layer.
+    pub fn forward<F: LayerReal>(
         &self,
         parameters: &[F],
         input: &NetworkInput<'_, F>,
@@ -111,7 +117,11 @@ impl Network {
         let n_features = self.spec.n_features;
         trace.n_outputs = self.spec.n_outputs;
         trace.masks.set(self, input, dropout);
-        if let Some(mix) = &self.mix {
+        if let Some(encoder) = &self.encoder {
+            encoder.forward(parameters, input, dropout, &mut trace.encoder);
+            let rows = room(&mut trace.rows, input.rows.len());
+            rows.copy_from_slice(trace.encoder.output());
+        } else if let Some(mix) = &self.mix {
             let shares = room(&mut trace.mix_shares, mix.len());
             let rows = room(&mut trace.rows, input.rows.nrows() * n_features);
             mix::forward(&parameters[mix.clone()], input.rows.view(), shares, rows);
@@ -119,13 +129,20 @@ impl Network {
             let rows = room(&mut trace.rows, input.rows.len());
             matrix_mut(rows, n_features).assign(&input.rows);
         }
-        trace.masks.drop_inputs(&mut trace.rows, n_features);
+        if self.pools_plainly().is_none() {
+            trace.masks.drop_inputs(&mut trace.rows, n_features);
+        }
         if let Some(query) = &self.query {
             let samples =
                 Samples { rows: self.rows(input, &trace.masks, &trace.rows), starts: input.starts };
             let shares = room(&mut trace.shares, input.rows.nrows());
             let pooled = room(&mut trace.pooled, (input.starts.len() - 1) * n_features);
             attention::forward(&parameters[query.clone()], samples, shares, pooled);
+        }
+        if let Some(encoder) = self.pools_plainly() {
+            let pooled = room(&mut trace.pooled, (input.starts.len() - 1) * n_features);
+            encoder.pool(&trace.rows, input.starts, pooled);
+            trace.masks.drop_pooled(&mut trace.pooled, n_features);
         }
         let mut layers = std::mem::take(&mut trace.layers);
         layers.resize_with(self.hidden.len(), LayerTrace::default);
@@ -152,14 +169,16 @@ impl Network {
         trace.layers = layers;
     }
 
-    /// Adds `dL/dparameters` to `gradients`, given `dL/dlogits` of the last forward pass with this trace.
+    /// Adds `dL/dparameters` to `gradients`, given `dL/dlogits` of the last forward pass with this trace, which had the
+    /// same dropout.
     ///
     /// # Panics
     /// Panics if shapes do not fit, or `d_logits` is not in row-major order.
-    pub fn backward<F: Real>(
+    pub fn backward<F: LayerReal>(
         &self,
         parameters: &[F],
         input: &NetworkInput<'_, F>,
+        dropout: Option<Dropout<'_>>,
         trace: &mut Trace<F>,
         d_logits: ArrayView2<'_, F>,
         gradients: &mut [F],
@@ -172,7 +191,7 @@ impl Network {
         let mut next = std::mem::take(&mut trace.next);
 
         let n = d_logits.nrows();
-        let learns_below = self.query.is_some() || self.mix.is_some();
+        let learns_below = self.spec.pools() || self.mix.is_some();
         let x = self.layer_input(input, trace, &trace.layers);
         self.output.backward(x, d_logits, gradients);
         if learns_below || !self.hidden.is_empty() {
@@ -221,10 +240,8 @@ impl Network {
         if let Some(query) = &self.query {
             let n_rows = input.rows.nrows();
             let mut d_scores = std::mem::take(&mut trace.d_scores);
-            let d_rows_len = match &self.mix {
-                Some(_) => n_rows * self.spec.n_features,
-                None => 0,
-            };
+            let learns_rows = self.mix.is_some() || self.encoder.is_some();
+            let d_rows_len = if learns_rows { n_rows * self.spec.n_features } else { 0 };
             attention::backward(
                 &parameters[query.clone()],
                 Samples { rows: self.rows(input, &trace.masks, &trace.rows), starts: input.starts },
@@ -236,6 +253,19 @@ impl Network {
             );
             trace.d_scores = d_scores;
             std::mem::swap(&mut gradient, &mut next);
+        }
+        if let Some(encoder) = &self.encoder {
+            let width = self.spec.n_features;
+            if self.query.is_some() {
+                trace.masks.drop_inputs(&mut gradient, width);
+            } else {
+                trace.masks.drop_pooled(&mut gradient, width);
+                let d_rows = room(&mut next, input.rows.len());
+                encoder.pool_backward(&gradient, input.starts, d_rows);
+                std::mem::swap(&mut gradient, &mut next);
+            }
+            let own = &mut trace.encoder;
+            encoder.backward(parameters, input, dropout, own, &mut gradient, gradients);
         }
         if let Some(mix) = &self.mix {
             trace.masks.drop_inputs(&mut gradient, self.spec.n_features);
@@ -255,19 +285,24 @@ impl Network {
         assert_eq!(input.rows.ncols(), self.spec.n_inputs(), "rows of all layers' features");
         let (first, last) = (input.starts.first(), input.starts.last());
         assert!(
-            !self.spec.attention || (first == Some(&0) && last == Some(&input.rows.nrows())),
+            !self.spec.pools() || (first == Some(&0) && last == Some(&input.rows.nrows())),
             "samples that hold all rows"
         );
     }
 
-    /// The rows after mix and dropout.
+    /// The encoder's layers, if their output is pooled without learned attention.
+    fn pools_plainly(&self) -> Option<&EncoderLayers> {
+        self.encoder.as_ref().filter(|_| self.query.is_none())
+    }
+
+    /// The rows after the encoder's layers, mix and dropout.
     fn rows<'a, F: Real>(
         &self,
         input: &'a NetworkInput<'_, F>,
         masks: &Masks,
         changed: &'a [F],
     ) -> ArrayView2<'a, F> {
-        if self.mix.is_some() || masks.rate > 0.0 {
+        if self.encoder.is_some() || self.mix.is_some() || masks.rate > 0.0 {
             matrix(changed, self.spec.n_features)
         } else {
             input.rows.view()
@@ -283,7 +318,7 @@ impl Network {
     ) -> ArrayView2<'a, F> {
         match before.last() {
             Some(layer) => matrix(&layer.output, self.hidden[before.len() - 1].linear.outputs),
-            None if self.query.is_some() => matrix(&trace.pooled, self.spec.n_features),
+            None if self.spec.pools() => matrix(&trace.pooled, self.spec.n_features),
             None => self.rows(input, &trace.masks, &trace.rows),
         }
     }
@@ -347,7 +382,7 @@ impl Masks {
         assert_eq!(dropout.row_ids.len(), input.rows.nrows(), "an id for every row");
         (self.rate, self.seed, self.epoch) = (dropout.rate, dropout.seed, dropout.epoch);
         self.row_ids.extend_from_slice(dropout.row_ids);
-        if network.spec.attention {
+        if network.spec.pools() {
             let first_rows = input.starts[..input.starts.len() - 1].iter();
             // A sample without rows at the very end has no first row.
             let id = |row: &usize| dropout.row_ids.get(*row).copied().unwrap_or(u64::MAX);
@@ -359,6 +394,11 @@ impl Masks {
 
     fn drop_inputs<F: Real>(&self, values: &mut [F], width: usize) {
         self.drop_rows(&self.row_ids, self.seed, values, width);
+    }
+
+    /// Applies the masks of the inputs to pooled samples.
+    fn drop_pooled<F: Real>(&self, values: &mut [F], width: usize) {
+        self.drop_rows(&self.sample_ids, self.seed, values, width);
     }
 
     /// Applies masks that differ between the hidden layers, and from that of the inputs.

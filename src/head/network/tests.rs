@@ -9,6 +9,7 @@ use crate::{
         spec::HeadSpec,
     },
     train::{
+        encoder_layer::LayerReal,
         loss::{Loss, Targets},
         optimizer::{FlatOptimizer, Optimizer, OptimizerKind},
         real::Real,
@@ -78,7 +79,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// Returns the loss of a case, its logits and its gradients.
-fn pass<F: Real>(
+fn pass<F: LayerReal>(
     case: &Case,
     parameters: &[F],
     dropout: Option<Dropout<'_>>,
@@ -92,7 +93,7 @@ fn pass<F: Real>(
     let scale = loss.scale(targets);
     let sum = loss.gradient(trace.logits(), targets, scale, d_logits.view_mut());
     let mut gradients = vec![F::zero(); parameters.len()];
-    case.network.backward(parameters, &input, trace, d_logits.view(), &mut gradients);
+    case.network.backward(parameters, &input, dropout, trace, d_logits.view(), &mut gradients);
     (sum.mean(), gradients)
 }
 
@@ -179,7 +180,14 @@ fn a_batch_in_parts_gives_the_sum_of_its_parts() {
                 let targets = Targets::Classes(&case.labels).slice(range.clone());
                 let mut d_logits = Array2::zeros(trace.logits().dim());
                 Loss::default().gradient(trace.logits(), targets, 0.5, d_logits.view_mut());
-                network.backward(&case.parameters, &input, &mut trace, d_logits.view(), gradients);
+                network.backward(
+                    &case.parameters,
+                    &input,
+                    Some(dropout),
+                    &mut trace,
+                    d_logits.view(),
+                    gradients,
+                );
             }
         }
         assert_close(&sums[1], &sums[0], 1e-12, &case.name);
@@ -244,7 +252,14 @@ fn every_kind_of_network_learns_what_no_linear_head_can() {
             let scale = loss.scale(targets);
             loss.gradient(trace.logits(), targets, scale, d_logits.view_mut());
             let mut gradients = vec![0.0; parameters.len()];
-            network.backward(&parameters, &input, &mut trace, d_logits.view(), &mut gradients);
+            network.backward(
+                &parameters,
+                &input,
+                None,
+                &mut trace,
+                d_logits.view(),
+                &mut gradients,
+            );
             state.step(&mut parameters, &gradients, &optimizer, step, 1.0, 1.0);
         }
         network.forward(&parameters, &input, None, &mut trace);

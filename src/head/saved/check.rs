@@ -69,13 +69,20 @@ const TASKS_WITH_LABELS: [&str; 3] = ["classification", "multilabel", "tokens"];
 /// Maximum number of parameters: 8 GB of weights.
 const MOST_PARAMETERS: usize = 1 << 31;
 
-/// An upper bound on the number of parameters of such a network; `None` if a size is 0 or there are too many.
+/// An upper bound on the number of parameters of such a network; `None` if a size is 0, there are too many, or layers
+/// of an encoder are none.
 fn n_parameters(spec: &NetworkSpec) -> Option<usize> {
     let sizes = [spec.n_layers, spec.n_features, spec.n_outputs];
     if sizes.iter().chain(&spec.hidden).any(|size| *size == 0) {
         return None;
     }
     let mut total = spec.n_layers.checked_mul(spec.n_features)?;
+    if let Some(layers) = &spec.encoder_layers {
+        if spec.n_layers != 1 {
+            return None;
+        }
+        total = total.checked_add(layers.n_parameters(spec.n_features)?)?;
+    }
     let mut inputs = spec.n_features;
     let widths = spec.hidden.iter().chain([&spec.n_outputs]);
     for width in widths {

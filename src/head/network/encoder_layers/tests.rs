@@ -1,0 +1,123 @@
+use ndarray::Array2;
+
+use super::*;
+use crate::head::network::{Network, NetworkSpec, Trace};
+
+const STARTS: [usize; 5] = [0, 4, 5, 5, 9];
+
+const ROW_IDS: [u64; 9] = [40, 41, 42, 43, 50, 70, 71, 72, 73];
+
+fn numbers(n: usize, factor: f64) -> Vec<f64> {
+    (0..n).map(|i| (i as f64 * factor).sin()).collect()
+}
+
+fn spec(pooling: TokenPooling) -> EncoderLayersSpec {
+    let names = |layer: usize| -> Vec<String> {
+        (0..N_TENSORS).map(|tensor| format!("layer.{layer}.{tensor}")).collect()
+    };
+    EncoderLayersSpec {
+        attention_heads: 2,
+        intermediate: 8,
+        epsilon: 1e-5,
+        dropout: 0.2,
+        attention_dropout: 0.1,
+        pooling,
+        distance_bias: Some(DistanceBiasSpec {
+            tensor: "bias".into(),
+            first_distances: vec![0, 1, 3],
+        }),
+        tensors: (0..2).map(names).collect(),
+    }
+}
+
+fn networks() -> [Network; 3] {
+    let linear =
+        |pooling| NetworkSpec { encoder_layers: Some(spec(pooling)), ..NetworkSpec::linear(6, 3) };
+    let hidden = NetworkSpec { hidden: vec![5], ..linear(TokenPooling::Cls) };
+    let attention = NetworkSpec { attention: true, ..linear(TokenPooling::Mean) };
+    [linear(TokenPooling::Mean), hidden, attention].map(Network::new)
+}
+
+/// The product of a network's logits with some numbers, and its gradient.
+fn loss(network: &Network, parameters: &[f64], rows: &Array2<f64>) -> (f64, Vec<f64>) {
+    let input = NetworkInput { rows: rows.view(), starts: &STARTS };
+    let dropout = Some(Dropout { rate: 0.3, seed: 4, epoch: 2, row_ids: &ROW_IDS });
+    let mut trace = Trace::default();
+    network.forward(parameters, &input, dropout, &mut trace);
+    let weights = numbers(trace.logits().len(), 1.7);
+    let weights = Array2::from_shape_vec(trace.logits().dim(), weights).unwrap();
+    let loss = (&trace.logits() * &weights).sum();
+    let mut gradients = vec![0.0; parameters.len()];
+    let view = weights.view();
+    network.backward(parameters, &input, dropout, &mut trace, view, &mut gradients);
+    (loss, gradients)
+}
+
+#[test]
+fn gradients_through_every_pooling_are_slopes_of_the_loss_with_dropout() {
+    let rows = Array2::from_shape_vec((9, 6), numbers(54, 0.9)).unwrap();
+    for network in networks() {
+        let mut parameters: Vec<f64> =
+            numbers(network.n_parameters(), 0.7).iter().map(|value| 0.6 * value).collect();
+        let (_, gradients) = loss(&network, &parameters, &rows);
+        let fixed = network.encoder_places()[1].end..network.n_encoder_parameters();
+        assert_eq!(fixed.len(), 2 * 3 * 2);
+        assert!(gradients[fixed.clone()].iter().all(|gradient| *gradient == 0.0));
+        for index in (0..parameters.len()).filter(|index| !fixed.contains(index)) {
+            let step = 1e-5;
+            parameters[index] += step;
+            let (above, _) = loss(&network, &parameters, &rows);
+            parameters[index] -= 2.0 * step;
+            let (below, _) = loss(&network, &parameters, &rows);
+            parameters[index] += step;
+            let slope = (above - below) / (2.0 * step);
+            let gap = (gradients[index] - slope).abs();
+            assert!(gap < 1e-6, "{index}: {} instead of {slope}", gradients[index]);
+        }
+        assert!(gradients.iter().any(|gradient| gradient.abs() > 0.1));
+    }
+}
+
+#[test]
+fn a_sample_is_pooled_to_the_mean_or_the_first_of_its_rows() {
+    let rows: Vec<f64> = (0..9 * 6).map(f64::from).collect();
+    for (pooling, first_values) in
+        [(TokenPooling::Mean, [9.0, 24.0, 0.0, 39.0]), (TokenPooling::Cls, [0.0, 24.0, 0.0, 30.0])]
+    {
+        let mut layout = TensorLayout { tensors: Vec::new() };
+        let layers = EncoderLayers::new(&spec(pooling), 6, &mut layout);
+        let mut pooled = vec![f64::NAN; 4 * 6];
+        layers.pool(&rows, &STARTS, &mut pooled);
+        let found: Vec<f64> = pooled.iter().step_by(6).copied().collect();
+        assert_eq!(found, first_values, "{pooling:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_layers_has_no_number_of_parameters() {
+    let good = spec(TokenPooling::Mean);
+    let network = Network::new(NetworkSpec {
+        encoder_layers: Some(good.clone()),
+        ..NetworkSpec::linear(6, 3)
+    });
+    let bound = good.n_parameters(6).unwrap();
+    assert!(network.n_encoder_parameters() <= bound, "{bound}");
+    let changes: [&dyn Fn(&mut EncoderLayersSpec); 8] = [
+        &|spec| spec.attention_heads = 0,
+        &|spec| spec.attention_heads = 4,
+        &|spec| spec.intermediate = usize::MAX,
+        &|spec| spec.dropout = 1.0,
+        &|spec| spec.epsilon = f32::NAN,
+        &|spec| spec.tensors.clear(),
+        &|spec| spec.tensors[1].truncate(3),
+        &|spec| {
+            let bias = DistanceBiasSpec { tensor: "bias".into(), first_distances: vec![1, 2] };
+            spec.distance_bias = Some(bias);
+        },
+    ];
+    for change in changes {
+        let mut bad = good.clone();
+        change(&mut bad);
+        assert_eq!(bad.n_parameters(6), None, "{bad:?}");
+    }
+}
