@@ -44,6 +44,7 @@ mod token_positions;
 pub(crate) mod tokenizer;
 pub(crate) mod tokenizer_file;
 mod tokenizer_parts;
+pub(crate) mod top_layers;
 mod torch_file;
 mod unsupported;
 mod weights;

@@ -61,6 +61,14 @@ pub fn export_run(
     progress: &dyn Progress,
 ) -> Result<ExportedRun> {
     request.require_fitting()?;
+    if run.description.has_encoder_layers() {
+        return Err(request.kind.refuse(
+            "a head over the encoder of a checkpoint",
+            "one whose layers of the encoder were trained with it (train.unfreeze)".into(),
+            "use the run folder with `frostbert predict` or `serve`; layers.safetensors holds the layers in the names of \
+             the checkpoint",
+        ));
+    }
     let folder = NewFolder::create(&request.out)?;
     let start = Instant::now();
     let dataset = CheckedRows::dataset(&run)?;

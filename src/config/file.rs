@@ -296,6 +296,33 @@ pub struct TrainSection {
     pub early_stopping: EarlyStoppingKey,
     /// States of up to this many mebibytes stay in memory; more are streamed from disk in every epoch.
     pub memory_mb: u64,
+    /// Number of the encoder's last layers that are trained with the head; none if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unfreeze: Option<UnfreezeKey>,
+    /// The learning rate of the encoder's last layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer_lr: Option<f64>,
+    /// The factor of the learning rate from each of the encoder's layers to the one below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer_decay: Option<f64>,
+}
+
+/// How many of the encoder's layers are trained: a number, or a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number of layers, or \"all\"")]
+pub enum UnfreezeKey {
+    /// So many of the last layers.
+    Last(usize),
+    /// A word.
+    Named(UnfreezeWord),
+}
+
+/// A number of layers by a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnfreezeWord {
+    /// All layers, but not the embeddings.
+    All,
 }
 
 /// How strongly a head is regularised: a number, or a word.

@@ -151,6 +151,9 @@ pub(crate) const STEPWISE: &[HeadKind] = &[Linear, Mlp, Matching, Crf];
 /// The kinds that can have hidden layers.
 const LAYERED: &[HeadKind] = &[Mlp, Matching, Crf];
 
+/// The tasks with one row of outputs for each text or pair.
+const POOLED_TASKS: &[Task] = &[Classification, Multilabel, Regression, Similarity];
+
 const ALL_TASKS: &[Task] = &[Classification, Multilabel, Regression, Similarity, Tokens, Qa];
 
 const fn head(name: &'static str, default: &'static str, values: Values) -> Key {
@@ -176,7 +179,7 @@ const fn train(name: &'static str, default: &'static str, values: Values) -> Key
 }
 
 /// Every key of `[head]` and `[train]`, in the order of the file.
-pub(crate) static KEYS: [Key; 30] = [
+pub(crate) static KEYS: [Key; 33] = [
     Key {
         meaning: "`linear`, `mlp`, `matching`, `cosine`, `crf`, `ridge`, `lda`, `logistic`, `linfa-logistic`, `linfa-svm`; by task, see above",
         ..head("kind", "by task", Values::Any)
@@ -320,6 +323,20 @@ pub(crate) static KEYS: [Key; 30] = [
         kinds: ALL_KINDS,
         ..train("memory_mb", "2048", Values::Count)
     },
+    Key {
+        meaning: "number of the encoder's last layers that are trained with the head, from cached token states of the layer below them; or `\"all\"`: see [Training the last layers](training.md#the-last-layers-of-the-encoder). Not in a sweep",
+        tasks: POOLED_TASKS,
+        elsewhere: refused("trains layers of the encoder"),
+        ..train("unfreeze", "none", Values::NotNegative)
+    },
+    Key {
+        meaning: "with `unfreeze`: learning rate of the last layer before the schedule; `train.lr` stays that of the head",
+        ..train("layer_lr", "5e-5, with `unfreeze`", Values::Positive)
+    },
+    Key {
+        meaning: "with `unfreeze`: factor of the learning rate from each layer to the one below it",
+        ..train("layer_decay", "0.95, with `unfreeze`", Values::UpToOne)
+    },
 ];
 
 /// The key of the models that a sweep compares. It is none of `[head]` and `[train]`, so it goes by its whole name.
@@ -379,9 +396,10 @@ impl Key {
         needs && is_for_task && self.kinds.contains(&choice.kind)
     }
 
-    /// Whether a sweep can vary it: what a head reads and how it is trained, but not how much memory that takes.
+    /// Whether a sweep can vary it: what a head reads and how it is trained, but not how much memory that takes, nor how
+    /// layers of the encoder are trained.
     pub(crate) fn is_swept(&self) -> bool {
-        self.name != "memory_mb"
+        !["memory_mb", "unfreeze", "layer_lr", "layer_decay"].contains(&self.name)
     }
 }
 

@@ -116,6 +116,11 @@ impl ConfigFile {
         (1..=MOST_SIZE).contains(&number).then_some(number)
     }
 
+    /// Returns a probability below 1, if the key holds one.
+    pub(super) fn rate(&self, key: &str) -> Option<f64> {
+        self.fields.get(key)?.as_f64().filter(|rate| (0.0..1.0).contains(rate))
+    }
+
     /// Returns `pad_token_id`, if it is present and plausible.
     pub(super) fn padding_token(&self) -> Option<usize> {
         let id = usize::try_from(self.fields.get("pad_token_id")?.as_u64()?).ok()?;

@@ -86,6 +86,13 @@ impl NetworkLearner {
         }
     }
 
+    /// Goes on from these parameters.
+    #[cfg(test)]
+    pub(crate) fn start_from(&mut self, parameters: Vec<f32>) {
+        assert_eq!(parameters.len(), self.parameters.len());
+        self.parameters = parameters;
+    }
+
     /// The factor that turns the sum of a batch's losses into their mean; 0 if nothing counts.
     fn scale(&self, batch: &TrainingBatch<'_>) -> f32 {
         let counted = match (&self.spec.objective, batch.targets) {

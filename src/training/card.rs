@@ -166,6 +166,14 @@ impl CardSource<'_> {
         if let Some(column) = states.first().and_then(|state| state.column()) {
             return format!("the vectors of the column {}", code(column));
         }
+        let trained = self.description.network.as_ref().map(|network| &network.encoder_layers);
+        if let (Some(Some(trained)), Some(below)) = (trained, layers.first()) {
+            let n_layers = trained.tensors.len();
+            return format!(
+                "the output of the encoder's last {}, trained with it from the token states of layer {below},",
+                counted(n_layers, "layer")
+            );
+        }
         let states = match pooling.as_str() {
             "attention" => "the states of all tokens, pooled by learned attention,".to_string(),
             "words" => "the state of each word".to_string(),

@@ -7,6 +7,7 @@ use frostbert_cache::progress::Progress;
 use crate::{
     config::settings::{HiddenLayers, KindSettings, Pipeline, StepSettings},
     data::{Part, dataset::Dataset},
+    encoder::checkpoint::Checkpoint,
     error::Result,
     features::{linfa::principal_components, scaler::Scaler},
     head::{
@@ -21,6 +22,7 @@ use crate::{
     training::{
         full_batch::{self, FittedFor, FullBatchData, FullBatchHead, FullBatchKind},
         regularization::{choose_for, unchosen},
+        unfrozen::UnfrozenLayers,
     },
 };
 
@@ -35,15 +37,17 @@ pub(crate) struct FittedHead {
     pub(crate) seconds: f64,
 }
 
-/// Fits the pipeline's head to the rows of its task. With `stop_after`, trains for that many epochs without looking at
-/// validation, for when the best number of epochs is known.
+/// Fits the pipeline's head to the rows of its task, with layers of the checkpoint if the pipeline trains some. With
+/// `stop_after`, trains for that many epochs without looking at validation, for when the best number of epochs is
+/// known.
 ///
 /// # Errors
-/// Returns an error if the cache is damaged, a training diverges, or `head.pca` asks for more components than there are
-/// features or rows.
+/// Returns an error if the cache is damaged, a training diverges, the layers to train cannot be read, or `head.pca`
+/// asks for more components than there are features or rows.
 pub(crate) fn fit(
     pipeline: &Pipeline,
     dataset: &Dataset,
+    checkpoint: Option<&Checkpoint>,
     rows: &TaskRows<'_>,
     stop_after: Option<usize>,
     progress: &dyn Progress,
@@ -52,7 +56,11 @@ pub(crate) fn fit(
     let train = &rows.taught(dataset, column, rows.part(Part::Train))[..];
     let validation = rows.part(Part::Validation);
     let transform = transform(pipeline, rows)?;
-    let network = network(pipeline, rows, &transform);
+    let unfrozen = UnfrozenLayers::read(pipeline, checkpoint)?;
+    let network = NetworkSpec {
+        encoder_layers: unfrozen.as_ref().map(|layers| layers.spec.clone()),
+        ..network(pipeline, rows, &transform)
+    };
     let Some(steps) = pipeline.head.kind.steps() else {
         let start = Instant::now();
         let data = FullBatchData {
@@ -86,6 +94,7 @@ pub(crate) fn fit(
     }
     let own_metric = own_metric(pipeline.data.task, dataset.labels.names());
     let mut spec = spec(pipeline.seed, steps, own_metric, rows.objective.clone(), network.clone());
+    spec.encoder_layers = unfrozen.map(|layers| layers.training);
     if stop_after.is_some() {
         spec.stop_after = stop_after;
         spec.stopping = None;
@@ -112,7 +121,8 @@ pub(crate) fn transform(pipeline: &Pipeline, rows: &TaskRows<'_>) -> Result<Tran
         .iter()
         .flat_map(|part| rows.part(*part).iter().copied())
         .collect();
-    let scaler = if head.standardize {
+    // Layers of the encoder read the states as the layer below them left them.
+    let scaler = if head.standardize && pipeline.file().unfreeze().is_none() {
         Scaler::fit(&rows.view, &seen)?
     } else {
         Scaler::identity(rows.view.n_features())

@@ -237,6 +237,9 @@ pub(crate) fn train_on(
     if let Some(checkpoint) = checkpoint.filter(|_| pipeline.reads_sentence()) {
         description.sentence = Some(SentenceState::required(checkpoint)?.digest());
     }
+    if pipeline.file().unfreeze().is_some() {
+        description.base = checkpoint.map(|checkpoint| checkpoint.hashes.weights);
+    }
     let mut fit_seconds = 0.0;
     let mut measure_start = Instant::now();
     let (head, history, mut outcome) = if pipeline.head.kind.is_cosine() {
@@ -244,7 +247,7 @@ pub(crate) fn train_on(
     } else {
         let epochs = refit.and_then(|refit| refit.epochs);
         let FittedHead { network, trained, transform, chosen, seconds } =
-            fit(pipeline, dataset, &rows, epochs, progress)?;
+            fit(pipeline, dataset, checkpoint, &rows, epochs, progress)?;
         fit_seconds = seconds;
         measure_start = Instant::now();
         description.network = Some(network);
@@ -443,7 +446,7 @@ fn describe(pipeline: &Pipeline, dataset: &Dataset, states: &[StateId]) -> HeadD
         pooling: pooling.into(),
         layers,
         pair: pipeline.has_separate_pairs(),
-        standardize: head.standardize,
+        standardize: head.standardize && pipeline.file().unfreeze().is_none(),
         states: states.to_vec(),
         ..HeadDescription::default()
     }

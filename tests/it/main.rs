@@ -95,4 +95,5 @@ mod tasks;
 mod terminal;
 mod tidy;
 mod tutorials;
+mod unfrozen;
 mod windows;

@@ -102,6 +102,9 @@ fn assert_folder(workshop: &Workshop, case: &Case, report: &Value) {
         "tokens" => &["confusion.svg"],
         _ => &[],
     });
+    if case.settings.contains("unfreeze") {
+        expected.push("layers.safetensors");
+    }
     let head = read_json(&run.join("head.json"));
     if case.task == "classification" && head["labels"].as_array().unwrap().len() == 2 {
         expected.push("roc.svg");
@@ -262,6 +265,19 @@ fn a_classifier_of_mixed_layers_holds_the_contract_and_shows_their_shares() {
     assert_eq!(layers, [&json!(0), &json!(1), &json!(2)]);
     let shares = profile.iter().map(|layer| layer["share"].as_f64().unwrap());
     assert!((shares.sum::<f64>() - 1.0).abs() < 1e-5, "{profile:?}");
+}
+
+#[test]
+fn classifiers_whose_last_layers_are_trained_too_hold_the_contract() {
+    classes("[head]\npooling = \"mean\"\n[train]\nepochs = 2\nunfreeze = 1").hold();
+    classes("[head]\nkind = \"mlp\"\nhidden = [8]\npooling = \"attention\"\n[train]\nepochs = 2\nunfreeze = \"all\"").hold();
+}
+
+#[test]
+fn other_heads_of_texts_whose_last_layers_are_trained_too_hold_the_contract() {
+    labels("[head]\npooling = \"cls\"\n[train]\nepochs = 2\nunfreeze = 2\nlayer_decay = 0.5")
+        .hold();
+    values(Data::Values, "[train]\nepochs = 2\nunfreeze = 1\nlayer_lr = 1e-4").hold();
 }
 
 #[test]

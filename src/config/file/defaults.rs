@@ -83,6 +83,9 @@ impl Default for TrainSection {
             label_smoothing: 0.0,
             early_stopping: EarlyStoppingKey(Some(EarlyStoppingTable::default())),
             memory_mb: 2048,
+            unfreeze: None,
+            layer_lr: None,
+            layer_decay: None,
         }
     }
 }

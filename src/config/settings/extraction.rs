@@ -153,6 +153,7 @@ fn filled_in(
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<ExtractionSettings> {
     let layers = stored_layers(file, &file.model.path);
+    let reads_tokens = file.unfreeze().is_some();
     let PipelineFile { model, data, cache, head, sweep, .. } = file;
     if data.task == Task::Qa {
         set_qa_defaults(cache);
@@ -193,9 +194,12 @@ fn filled_in(
     if layers == LayerChoice::Listed(Vec::new()) {
         return Err(refuse("cache.layers is empty".into(), "name a layer, as in [-1]".into()));
     }
-    let store = cache
-        .store
-        .get_or_insert_with(|| swept_store(head.pooling, data.task, sweep.as_ref(), defaults));
+    let store = cache.store.get_or_insert_with(|| {
+        if reads_tokens {
+            return vec![Store::Tokens];
+        }
+        swept_store(head.pooling, data.task, sweep.as_ref(), defaults)
+    });
     let kinds: Vec<StateKind> = store.iter().map(|store| store.kind()).collect();
     if kinds.is_empty() {
         return Err(refuse("cache.store is empty".into(), "name a state, as in [\"mean\"]".into()));

@@ -2,7 +2,7 @@
 
 use crate::{
     config::{
-        file::{ClassWeights, EarlyStoppingTable, PipelineFile},
+        file::{ClassWeights, EarlyStoppingTable, PipelineFile, UnfreezeKey},
         names::{HeadKind, HeadPooling, Loss, Task},
         settings::LayerChoice,
     },
@@ -14,6 +14,12 @@ use crate::{
 
 /// `head.C` and `head.lambda` where neither the file nor folds say more.
 pub(crate) const UNCHOSEN: f64 = 1.0;
+
+/// `train.layer_lr` where the file says nothing.
+const LAYER_LR: f64 = 5e-5;
+
+/// `train.layer_decay` where the file says nothing.
+const LAYER_DECAY: f64 = 0.95;
 
 /// A head, as `[head]` and `[train]` describe it.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,6 +114,12 @@ pub(crate) struct StepSettings {
     pub epochs: usize,
     /// Number of samples in a step.
     pub batch_size: usize,
+    /// The encoder's layers that are trained too.
+    pub unfreeze: Option<UnfreezeKey>,
+    /// The learning rate of the last of them.
+    pub layer_lr: f64,
+    /// The factor of the learning rate from each of them to the one below it.
+    pub layer_decay: f64,
 }
 
 /// The loss and its settings.
@@ -142,6 +154,9 @@ impl HeadSettings {
             stopping: train.early_stopping.0,
             epochs: train.epochs,
             batch_size: train.batch_size,
+            unfreeze: file.unfreeze(),
+            layer_lr: train.layer_lr.unwrap_or(LAYER_LR),
+            layer_decay: train.layer_decay.unwrap_or(LAYER_DECAY),
         };
         let layers = || HiddenLayers {
             widths: hidden_widths(file),

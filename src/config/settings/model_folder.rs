@@ -6,7 +6,7 @@ use frostbert_cache::states::{Pooling, StateId};
 
 use crate::{
     config::{
-        file::{PipelineFile, sweep::SweepSection},
+        file::{PipelineFile, UnfreezeKey, UnfreezeWord, sweep::SweepSection},
         keys::MODEL_PATH,
         names::{HeadPooling, Store, Task},
         settings::Pipeline,
@@ -189,6 +189,23 @@ impl Pipeline {
         !self.sentence.is_empty()
     }
 
+    /// Returns the number of the encoder's last layers that are trained with the head, in a model of `model_layers`
+    /// layers.
+    ///
+    /// # Errors
+    /// Returns an error if the model has fewer.
+    pub(crate) fn unfrozen_layers(&self, model_layers: usize) -> Result<usize> {
+        match self.file().unfreeze() {
+            None => Ok(0),
+            Some(UnfreezeKey::Named(UnfreezeWord::All)) => Ok(model_layers),
+            Some(UnfreezeKey::Last(n)) if n <= model_layers => Ok(n),
+            Some(UnfreezeKey::Last(n)) => Err(self.refuse(
+                format!("train.unfreeze is {n}, but the model has {model_layers} layers"),
+                format!("set train.unfreeze to {model_layers} or less"),
+            )),
+        }
+    }
+
     /// Returns the states that the head reads, in a model of `model_layers` layers: one for each of its layers, or
     /// those that the sentence vector is made of.
     ///
@@ -200,6 +217,7 @@ impl Pipeline {
             return Ok(vec![state]);
         }
         let refuse = |problem: String, hint: String| self.refuse(problem, hint);
+        self.unfrozen_layers(model_layers)?;
         let layers = self.head.layers.numbers(model_layers, "head.layers", &refuse)?;
         if layers.is_empty() {
             return Err(self.refuse(
@@ -215,7 +233,10 @@ impl Pipeline {
                 "leave head.layers out, or set head.pooling to cls, mean, max or attention".into(),
             ));
         }
-        let kinds = self.head.pooling.stores(self.data.task, &self.sentence);
+        let kinds = match self.file().unfreeze() {
+            Some(_) => vec![Store::Tokens],
+            None => self.head.pooling.stores(self.data.task, &self.sentence),
+        };
         let mut states: Vec<StateId> = Vec::new();
         for layer in layers {
             if states.iter().any(|state| state.layer == layer) {

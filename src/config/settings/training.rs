@@ -2,9 +2,9 @@
 
 use crate::{
     config::{
-        file::{HeadSection, PipelineFile, TrainSection},
+        file::{HeadSection, LayersKey, LayersWord, PipelineFile, TrainSection, UnfreezeKey},
         keys::{Elsewhere, KEYS, Key, STEPWISE, Section},
-        names::{HeadKind, Loss, Pair, Task},
+        names::{HeadKind, HeadPooling, Loss, Overflow, Pair, Task},
         settings::HeadSettings,
     },
     error::{Error, Result},
@@ -19,6 +19,12 @@ impl PipelineFile {
     pub(crate) fn head_kind(&self) -> HeadKind {
         self.head.kind.unwrap_or(self.data.task.facts().kinds[0])
     }
+
+    /// Returns the layers of the encoder that are trained with the head, if there are any.
+    pub(crate) fn unfreeze(&self) -> Option<UnfreezeKey> {
+        let is_used = STEPWISE.contains(&self.head_kind()) && self.data.task.reads_pooled();
+        self.train.unfreeze.filter(|key| is_used && *key != UnfreezeKey::Last(0))
+    }
 }
 
 /// Checks the kind of the head, what it reads, the loss, and the ranges of numbers.
@@ -30,6 +36,7 @@ pub(super) fn check(
     check_kind(file, refuse)?;
     check_keys(file, refuse)?;
     check_input(file, has_pairs, refuse)?;
+    check_unfreeze(file, has_pairs, refuse)?;
     check_loss(file, refuse)?;
     check_numbers(file, refuse)
 }
@@ -110,6 +117,62 @@ fn check_input(
     };
     match reason {
         Some((problem, hint)) => Err(refuse(problem.into(), hint.into())),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a sweep over a pipeline that trains layers of the encoder, whatever its trials say.
+pub(super) fn check_sweep(
+    file: &PipelineFile,
+    refuse: &impl Fn(String, String) -> Error,
+) -> Result<()> {
+    let asked = file.train.unfreeze.is_some_and(|key| key != UnfreezeKey::Last(0));
+    if !asked || file.sweep.is_none() {
+        return Ok(());
+    }
+    Err(refuse(
+        "train.unfreeze trains layers of the encoder with one head, but [sweep] trains many heads"
+            .into(),
+        "leave [sweep] out, or train.unfreeze".into(),
+    ))
+}
+
+/// Refuses what does not go together with the training of the encoder's layers.
+fn check_unfreeze(
+    file: &PipelineFile,
+    has_pairs: bool,
+    refuse: &impl Fn(String, String) -> Error,
+) -> Result<()> {
+    if file.unfreeze().is_none() {
+        return Ok(());
+    }
+    let head = &file.head;
+    let reason = if has_pairs && file.data.pair != Some(Pair::Joint) {
+        Some(("the two texts are encoded separately", "set data.pair = \"joint\""))
+    } else if ![HeadPooling::Mean, HeadPooling::Cls, HeadPooling::Attention].contains(&head.pooling)
+    {
+        Some(("head.pooling is neither of these", "set head.pooling to mean, cls or attention"))
+    } else if head.layers != LayersKey::Named(LayersWord::Auto) {
+        Some(("head.layers names others", "leave head.layers out"))
+    } else if head.pca.is_some() {
+        Some(("head.pca projects the states", "leave head.pca out"))
+    } else if file.cache.overflow == Some(Overflow::Windows) {
+        Some((
+            "cache.overflow cuts longer texts into windows",
+            "set cache.overflow = \"truncate\", and cache.max_length to what the model was made for",
+        ))
+    } else if file.data.has_given_states() {
+        Some(("the rows bring vectors in place of texts", "leave train.unfreeze out"))
+    } else {
+        None
+    };
+    match reason {
+        Some((problem, hint)) => Err(refuse(
+            format!(
+                "train.unfreeze trains the layers above the tokens of one input, pooled by mean, cls or attention, but {problem}"
+            ),
+            hint.into(),
+        )),
         None => Ok(()),
     }
 }

@@ -1,0 +1,65 @@
+//! The last layers of the encoder that are trained with a head.
+
+use crate::{
+    config::{names::HeadPooling, settings::Pipeline},
+    encoder::{checkpoint::Checkpoint, top_layers::TopLayers},
+    error::Result,
+    head::{
+        network::{DistanceBiasSpec, EncoderLayersSpec, TokenPooling},
+        spec::LayerTraining,
+    },
+};
+
+/// Layers as a network has them, with their start and their learning rates.
+pub(super) struct UnfrozenLayers {
+    pub(super) spec: EncoderLayersSpec,
+    pub(super) training: LayerTraining,
+}
+
+impl UnfrozenLayers {
+    /// Reads the layers that a pipeline trains; `None` if it trains the head alone.
+    ///
+    /// # Errors
+    /// Returns an error if the model has fewer layers, or is of a family whose layers are not trained.
+    pub(super) fn read(
+        pipeline: &Pipeline,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<Option<UnfrozenLayers>> {
+        let (Some(steps), Some(checkpoint)) = (pipeline.head.kind.steps(), checkpoint) else {
+            return Ok(None);
+        };
+        let n_layers = pipeline.unfrozen_layers(checkpoint.config.layers)?;
+        if n_layers == 0 {
+            return Ok(None);
+        }
+        let pooling = match pipeline.head.pooling {
+            HeadPooling::Cls => TokenPooling::Cls,
+            // Attention pools by its own weights.
+            _ => TokenPooling::Mean,
+        };
+        let layers = TopLayers::read(checkpoint, n_layers)?;
+        Ok(Some(UnfrozenLayers::of(layers, pooling, [steps.layer_lr, steps.layer_decay])))
+    }
+
+    /// The layers as they are in a checkpoint, with the learning rate of the last and its factor from each to the one
+    /// below.
+    fn of(layers: TopLayers, pooling: TokenPooling, [lr, decay]: [f64; 2]) -> UnfrozenLayers {
+        let spec = EncoderLayersSpec {
+            attention_heads: layers.attention_heads,
+            intermediate: layers.intermediate,
+            epsilon: layers.epsilon,
+            dropout: layers.dropout,
+            attention_dropout: layers.attention_dropout,
+            pooling,
+            distance_bias: layers
+                .distance_bias
+                .map(|(tensor, first_distances)| DistanceBiasSpec { tensor, first_distances }),
+            tensors: layers.names,
+        };
+        let training = LayerTraining { parameters: layers.values.into(), lr, decay };
+        UnfrozenLayers { spec, training }
+    }
+}
+
+#[cfg(test)]
+mod tests;

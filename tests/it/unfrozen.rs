@@ -1,0 +1,125 @@
+//! The training of the encoder's last layers with a head, from cached token states.
+
+use std::fs;
+
+use safetensors::SafeTensors;
+use serde_json::json;
+
+use crate::{
+    cases::{PIPELINE, outputs},
+    support::{TINY_PIPELINE, Workshop, csv, fixture, read_json, texts},
+};
+
+const UNFREEZE: [&str; 2] = ["--set", "train.unfreeze=1"];
+
+fn run(workshop: &Workshop, arguments: &[&str]) -> String {
+    let report = workshop.json(&[&["run", PIPELINE], arguments].concat());
+    report["train"]["run"].as_str().unwrap().to_string()
+}
+
+#[test]
+fn the_trained_layer_is_saved_by_its_names_in_the_checkpoint_and_is_no_longer_the_checkpoints() {
+    let workshop = Workshop::tiny();
+    let folder = workshop.path(&run(&workshop, &UNFREEZE));
+    let trained = fs::read(folder.join("layers.safetensors")).unwrap();
+    let base = fs::read(fixture("tiny_bert/model.safetensors")).unwrap();
+    let (trained, base) =
+        (SafeTensors::deserialize(&trained).unwrap(), SafeTensors::deserialize(&base).unwrap());
+    assert_eq!(trained.len(), 16);
+    for (name, view) in trained.tensors() {
+        let before = base.tensor(&name).unwrap();
+        assert_eq!(view.shape(), before.shape(), "{name}");
+        assert!(name.starts_with("encoder.layer.1."), "{name}");
+        // Softmax takes out the bias of the keys.
+        assert!(name.ends_with("key.bias") || view.data() != before.data(), "{name}");
+    }
+    let (head, lock) = (read_json(&folder.join("head.json")), read_json(&folder.join("lock.json")));
+    assert_eq!(head["base"], lock["model"]["weights"]);
+    assert_eq!((&head["layers"], &head["states"]), (&json!([1]), &json!(["tokens-L01"])));
+    assert_eq!(head["standardize"], json!(false));
+    assert!(lock["outputs"]["layers.safetensors"].is_string());
+
+    // What was changed after the run is not used.
+    let mut bytes = fs::read(folder.join("layers.safetensors")).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(folder.join("layers.safetensors"), bytes).unwrap();
+    let refused = workshop.run(&["predict", "tiny", "train.csv"]);
+    assert!(refused.has_failed(), "{}", refused.stdout);
+    assert!(refused.stderr.contains("layers.safetensors"), "{}", refused.stderr);
+}
+
+#[test]
+fn layers_learn_what_a_head_alone_does_not() {
+    let loss = |arguments: &[&str]| {
+        let workshop = Workshop::tiny();
+        let more = ["--set", "train.epochs=20", "--set", "train.early_stopping=false"];
+        let folder = workshop.path(&run(&workshop, &[arguments, &more].concat()));
+        let history = fs::read_to_string(folder.join("history.csv")).unwrap();
+        let last = history.lines().last().unwrap().to_string();
+        let column =
+            history.lines().next().unwrap().split(',').position(|name| name == "train_loss");
+        last.split(',').nth(column.unwrap()).unwrap().parse::<f64>().unwrap()
+    };
+    let frozen = loss(&["--set", "train.unfreeze=2", "--set", "train.layer_lr=1e-12"]);
+    let trained = loss(&["--set", "train.unfreeze=2", "--set", "train.layer_lr=1e-2"]);
+    assert!(trained < 0.7 * frozen, "{trained} and {frozen}");
+}
+
+#[test]
+fn a_pipeline_that_trains_no_layer_has_the_bytes_of_one_that_does_not_name_the_key() {
+    let workshop = Workshop::tiny();
+    let [plain, none] = [run(&workshop, &[]), run(&workshop, &["--set", "train.unfreeze=0"])];
+    let mut files = [plain, none].map(|folder| outputs(&workshop, &json!(folder)));
+    for files in &mut files {
+        // It lists the settings of the file.
+        files.remove("model_card.md").unwrap();
+    }
+    let [plain, none] = files;
+    assert!(plain == none);
+    assert!(!plain.contains_key("layers.safetensors"));
+}
+
+#[test]
+fn streamed_states_give_the_same_bytes_for_any_number_of_threads() {
+    let workshop = Workshop::empty();
+    // Two and a half megabytes of token states.
+    workshop.write("train.csv", csv(&texts(1400), 0));
+    workshop.write_pipeline(&TINY_PIPELINE.replace(
+        "shard_tokens = 400\n\n[train]\nepochs = 3",
+        "shard_tokens = 1500\ndtype = \"f32\"\n\n[train]\nepochs = 1\nunfreeze = 1\nmemory_mb = 1",
+    ));
+    let [one, three] = ["1", "3"].map(|threads| {
+        let folder = run(&workshop, &["--threads", threads]);
+        outputs(&workshop, &json!(folder))
+    });
+    assert!(one == three && one.contains_key("layers.safetensors"));
+}
+
+#[test]
+fn what_does_not_go_together_with_trained_layers_is_refused_with_the_cure() {
+    let workshop = Workshop::tiny();
+    for (more, expected) in [
+        (&["train.unfreeze=3"][..], "train.unfreeze is 3, but the model has 2 layers"),
+        (&["head.pooling=max"], "set head.pooling to mean, cls or attention"),
+        (&["head.layers=[1]"], "leave head.layers out"),
+        (&["head.pca=4"], "leave head.pca out"),
+        (&["cache.overflow=windows"], "set cache.overflow = \"truncate\""),
+        (&["head.kind=ridge"], "train.unfreeze trains layers of the encoder, which a head of kind"),
+        (&["sweep.lr=[0.1, 0.2]"], "leave [sweep] out"),
+        (&["sweep.kind=[\"linear\", \"ridge\"]"], "leave [sweep] out"),
+        (&["train.unfreeze=\"some\""], "a number of layers, or \"all\""),
+        (&["train.layer_lr=0"], "set train.layer_lr to a value above 0"),
+    ] {
+        let sets = more.iter().flat_map(|set| ["--set", *set]);
+        let arguments: Vec<&str> =
+            ["run", PIPELINE].into_iter().chain(UNFREEZE).chain(sets).collect();
+        let ran = workshop.run(&arguments);
+        assert!(ran.has_failed(), "{more:?}: {}", ran.stdout);
+        assert!(ran.stderr.contains(expected), "{more:?}: {}", ran.stderr);
+    }
+    let folder = run(&workshop, &UNFREEZE);
+    let ran = workshop.run(&["export", &folder, "--to", "onnx", "--out", "exported"]);
+    assert!(ran.has_failed(), "{}", ran.stdout);
+    assert!(ran.stderr.contains("(train.unfreeze)"), "{}", ran.stderr);
+}
