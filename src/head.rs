@@ -24,6 +24,7 @@ pub(crate) mod learner;
 pub(crate) mod linfa_logistic;
 pub(crate) mod linfa_svm;
 pub(crate) mod logistic;
+mod lora;
 pub(crate) mod matching;
 pub(crate) mod neighbours;
 pub(crate) mod network;

@@ -3,6 +3,7 @@
 mod auto;
 mod defaults;
 pub(crate) mod sweep;
+pub(crate) mod unfreeze;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
@@ -14,7 +15,10 @@ use serde::{
 
 use crate::{
     config::{
-        file::sweep::SweepSection,
+        file::{
+            sweep::SweepSection,
+            unfreeze::{LoraTable, UnfreezeKey},
+        },
         names::{HeadKind, HeadPooling, Loss, Misplaced, Overflow, Pair, Store, Task},
     },
     data::{ColumnName, Source, SplitFractions},
@@ -305,24 +309,9 @@ pub struct TrainSection {
     /// The factor of the learning rate from each of the encoder's layers to the one below it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer_decay: Option<f64>,
-}
-
-/// How many of the encoder's layers are trained: a number, or a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "expected a number of layers, or \"all\"")]
-pub enum UnfreezeKey {
-    /// So many of the last layers.
-    Last(usize),
-    /// A word.
-    Named(UnfreezeWord),
-}
-
-/// A number of layers by a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum UnfreezeWord {
-    /// All layers, but not the embeddings.
-    All,
+    /// Low-rank updates that are trained in place of the layers themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraTable>,
 }
 
 /// How strongly a head is regularised: a number, or a word.

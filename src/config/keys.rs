@@ -179,7 +179,7 @@ const fn train(name: &'static str, default: &'static str, values: Values) -> Key
 }
 
 /// Every key of `[head]` and `[train]`, in the order of the file.
-pub(crate) static KEYS: [Key; 33] = [
+pub(crate) static KEYS: [Key; 34] = [
     Key {
         meaning: "`linear`, `mlp`, `matching`, `cosine`, `crf`, `ridge`, `lda`, `logistic`, `linfa-logistic`, `linfa-svm`; by task, see above",
         ..head("kind", "by task", Values::Any)
@@ -337,6 +337,10 @@ pub(crate) static KEYS: [Key; 33] = [
         meaning: "with `unfreeze`: factor of the learning rate from each layer to the one below it",
         ..train("layer_decay", "0.95, with `unfreeze`", Values::UpToOne)
     },
+    Key {
+        meaning: "with `unfreeze`: low-rank updates of some weights, which are trained in place of the layers themselves, as in `{ rank = 8, alpha = 16, targets = [\"query\", \"value\"] }`; these values are the defaults of its keys, and other targets are `key`, `dense`, `intermediate` and `output`",
+        ..train("lora", "none", Values::Any)
+    },
 ];
 
 /// The key of the models that a sweep compares. It is none of `[head]` and `[train]`, so it goes by its whole name.
@@ -396,10 +400,10 @@ impl Key {
         needs && is_for_task && self.kinds.contains(&choice.kind)
     }
 
-    /// Whether a sweep can vary it: what a head reads and how it is trained, but not how much memory that takes, nor how
-    /// layers of the encoder are trained.
+    /// Whether a sweep can vary it: what a head reads and how it is trained, but not how much memory that takes, nor
+    /// how layers of the encoder are trained.
     pub(crate) fn is_swept(&self) -> bool {
-        !["memory_mb", "unfreeze", "layer_lr", "layer_decay"].contains(&self.name)
+        !["memory_mb", "unfreeze", "layer_lr", "layer_decay", "lora"].contains(&self.name)
     }
 }
 

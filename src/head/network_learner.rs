@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::{
     crf::{self, CrfGradients, CrfScratch},
     learner::{Learner, TrainingBatch, parts},
+    lora::LoraUpdates,
     network::{Dropout, Network, NetworkInput, Trace},
     span,
     spec::{HeadSpec, Objective},
@@ -34,6 +35,7 @@ pub(crate) struct NetworkLearner {
     parameters: Vec<f32>,
     gradients: Vec<f32>,
     groups: Vec<ParameterGroup>,
+    lora: Option<LoraUpdates>,
     steps_done: usize,
     total_steps: usize,
     active: bool,
@@ -75,6 +77,11 @@ impl NetworkLearner {
             head,
             gradients: vec![0.0; parameters.len()],
             groups: groups(&network, &spec),
+            lora: spec.encoder_layers.as_ref().and_then(|training| {
+                let lora = training.lora.as_ref()?;
+                let optimizer = &spec.optimizer;
+                Some(LoraUpdates::new(lora, training, &network, &parameters, optimizer, spec.seed))
+            }),
             parameters,
             network,
             spec,
@@ -106,8 +113,15 @@ impl NetworkLearner {
 
     fn update(&mut self) {
         let spec = &self.spec;
-        let clip = spec.clip;
-        let scale = clip.map_or(1.0, |clip| clip_scale(&self.gradients, clip));
+        let updates = self.lora.as_mut().map(|lora| lora.gradients_of(&self.gradients));
+        let scale = match (spec.clip, updates) {
+            (None, _) => 1.0,
+            (Some(clip), None) => clip_scale(&self.gradients, clip),
+            (Some(clip), Some(updates)) => {
+                let above = &self.gradients[self.network.n_encoder_parameters()..];
+                clip_scale(&[updates, above].concat(), clip)
+            }
+        };
         let factor = spec.schedule.factor(self.steps_done, self.total_steps, spec.warmup);
         for ParameterGroup { range, settings, state } in &mut self.groups {
             state.step(
@@ -118,6 +132,9 @@ impl NetworkLearner {
                 factor,
                 scale,
             );
+        }
+        if let Some(lora) = &mut self.lora {
+            lora.step(self.steps_done, factor, scale, &mut self.parameters);
         }
         self.steps_done += 1;
     }
@@ -133,7 +150,7 @@ impl NetworkLearner {
 }
 
 /// The parameters of a head by their learning rates: each of the encoder's layers, and all that is above them. A table
-/// of biases is in no group.
+/// of biases is in no group, and nor are layers with low-rank updates.
 fn groups(network: &Network, spec: &HeadSpec) -> Vec<ParameterGroup> {
     let group = |range: Range<usize>, lr: f64| ParameterGroup {
         settings: Optimizer { lr, ..spec.optimizer },
@@ -142,7 +159,7 @@ fn groups(network: &Network, spec: &HeadSpec) -> Vec<ParameterGroup> {
     };
     let layers = network.encoder_places();
     let mut groups = Vec::with_capacity(layers.len() + 1);
-    if let Some(training) = &spec.encoder_layers {
+    if let Some(training) = spec.encoder_layers.as_ref().filter(|own| own.lora.is_none()) {
         let mut lr = training.lr;
         for layer in layers.iter().rev() {
             groups.push(group(layer.clone(), lr));

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::network::NetworkSpec;
 use crate::{
     metrics::metric::Metric,
@@ -54,6 +56,37 @@ pub struct LayerTraining {
     pub lr: f64,
     /// The factor of the learning rate from each layer to the one below it.
     pub decay: f64,
+    /// Low-rank updates of some weights, which are trained in place of the layers themselves.
+    pub lora: Option<LoraSpec>,
+}
+
+/// Low-rank updates of weights (LoRA): see [`super::lora`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraSpec {
+    /// The rank of an update.
+    pub rank: usize,
+    /// An update counts with `alpha / rank`.
+    pub alpha: f64,
+    /// The weights of each layer that are updated.
+    pub targets: Vec<LoraTarget>,
+}
+
+/// A weight of a layer of the encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LoraTarget {
+    /// The query of attention.
+    Query,
+    /// The key of attention.
+    Key,
+    /// The value of attention.
+    Value,
+    /// The dense layer after attention.
+    Dense,
+    /// The first half of the feed-forward part.
+    Intermediate,
+    /// The second half of the feed-forward part.
+    Output,
 }
 
 impl HeadSpec {

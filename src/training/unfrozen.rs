@@ -6,7 +6,7 @@ use crate::{
     error::Result,
     head::{
         network::{DistanceBiasSpec, EncoderLayersSpec, TokenPooling},
-        spec::LayerTraining,
+        spec::{LayerTraining, LoraSpec},
     },
 };
 
@@ -38,7 +38,14 @@ impl UnfrozenLayers {
             _ => TokenPooling::Mean,
         };
         let layers = TopLayers::read(checkpoint, n_layers)?;
-        Ok(Some(UnfrozenLayers::of(layers, pooling, [steps.layer_lr, steps.layer_decay])))
+        let rates = [steps.layer_lr, steps.layer_decay];
+        let mut unfrozen = UnfrozenLayers::of(layers, pooling, rates);
+        unfrozen.training.lora = steps.lora.clone().map(|lora| LoraSpec {
+            rank: lora.rank,
+            alpha: lora.alpha,
+            targets: lora.targets,
+        });
+        Ok(Some(unfrozen))
     }
 
     /// The layers as they are in a checkpoint, with the learning rate of the last and its factor from each to the one
@@ -56,7 +63,7 @@ impl UnfrozenLayers {
                 .map(|(tensor, first_distances)| DistanceBiasSpec { tensor, first_distances }),
             tensors: layers.names,
         };
-        let training = LayerTraining { parameters: layers.values.into(), lr, decay };
+        let training = LayerTraining { parameters: layers.values.into(), lr, decay, lora: None };
         UnfrozenLayers { spec, training }
     }
 }

@@ -277,7 +277,7 @@ fn classifiers_whose_last_layers_are_trained_too_hold_the_contract() {
 fn other_heads_of_texts_whose_last_layers_are_trained_too_hold_the_contract() {
     labels("[head]\npooling = \"cls\"\n[train]\nepochs = 2\nunfreeze = 2\nlayer_decay = 0.5")
         .hold();
-    values(Data::Values, "[train]\nepochs = 2\nunfreeze = 1\nlayer_lr = 1e-4").hold();
+    values(Data::Values, "[train]\nepochs = 2\nunfreeze = 1\nlora = { rank = 4 }").hold();
 }
 
 #[test]

@@ -62,8 +62,14 @@ fn layers_learn_what_a_head_alone_does_not() {
         last.split(',').nth(column.unwrap()).unwrap().parse::<f64>().unwrap()
     };
     let frozen = loss(&["--set", "train.unfreeze=2", "--set", "train.layer_lr=1e-12"]);
-    let trained = loss(&["--set", "train.unfreeze=2", "--set", "train.layer_lr=1e-2"]);
-    assert!(trained < 0.7 * frozen, "{trained} and {frozen}");
+    for settings in
+        [["train.unfreeze=2", "train.layer_lr=1e-2"], ["train.unfreeze=2", "train.lora={}"]]
+    {
+        let [unfreeze, other] = settings;
+        let rate = ["--set", "train.layer_lr=1e-2"];
+        let trained = loss(&[&["--set", unfreeze, "--set", other], &rate[..]].concat());
+        assert!(trained < 0.8 * frozen, "{settings:?}: {trained} and {frozen}");
+    }
 }
 
 #[test]
@@ -109,6 +115,9 @@ fn what_does_not_go_together_with_trained_layers_is_refused_with_the_cure() {
         (&["sweep.lr=[0.1, 0.2]"], "leave [sweep] out"),
         (&["sweep.kind=[\"linear\", \"ridge\"]"], "leave [sweep] out"),
         (&["train.unfreeze=\"some\""], "a number of layers, or \"all\""),
+        (&["train.lora={rank=0}"], "give it a rank of 1 or more"),
+        (&["train.lora={targets=[\"head\"]}"], "unknown variant `head`"),
+        (&["train.unfreeze=0", "train.lora={}"], "leave train.lora out"),
         (&["train.layer_lr=0"], "set train.layer_lr to a value above 0"),
     ] {
         let sets = more.iter().flat_map(|set| ["--set", *set]);

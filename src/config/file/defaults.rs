@@ -86,6 +86,7 @@ impl Default for TrainSection {
             unfreeze: None,
             layer_lr: None,
             layer_decay: None,
+            lora: None,
         }
     }
 }

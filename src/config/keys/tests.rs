@@ -130,6 +130,7 @@ fn every_key_of_the_table_is_one_of_the_file() {
             ("hidden", _) => "[8]".into(),
             ("unfreeze", _) => "\"all\"".into(),
             ("layer_lr" | "layer_decay", _) => "0.5".into(),
+            ("lora", _) => "{ rank = 4 }".into(),
             _ => key.default.to_string(),
         };
         let text = format!("{} = {value}", key.name);
@@ -165,6 +166,7 @@ fn other_value(key: &Key) -> &'static str {
         "C" | "lambda" | "clip" => "2.5",
         "dropout" | "warmup" | "label_smoothing" | "lr" | "weight_decay" | "momentum" => "0.25",
         "layer_lr" | "layer_decay" => "0.25",
+        "lora" => "{ rank = 4 }",
         "betas" => "[0.5, 0.5]",
         "hidden" => "[8]",
         "activation" => "\"tanh\"",

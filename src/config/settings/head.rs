@@ -2,7 +2,10 @@
 
 use crate::{
     config::{
-        file::{ClassWeights, EarlyStoppingTable, PipelineFile, UnfreezeKey},
+        file::{
+            ClassWeights, EarlyStoppingTable, PipelineFile,
+            unfreeze::{LoraTable, UnfreezeKey},
+        },
         names::{HeadKind, HeadPooling, Loss, Task},
         settings::LayerChoice,
     },
@@ -120,6 +123,8 @@ pub(crate) struct StepSettings {
     pub layer_lr: f64,
     /// The factor of the learning rate from each of them to the one below it.
     pub layer_decay: f64,
+    /// The low-rank updates that are trained in place of them.
+    pub lora: Option<LoraTable>,
 }
 
 /// The loss and its settings.
@@ -157,6 +162,7 @@ impl HeadSettings {
             unfreeze: file.unfreeze(),
             layer_lr: train.layer_lr.unwrap_or(LAYER_LR),
             layer_decay: train.layer_decay.unwrap_or(LAYER_DECAY),
+            lora: train.lora.clone(),
         };
         let layers = || HiddenLayers {
             widths: hidden_widths(file),

@@ -4,7 +4,10 @@ use toml::Value;
 
 use crate::{
     config::{
-        file::{LayersKey, LayersWord, PipelineFile, UnfreezeKey, UnfreezeWord},
+        file::{
+            LayersKey, LayersWord, PipelineFile,
+            unfreeze::{UnfreezeKey, UnfreezeWord},
+        },
         task_facts::DefaultLayers,
     },
     error::{Error, Result},

@@ -6,7 +6,11 @@ use frostbert_cache::states::{Pooling, StateId};
 
 use crate::{
     config::{
-        file::{PipelineFile, UnfreezeKey, UnfreezeWord, sweep::SweepSection},
+        file::{
+            PipelineFile,
+            sweep::SweepSection,
+            unfreeze::{UnfreezeKey, UnfreezeWord},
+        },
         keys::MODEL_PATH,
         names::{HeadPooling, Store, Task},
         settings::Pipeline,

@@ -2,7 +2,9 @@
 
 use crate::{
     config::{
-        file::{HeadSection, LayersKey, LayersWord, PipelineFile, TrainSection, UnfreezeKey},
+        file::{
+            HeadSection, LayersKey, LayersWord, PipelineFile, TrainSection, unfreeze::UnfreezeKey,
+        },
         keys::{Elsewhere, KEYS, Key, STEPWISE, Section},
         names::{HeadKind, HeadPooling, Loss, Overflow, Pair, Task},
         settings::HeadSettings,
@@ -137,14 +139,44 @@ pub(super) fn check_sweep(
     ))
 }
 
+fn has_repeated<T: PartialEq>(items: &[T]) -> bool {
+    items.iter().enumerate().any(|(place, item)| items[..place].contains(item))
+}
+
 /// Refuses what does not go together with the training of the encoder's layers.
 fn check_unfreeze(
     file: &PipelineFile,
     has_pairs: bool,
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<()> {
+    let lora = file.train.lora.as_ref();
     if file.unfreeze().is_none() {
-        return Ok(());
+        return match lora {
+            Some(_) if STEPWISE.contains(&file.head_kind()) => Err(refuse(
+                "train.lora updates layers of the encoder, but train.unfreeze names none".into(),
+                "set train.unfreeze to a number of layers or \"all\", or leave train.lora out"
+                    .into(),
+            )),
+            _ => Ok(()),
+        };
+    }
+    if let Some(lora) = lora.filter(|lora| {
+        !(1..=MOST_UNITS).contains(&lora.rank)
+            || !(lora.alpha > 0.0 && lora.alpha.is_finite())
+            || lora.targets.is_empty()
+            || has_repeated(&lora.targets)
+    }) {
+        return Err(refuse(
+            format!(
+                "train.lora has rank {}, alpha {} and {} targets",
+                lora.rank,
+                lora.alpha,
+                lora.targets.len()
+            ),
+            "give it a rank of 1 or more, an alpha above 0, and each target once, as in { rank = 8, alpha = 16, \
+             targets = [\"query\", \"value\"] }"
+                .into(),
+        ));
     }
     let head = &file.head;
     let reason = if has_pairs && file.data.pair != Some(Pair::Joint) {
