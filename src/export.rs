@@ -61,12 +61,14 @@ pub fn export_run(
     progress: &dyn Progress,
 ) -> Result<ExportedRun> {
     request.require_fitting()?;
-    if run.description.has_encoder_layers() {
+    let is_whole_folder =
+        matches!(request.kind, ExportKind::Transformers | ExportKind::SentenceTransformers);
+    if run.description.has_encoder_layers() && !is_whole_folder {
         return Err(request.kind.refuse(
             "a head over the encoder of a checkpoint",
             "one whose layers of the encoder were trained with it (train.unfreeze)".into(),
-            "use the run folder with `frostbert predict` or `serve`; layers.safetensors holds the layers in the names of \
-             the checkpoint",
+            "use --to transformers or --to sentence-transformers, which write a whole checkpoint, or the run folder \
+             with `frostbert predict` or `serve`",
         ));
     }
     let folder = NewFolder::create(&request.out)?;

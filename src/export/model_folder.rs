@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use frostbert_cache::states::Pooling;
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Map, Value, json};
 
@@ -13,13 +14,28 @@ use crate::{
     },
     error::{Error, Result},
     export::{folder::NewFolder, request::ExportKind},
+    head::{
+        network::TokenPooling,
+        saved::{Head, HeadDescription},
+    },
     prediction::saved_run::SavedRun,
 };
 
 /// The file of a model's weights.
 pub(super) const MODEL_WEIGHTS: &str = "model.safetensors";
 
-/// Returns the encoder of a run up to the layer that its head reads, and a note if that is not the last one.
+/// Returns how a head pools the last layer of an encoder whose last layers were trained with it; `None` if none were,
+/// or if it pools by attention.
+pub(super) fn trained_pooling(description: &HeadDescription) -> Option<Pooling> {
+    let network = description.network.as_ref().filter(|network| !network.attention)?;
+    Some(match network.encoder_layers.as_ref()?.pooling {
+        TokenPooling::Mean => Pooling::Mean,
+        TokenPooling::Cls => Pooling::Cls,
+    })
+}
+
+/// Returns the encoder of a run up to the layer that its head reads, and a note if that is not the last one. Layers
+/// that were trained with the head are in it as they were trained.
 ///
 /// # Errors
 /// Returns an error if the head reads several layers or the embeddings, if its states were computed in int8, or if the
@@ -29,7 +45,9 @@ pub(super) fn encoder_of(
     checkpoint: &Checkpoint,
     kind: ExportKind,
 ) -> Result<(PortableEncoder, Option<String>)> {
+    let trained = run.head.as_ref().filter(|_| run.description.has_encoder_layers());
     let layer = match run.description.layers[..] {
+        _ if trained.is_some() => checkpoint.config.layers,
         [0] => {
             let got = "the embeddings, layer 0".into();
             return Err(kind.refuse(
@@ -50,14 +68,31 @@ pub(super) fn encoder_of(
         return Err(kind.refuse(expected, "model.precision = \"int8\"".into(), hint));
     }
     let n_layers = checkpoint.config.layers;
-    let Some(encoder) = PortableEncoder::read(checkpoint, layer)? else {
+    let Some(mut encoder) = PortableEncoder::read(checkpoint, layer)? else {
         let got = format!("the model.onnx of `{}`", checkpoint.folder.display());
         return Err(kind.refuse("a model with weights by their names", got, "use --to onnx-head"));
     };
+    if let Some(head) = trained {
+        replace_layers(&mut encoder, head);
+    }
     let note = (layer < n_layers).then(|| {
         format!("the head reads layer {layer} of {n_layers}: the exported encoder ends there")
     });
     Ok((encoder, note))
+}
+
+/// Puts the layers that were trained with a head in place of the checkpoint's.
+fn replace_layers(encoder: &mut PortableEncoder, head: &Head) {
+    let (network, parameters) = head.network();
+    let trained = network.named_tensors(parameters).into_iter();
+    let mut trained: HashMap<String, Vec<f32>> =
+        trained.take(network.n_encoder_tensors()).map(|(name, _, values)| (name, values)).collect();
+    for tensor in &mut encoder.tensors {
+        if let Some(values) = trained.remove(&tensor.name) {
+            tensor.values = values;
+        }
+    }
+    assert!(trained.is_empty(), "tensors by their names in the checkpoint");
 }
 
 /// The longest input in tokens: what the run was trained with, and no more than the model has positions for.

@@ -19,7 +19,8 @@ use crate::{
         folder::NewFolder,
         folder_check::{compare, compare_states},
         model_folder::{
-            MODEL_WEIGHTS, encoder_of, max_length, write_json, write_tensors, write_tokenizer,
+            MODEL_WEIGHTS, encoder_of, max_length, trained_pooling, write_json, write_tensors,
+            write_tokenizer,
         },
         reencoded::pooled_rows,
         request::{ExportCheck, ExportKind},
@@ -84,6 +85,9 @@ pub(super) fn write(
 /// The poolings of the encoder's last layer that the head's input is made of.
 fn poolings_of(run: &SavedRun) -> Result<Vec<Pooling>> {
     let description = &run.description;
+    if let Some(pooling) = trained_pooling(description) {
+        return Ok(vec![pooling]);
+    }
     let poolings = description.states.iter().map(|state| match state.kind {
         StateKind::Pooled(pooling) => Ok(pooling),
         StateKind::Words | StateKind::Tokens => {
@@ -136,6 +140,15 @@ fn modules_of(run: &SavedRun, checkpoint: &Checkpoint, notes: &mut Vec<String>) 
             };
             notes.push(format!("encode returns {what}"));
             Ok(Modules { modules, truncate_dim: None, with_head: true })
+        }
+        Err(reason) if run.description.has_encoder_layers() => {
+            let expected =
+                "a head of dense layers, where layers of the encoder were trained with it";
+            Err(KIND.refuse(
+                expected,
+                reason,
+                "use the run folder with `frostbert predict` or `serve`",
+            ))
         }
         Err(reason) => {
             notes.push(match run.head {

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use frostbert_cache::states::{Pooling, StateKind};
+use frostbert_cache::states::{Pooling, StateId, StateKind};
 use ndarray::{Array1, Array2};
 use safetensors::SafeTensors;
 use serde_json::{Map, Value, json};
@@ -19,7 +19,8 @@ use crate::{
         folder_check::compare,
         model_files::about,
         model_folder::{
-            MODEL_WEIGHTS, encoder_of, max_length, write_json, write_tensors, write_tokenizer,
+            MODEL_WEIGHTS, encoder_of, max_length, trained_pooling, write_json, write_tensors,
+            write_tokenizer,
         },
         reencoded,
         request::{ExportCheck, ExportKind},
@@ -93,11 +94,17 @@ pub(super) fn write(
     tensors.extend(of_head);
     write_tensors(folder, MODEL_WEIGHTS, tensors)?;
     let exported = Checkpoint::open(&folder.path())?;
-    let rows = reencoded::head_rows(exporting, &exported)?;
+    let states = match trained_pooling(&run.description) {
+        Some(pooling) => {
+            let last = StateId::pooled(pooling, exported.config.layers);
+            reencoded::pooled_rows(exporting, &exported, &[last])?
+        }
+        None => reencoded::head_rows(exporting, &exported)?.states,
+    };
     let layers = read_layers(folder, &modules)?;
     notes.extend(note);
     add_notes(notes, run, max_length);
-    Ok(compare(exporting, &apply(&layers, rows.states.view())))
+    Ok(compare(exporting, &apply(&layers, states.view())))
 }
 
 impl HeadClass {
@@ -130,11 +137,18 @@ impl HeadClass {
             let got = "one that reads sentence vectors".into();
             return Err(KIND.refuse(&expected, got, "use --to sentence-transformers or --to onnx"));
         };
-        let is_first = state.kind == StateKind::Pooled(Pooling::Cls);
+        let trained = trained_pooling(description);
+        let is_first = match trained {
+            Some(pooling) => pooling == Pooling::Cls,
+            None => state.kind == StateKind::Pooled(Pooling::Cls),
+        };
         if !is_first || description.sentence.is_some() {
             return Err(KIND.refuse(
                 &format!("a head that reads the first token, as {class} does"),
-                format!("one that reads `{}`", description.pooling),
+                match trained {
+                    Some(pooling) => format!("one that reads `{}`", pooling.name()),
+                    None => format!("one that reads `{}`", description.pooling),
+                },
                 "use --to sentence-transformers or --to onnx, or train with head.pooling = \"cls\"",
             ));
         }

@@ -43,6 +43,33 @@ fn export(workshop: &Workshop, kind: &str) -> Value {
     report
 }
 
+#[test]
+fn layers_that_were_trained_with_a_head_are_in_the_exported_checkpoint() {
+    let cls = "[head]\nkind = \"mlp\"\nactivation = \"tanh\"\nhidden = [32]\npooling = \"cls\"\n[train]\nepochs = 2\nunfreeze = 1";
+    let mean = "[head]\npooling = \"mean\"\n[train]\nepochs = 2\nunfreeze = \"all\"";
+    for (model, kind, settings) in [
+        ("tiny_bert", "transformers", cls),
+        ("tiny_bert", "sentence-transformers", mean),
+        ("families/mpnet", "sentence-transformers", mean),
+    ] {
+        let workshop = trained(model, &case("classification", Data::Classes, settings));
+        export(&workshop, kind);
+        let [exported, layers] = ["exported/model.safetensors", "runs/tiny/001/layers.safetensors"]
+            .map(|path| fs::read(workshop.path(path)).unwrap());
+        let exported = SafeTensors::deserialize(&exported).unwrap().tensors();
+        for (name, view) in SafeTensors::deserialize(&layers).unwrap().tensors() {
+            let (_, own) = exported.iter().find(|(own, _)| own.ends_with(&name)).unwrap();
+            assert_eq!(own.data(), view.data(), "{model}: {name}");
+        }
+    }
+    let attention = "[head]\npooling = \"attention\"\n[train]\nepochs = 1\nunfreeze = 1";
+    let workshop = trained("tiny_bert", &case("classification", Data::Classes, attention));
+    for kind in ["transformers", "sentence-transformers"] {
+        workshop.fail(&["export", "runs/tiny", "--to", kind, "--out", "exported"]);
+        assert!(!workshop.path("exported").exists(), "{kind}");
+    }
+}
+
 /// A case in which only contexts of questions are longer than an input.
 fn case(task: &'static str, data: Data, settings: &'static str) -> Case {
     let cache = if task == "qa" { "max_length = 32\nstride = 8" } else { "max_length = 60" };
