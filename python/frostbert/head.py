@@ -75,6 +75,11 @@ class Head:
                 "heads of the task qa read questions and contexts together, in windows",
                 hint="frostbert.predict(run, questions, contexts), or `frostbert predict`",
             )
+        if "encoder_layers" in network:
+            raise UsageError(
+                "layers of the encoder were trained with this head (train.unfreeze), which numpy does not compute",
+                hint="frostbert.predict(run, texts), or `frostbert predict`",
+            )
         if isinstance(states, Batch):
             offsets = states.offsets
         pair = bool(self.description.get("pair"))

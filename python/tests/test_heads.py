@@ -43,6 +43,13 @@ class Heads(unittest.TestCase):
                 np.testing.assert_allclose(head.predict_proba(states), expected, rtol=0, atol=TOLERANCE)
                 self.assertEqual(head.predict(states).tolist(), told["predicted"].to_pylist())
 
+    def test_layers_that_were_trained_with_a_head_are_left_to_predict(self):
+        finished = self.run_of("layers", head={"pooling": "mean"}, train={"unfreeze": 1, "epochs": 1})
+        with finished.extraction.open() as cache:
+            states = finished.head.states_of(cache, finished.predictions["key"])
+        with self.assertRaisesRegex(frostbert.UsageError, "train.unfreeze"):
+            finished.head.predict_proba(states)
+
     def test_each_of_several_labels_has_a_probability_and_a_threshold(self):
         lines = [f'{text},"{label},{"warm" if "warm" in text else "other"}"' for text, label in TEXTS]
         with open("labels.csv", "w") as file:
