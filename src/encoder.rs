@@ -92,6 +92,8 @@ pub struct Encoder {
     pub placement: Option<Placement>,
     workers: Vec<Worker>,
     reference: Option<Worker>,
+    /// Attention heads of a layer; 0 if the folder does not say.
+    attention_heads: usize,
 }
 
 impl Encoder {
@@ -189,11 +191,18 @@ impl Encoder {
             auto_reason: None,
             workers,
             reference,
+            attention_heads: checkpoint.config.attention_heads.unwrap_or(0),
         };
         if let Devices::Cuda(_) = encoder.devices {
             encoder.prove(&providers, runtime, checkpoint, settings.precision)?;
         }
         Ok(encoder)
+    }
+
+    /// Returns the bytes of the attention scores of texts of this many tokens, one text in each worker: what a layer holds
+    /// at once in f32.
+    pub(crate) fn attention_bytes(&self, tokens: usize) -> u64 {
+        4 * (self.attention_heads * self.workers.len()) as u64 * (tokens * tokens) as u64
     }
 
     /// Returns the workers, and the reference worker that computes f32 on a CPU for

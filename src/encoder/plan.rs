@@ -3,10 +3,16 @@
 /// The documents of one batch, as indices into the planned list.
 pub(crate) type BatchRows = Vec<u32>;
 
-/// Cuts documents into batches of at most `budget_tokens` padded tokens (a longer document makes a batch of its own).
+/// The number of tokens up to which a text takes as much of a budget as it has tokens. Attention compares all pairs of
+/// tokens, so a text of twice as many takes four times as much of the budget: the memory of a batch's attention is at
+/// most that of a batch of texts of this length, or that of one text.
+const PLAIN_TOKENS: usize = 512;
+
+/// Cuts documents into batches of at most `budget_tokens` padded tokens (a longer document makes a batch of its own);
+/// texts of more than 512 tokens take more of the budget, as their attention does.
 ///
 /// Documents are sorted by decreasing length and equal lengths by position, so a batch holds documents of nearly equal
-/// length. The batch with the most padded tokens comes first: the device memory that it needs is enough for all others.
+/// length. The batch that takes the most of the budget comes first: the device memory that it needs is enough for all others.
 /// The plan is a pure function of its arguments and depends on neither a thread count nor a clock.
 ///
 /// ```
@@ -32,16 +38,22 @@ pub(crate) fn plan_small_batches(
             // The first document of a batch is its longest.
             Some(batch)
                 if batch.len() < most_rows
-                    && lengths[batch[0] as usize] as usize * (batch.len() + 1) <= budget_tokens =>
+                    && cost(lengths[batch[0] as usize], batch.len() + 1) <= budget_tokens =>
             {
                 batch.push(row);
             }
             _ => batches.push(vec![row]),
         }
     }
-    let padded = |batch: &BatchRows| lengths[batch[0] as usize] as usize * batch.len();
-    batches.sort_by_key(|batch| std::cmp::Reverse(padded(batch)));
+    let whole = |batch: &BatchRows| cost(lengths[batch[0] as usize], batch.len());
+    batches.sort_by_key(|batch| std::cmp::Reverse(whole(batch)));
     batches
+}
+
+/// Returns what a batch of so many rows takes of the budget.
+fn cost(longest: u32, rows: usize) -> usize {
+    let longest = longest as usize;
+    longest * rows * longest.max(PLAIN_TOKENS) / PLAIN_TOKENS
 }
 
 /// Returns the ratio of real tokens to padded tokens in a plan: 1 if nothing is padded.
@@ -77,6 +89,18 @@ mod tests {
                 prop_assert!(longest * batch.len() <= of_first);
             }
         }
+    }
+
+    #[test]
+    fn attention_of_long_texts_bounds_their_batches() {
+        let sizes = |length: u32| -> Vec<usize> {
+            plan_batches(&[length; 8], 4_096).iter().map(Vec::len).collect()
+        };
+        assert_eq!(sizes(512), [8]);
+        assert_eq!(sizes(1_024), [2; 4]);
+        assert_eq!(sizes(8_192), [1; 8]);
+        // The text with the most attention comes first.
+        assert_eq!(plan_batches(&[500, 500, 500, 1_000], 1_500), vec![vec![3], vec![0, 1, 2]]);
     }
 
     #[test]

@@ -162,6 +162,7 @@ impl ExtractForecast {
             is_estimate: false,
             free_bytes: self.free_bytes,
             seconds: self.seconds,
+            attention_bytes: 0,
         }
         .describe()
     }

@@ -31,6 +31,9 @@ pub(crate) const TOKENS_BEFORE_START: u64 = 1 << 18;
 /// Number of tokens that the warm-up encodes on every worker.
 const WARM_UP_TOKENS: usize = 1024;
 
+/// Number of bytes from which on the memory for attention is worth saying.
+const WORTH_ATTENTION_BYTES: u64 = 1 << 30;
+
 /// Number of tokens below which a forecast of the time takes longer than it is worth.
 const WORTH_TOKENS: u64 = 100_000;
 
@@ -51,6 +54,8 @@ pub(crate) struct Forecast {
     pub(crate) free_bytes: Option<u64>,
     /// How long it will take, in seconds, by a short warm-up.
     pub(crate) seconds: Option<f64>,
+    /// Number of bytes of memory that attention to the longest text so far takes in all workers; 0 if that is not known.
+    pub(crate) attention_bytes: u64,
 }
 
 /// Totals over tokenised shards.
@@ -61,6 +66,8 @@ pub(crate) struct ShardTotals {
     tokens: u64,
     words: u64,
     bytes: u64,
+    /// Number of tokens of the longest window.
+    longest: usize,
     /// The first windows, for the warm-up.
     windows: Vec<Window>,
 }
@@ -68,7 +75,15 @@ pub(crate) struct ShardTotals {
 impl ShardTotals {
     pub(crate) fn new(row_bytes: usize) -> ShardTotals {
         let row_bytes = row_bytes as u64;
-        ShardTotals { row_bytes, documents: 0, tokens: 0, words: 0, bytes: 0, windows: Vec::new() }
+        ShardTotals {
+            row_bytes,
+            documents: 0,
+            tokens: 0,
+            words: 0,
+            bytes: 0,
+            longest: 0,
+            windows: Vec::new(),
+        }
     }
 
     pub(crate) fn add(&mut self, shard: &TokenisedShard) {
@@ -79,6 +94,8 @@ impl ShardTotals {
         self.documents += rows.documents;
         self.tokens += rows.tokens;
         self.words += rows.words;
+        let windows = encodings.iter().flat_map(|encoding| &encoding.windows);
+        self.longest = windows.map(|window| window.ids.len()).fold(self.longest, usize::max);
         // Keys are hashes, so the first documents are a fair sample of lengths.
         for Encoding { windows, .. } in encodings.iter() {
             if self.windows.iter().map(|window| window.ids.len()).sum::<usize>() > WARM_UP_TOKENS {
@@ -152,7 +169,8 @@ impl Forecast {
         let is_estimate = !shards.is_complete();
         let truncated = if is_estimate { 0 } else { truncated };
         let counted = Forecast::without_time(&totals, documents, truncated, folder);
-        let mut forecast = Forecast { is_estimate, ..counted };
+        let attention_bytes = encoder.attention_bytes(totals.longest);
+        let mut forecast = Forecast { is_estimate, attention_bytes, ..counted };
         if forecast.is_worth_timing() {
             forecast.time(&totals, settings.batch_tokens, encoder)?;
         }
@@ -174,6 +192,7 @@ impl Forecast {
             is_estimate: false,
             free_bytes: free_bytes(folder),
             seconds: None,
+            attention_bytes: 0,
         }
     }
 
@@ -238,6 +257,10 @@ impl Forecast {
         parts.push(format!("{about}{} to write", megabytes(self.bytes)));
         if let Some(free) = self.free_bytes {
             parts.push(format!("{} free", megabytes(free)));
+        }
+        if self.attention_bytes >= WORTH_ATTENTION_BYTES {
+            let bytes = megabytes(self.attention_bytes);
+            parts.push(format!("{bytes} of memory for attention to the longest text"));
         }
         if let Some(seconds) = self.seconds {
             parts.push(format!("about {}", duration(seconds)));
