@@ -3,6 +3,7 @@
 //! The parts are `checkpoint -> graph -> session` and `tokenizer -> windows -> plan -> session -> pooling`; [`Encoder`]
 //! composes them.
 
+mod attention_positions;
 pub(crate) mod checkpoint;
 pub(crate) mod config;
 pub(crate) mod cuda_failure;

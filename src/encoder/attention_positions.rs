@@ -1,0 +1,152 @@
+//! What attention itself computes of positions: rotary angles, windows, and buckets of distances.
+
+/// The positions of one layer in a family with rotary positions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct RotaryLayer {
+    /// The base of the angles.
+    pub(super) theta: f64,
+    /// The number of tokens on each side that a token sees; all of them if `None`.
+    pub(super) window: Option<usize>,
+}
+
+impl RotaryLayer {
+    /// Returns the cosines and the sines of all angles, each `[positions, width / 2]`, for heads of this width.
+    ///
+    /// The angles are rounded to f32 as in `transformers`, where those of far positions differ visibly from exact ones.
+    pub(super) fn angles(&self, positions: usize, width: usize) -> [Vec<f32>; 2] {
+        let theta = self.theta as f32;
+        let frequency = |place: usize| 1.0 / theta.powf(2.0 * place as f32 / width as f32);
+        let frequencies: Vec<f32> = (0..width / 2).map(frequency).collect();
+        let angles = (0..positions).flat_map(|position| {
+            frequencies.iter().map(move |frequency| f64::from(position as f32 * frequency))
+        });
+        let both = angles.map(|angle| (angle.cos() as f32, angle.sin() as f32));
+        let (cosines, sines): (Vec<f32>, Vec<f32>) = both.unzip();
+        [cosines, sines]
+    }
+}
+
+/// Returns for each query, a row, and each key whether the key is outside the query's window (1) or not (0):
+/// `[length, length]`.
+pub(super) fn outside_window(window: usize, length: usize) -> Vec<i32> {
+    let keys_of =
+        |query: usize| (0..length).map(move |key| i32::from(query.abs_diff(key) > window));
+    (0..length).flat_map(keys_of).collect()
+}
+
+/// Attention between states and distances (DeBERTa): the distances with a state of their own, and the terms that they
+/// add to the scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Disentangled {
+    /// The number of buckets on each side; 0 if every distance has its own.
+    pub(super) buckets: usize,
+    /// The distance from which on all are in the last bucket.
+    pub(super) furthest: usize,
+    /// Whether queries are multiplied by the keys of distances (`c2p`).
+    pub(super) keys_of_distances: bool,
+    /// Whether keys are multiplied by the queries of distances (`p2c`).
+    pub(super) queries_of_distances: bool,
+    /// Whether distances get their keys and queries by the projections of the states (`share_att_key`).
+    pub(super) shares_projections: bool,
+    /// Whether the states of distances are normalised.
+    pub(super) is_normed: bool,
+}
+
+impl Disentangled {
+    /// Returns the number of distances on each side that have a state.
+    pub(super) fn span(&self) -> usize {
+        if self.buckets > 0 { self.buckets } else { self.furthest }
+    }
+
+    /// Returns what all scores are divided by, for heads of this width.
+    pub(super) fn divisor(&self, width: usize) -> f32 {
+        let terms =
+            1 + usize::from(self.keys_of_distances) + usize::from(self.queries_of_distances);
+        ((width * terms) as f32).sqrt()
+    }
+
+    /// Returns the row of the table of distances for each query, a row, and each key: `[length, length]`.
+    pub(super) fn indices(&self, length: usize) -> Vec<i32> {
+        let rows: Vec<i32> = (0..length as i32).map(|distance| self.bucket(distance)).collect();
+        let span = self.span() as i32;
+        let row = |query: usize, key: usize| {
+            // A distance is the place of the query minus that of the key.
+            let bucket = rows[query.abs_diff(key)];
+            let bucket = if query < key { -bucket } else { bucket };
+            (bucket + span).clamp(0, 2 * span - 1)
+        };
+        (0..length).flat_map(|query| (0..length).map(move |key| row(query, key))).collect()
+    }
+
+    /// Returns the bucket of a distance that is not negative.
+    fn bucket(&self, distance: i32) -> i32 {
+        let middle = (self.buckets / 2) as i32;
+        if self.buckets == 0 || distance <= middle {
+            return distance;
+        }
+        let of_middle = |distance: f64| (distance / f64::from(middle)).ln();
+        let reached = of_middle(f64::from(distance)) / of_middle(self.furthest as f64 - 1.0);
+        // Rounded to f32 first, as `transformers` computes, so that the furthest distance is not moved by the last bit.
+        (reached as f32 * (middle - 1) as f32).ceil() as i32 + middle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn angles_turn_faster_at_the_front_of_a_head() {
+        let layer = RotaryLayer { theta: 10_000.0, window: None };
+        let [cosines, sines] = layer.angles(3, 4);
+        assert_eq!((cosines.len(), sines.len()), (6, 6));
+        assert_eq!((&cosines[..2], &sines[..2]), (&[1.0, 1.0][..], &[0.0, 0.0][..]));
+        let near = |a: f32, b: f64| assert!((f64::from(a) - b).abs() < 1e-7, "{a} {b}");
+        near(cosines[4], 2.0f64.cos());
+        near(sines[5], 0.02f64.sin());
+    }
+
+    #[test]
+    fn a_window_holds_as_many_tokens_on_either_side() {
+        let outside = outside_window(2, 5);
+        assert_eq!(&outside[..5], &[0, 0, 0, 1, 1]);
+        assert_eq!(&outside[10..15], &[0, 0, 0, 0, 0]);
+        assert_eq!(&outside[20..], &[1, 1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn buckets_of_distances_are_those_of_transformers() {
+        let disentangled = Disentangled {
+            buckets: 256,
+            furthest: 512,
+            keys_of_distances: true,
+            queries_of_distances: true,
+            shares_projections: true,
+            is_normed: true,
+        };
+        // make_log_bucket_position of transformers 5.24, at and around the places where a bucket begins.
+        for (distance, bucket) in [
+            (0, 0),
+            (127, 127),
+            (128, 128),
+            (129, 129),
+            (131, 131),
+            (200, 169),
+            (255, 192),
+            (300, 207),
+            (510, 255),
+            (511, 255),
+            (512, 256),
+            (599, 270),
+        ] {
+            assert_eq!(disentangled.bucket(distance), bucket, "{distance}");
+        }
+        let all = disentangled.indices(600);
+        assert_eq!((all[0], all[1], all[600]), (256, 255, 257));
+        assert_eq!((all[599], all[599 * 600]), (0, 511));
+        let plain = Disentangled { buckets: 0, furthest: 3, ..disentangled };
+        assert_eq!(plain.indices(2), [3, 2, 4, 3]);
+        assert_eq!(plain.indices(6)[5], 0);
+        assert_eq!(disentangled.divisor(64), 192f32.sqrt());
+    }
+}
