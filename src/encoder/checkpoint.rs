@@ -175,7 +175,8 @@ impl Checkpoint {
         }
     }
 
-    /// Checks that the checkpoint can run in a precision. A model.onnx runs as it is, so it supports `f32` only.
+    /// Checks that the checkpoint can run in a precision. A model.onnx runs as it is, so it supports `f32` only; the graph
+    /// with 8-bit layers does not know the parts of every family.
     ///
     /// # Errors
     /// Returns an error if it cannot.
@@ -188,6 +189,18 @@ impl Checkpoint {
                 hint: "set model.precision = \"f32\", and export the model itself in the precision that you want"
                     .into(),
             }),
+            Model::Fused(model)
+                if precision == Precision::Int8 && !model.shape.family.has_every_graph() =>
+            {
+                Err(Error::Checkpoint {
+                    path: self.folder.clone(),
+                    expected: "precision `f32` (on CUDA also `f16`)".into(),
+                    got: format!("`int8` for a `{}`", model.shape.family.name),
+                    hint: "set model.precision = \"f32\": 8-bit layers are written for families whose attention \
+                           takes positions from a table, and were measured for these alone"
+                        .into(),
+                })
+            }
             _ => Ok(()),
         }
     }

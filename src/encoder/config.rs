@@ -1,12 +1,15 @@
 //! Reads and validates the `config.json` of a Hugging Face checkpoint.
 
+mod parts;
+
 use std::path::{Path, PathBuf};
 
 use frostbert_cache::fingerprint::{self, Digest};
 use serde_json::{Map, Value};
 
 use super::{
-    family::{Family, Positions},
+    attention_positions::{Disentangled, RotaryLayer},
+    family::{EncoderActivation, Family, Positions},
     unsupported::UnsupportedModel,
 };
 use crate::error::{Error, Result};
@@ -42,7 +45,7 @@ pub(super) struct FusedShape {
     pub(super) vocabulary: usize,
     /// Width of the embeddings. It differs from the hidden size only in families that project the embeddings.
     pub(super) embedding: usize,
-    /// Number of rows in the position table.
+    /// Number of rows in the position table, or the longest input of a family without one.
     pub(super) positions: usize,
     /// The row of the first token; less than `positions`.
     pub(super) first_position: usize,
@@ -53,6 +56,14 @@ pub(super) struct FusedShape {
     pub(super) token_types: usize,
     /// Epsilon added to the variance in layer normalisation.
     pub(super) layer_norm_epsilon: f32,
+    /// Whether normalisations have a bias.
+    pub(super) norm_bias: bool,
+    pub(super) activation: EncoderActivation,
+    /// The number of groups of layers that share their weights, in families that have them.
+    pub(super) groups: Option<usize>,
+    /// One for each layer, in families with rotary positions.
+    pub(super) rotary: Option<Vec<RotaryLayer>>,
+    pub(super) disentangled: Option<Disentangled>,
 }
 
 impl FusedShape {
@@ -151,10 +162,12 @@ impl ConfigFile {
     /// activation other than the exact (erf) `gelu`.
     pub(super) fn fused_shape(&self) -> Result<FusedShape> {
         let family = self.family()?;
-        self.check_own_code()?;
+        self.check_own_code(family)?;
         self.check_arithmetic(family)?;
         let keys = family.keys;
         let hidden = self.size(keys.hidden)?;
+        let layers = self.number_of_layers(keys.layers)?;
+        let positions = self.size(keys.positions)?;
         if let (Positions::AfterPadding, None, Some(given)) = (
             family.positions,
             self.padding_token(),
@@ -168,7 +181,7 @@ impl ConfigFile {
         }
         let shape = FusedShape {
             family,
-            layers: self.size(keys.layers)?,
+            layers,
             hidden,
             attention_heads: self.size(keys.attention_heads)?,
             intermediate: self.size(keys.intermediate)?,
@@ -178,28 +191,22 @@ impl ConfigFile {
             } else {
                 hidden
             },
-            positions: self.size("max_position_embeddings")?,
+            positions: self.longest_input(family, positions)?,
             first_position: self.first_position(family.positions),
             padding_token: match family.positions {
-                Positions::FromZero => None,
+                Positions::FromZero | Positions::NoTable => None,
                 Positions::AfterPadding | Positions::AfterRow(_) => {
                     Some(self.first_position(family.positions) - 1)
                 }
             },
-            token_types: match (family.token_types, self.fields.get("type_vocab_size")) {
-                (false, _) => 0,
-                (true, None) => 2,
-                (true, Some(_)) => self.size("type_vocab_size")?,
-            },
-            layer_norm_epsilon: self.layer_norm_epsilon()?,
+            token_types: self.token_types(family)?,
+            layer_norm_epsilon: self.layer_norm_epsilon(keys.epsilon)?,
+            norm_bias: self.has_norm_bias(family)?,
+            activation: self.activation(family)?,
+            groups: self.groups(family, layers)?,
+            rotary: self.rotary(family, layers)?,
+            disentangled: self.disentangled(family, positions)?,
         };
-        if shape.layers > MOST_LAYERS {
-            return Err(self.refuse(
-                &format!("a {} of at most {MOST_LAYERS}", keys.layers),
-                shape.layers.to_string(),
-                "fetch the checkpoint again",
-            ));
-        }
         if !shape.hidden.is_multiple_of(shape.attention_heads) {
             return Err(self.refuse(
                 &format!("a {} that {} divides", keys.hidden, keys.attention_heads),
@@ -217,10 +224,9 @@ impl ConfigFile {
         Ok(shape)
     }
 
-    fn layer_norm_epsilon(&self) -> Result<f32> {
-        let key = "layer_norm_eps";
+    fn layer_norm_epsilon(&self, (key, default): (&str, f32)) -> Result<f32> {
         let given = match self.fields.get(key) {
-            None | Some(Value::Null) => return Ok(1e-12),
+            None | Some(Value::Null) => return Ok(default),
             Some(given) => given,
         };
         // A large epsilon would make all states zero.
@@ -235,7 +241,8 @@ impl ConfigFile {
     }
 
     fn family(&self) -> Result<&'static Family> {
-        Family::named(self.model_type()).ok_or_else(|| {
+        let holds = |key: &str| self.fields.get(key).is_some_and(|value| !value.is_null());
+        Family::named(self.model_type(), holds).ok_or_else(|| {
             self.refuse(
                 &format!("a model_type of {}", Family::names()),
                 format!("`{}`", self.model_type()),
@@ -257,9 +264,14 @@ impl ConfigFile {
     }
 
     /// Refuses a model that its repository's own code computes, whatever family it says that it is of.
-    fn check_own_code(&self) -> Result<()> {
+    fn check_own_code(&self, family: &Family) -> Result<()> {
         let unsupported = self.unsupported();
         let Some(class) = unsupported.own_code else { return Ok(()) };
+        let name = class.rsplit('.').next().unwrap_or(class);
+        let is_known = family.own_classes.contains(&name);
+        if is_known && !unsupported.has_adapters && !unsupported.has_experts {
+            return Ok(());
+        }
         let family = self.model_type();
         let mut hint = unsupported.way_out();
         if !unsupported.has_adapters && !unsupported.has_experts {
@@ -275,24 +287,16 @@ impl ConfigFile {
     }
 
     fn check_arithmetic(&self, family: &Family) -> Result<()> {
-        let key = family.keys.activation;
-        let activation = self.text(key).unwrap_or("gelu");
-        // `gelu_python` is the same formula written in Python.
-        if !["gelu", "gelu_python"].contains(&activation) {
-            return Err(self.refuse(
-                &format!("{key} `gelu` (the exact erf form)"),
-                format!("`{activation}`"),
-                &self.unsupported().way_out(),
-            ));
-        }
+        self.activation(family)?;
         let positions = self.text("position_embedding_type").unwrap_or("absolute");
-        if positions != "absolute" {
+        if positions != "absolute" && family.has_position_table() {
             return Err(self.refuse(
                 "position_embedding_type `absolute`",
                 format!("`{positions}`"),
                 &self.unsupported().way_out(),
             ));
         }
+        self.check_demands(family)?;
         if let Some(bias) = family.relative_bias {
             let given = self.fields.get(bias.key).filter(|given| !given.is_null());
             let other = given.filter(|given| given.as_u64() != Some(bias.buckets as u64));
@@ -317,7 +321,7 @@ impl ConfigFile {
     /// Returns the first row of the position table that is used.
     pub(super) fn first_position(&self, positions: Positions) -> usize {
         match positions {
-            Positions::FromZero => 0,
+            Positions::FromZero | Positions::NoTable => 0,
             // 1 is the default of these families in `transformers`.
             Positions::AfterPadding => self.padding_token().unwrap_or(1) + 1,
             Positions::AfterRow(row) => row + 1,

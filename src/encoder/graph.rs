@@ -13,13 +13,19 @@
 //!
 //! On a CPU in f32, each `SkipLayerNormalization` is two `Add` and a `LayerNormalization`, which is faster there.
 //!
-//! MPNet's attention also takes a bias of its scores, `[1, heads, S, S]`, from [`attention_bias`].
+//! MPNet's attention also takes a bias of its scores, `[1, heads, S, S]`, from [`attention_bias`]. In families whose
+//! attention itself knows positions, it is made of the parts in [`attention_parts`]. [`layer`] puts a layer together from
+//! the parts that its family names.
 //!
 //! A checkpoint stores linear weights as `[out, in]`; they are transposed once, here. `BiasGelu` is the exact erf form.
 //! This graph uses padding; [`packed`] is the one without padding, for CUDA. [`exported`] writes the same graph to a file,
 //! and [`ordinary`] are its parts in operators of ONNX itself.
 
 pub(super) mod attention_bias;
+
+mod attention_parts;
+
+mod layer;
 
 pub(super) mod packed;
 
@@ -31,6 +37,11 @@ mod ordinary;
 
 mod session_graph;
 
+mod weights;
+
+use std::collections::HashMap;
+
+use frostbert_cache::fingerprint::Digest;
 use ort::{
     editor::{Model, ONNX_DOMAIN, Opset},
     value::{Outlet, Shape, SymbolicDimensions, TensorElementType, ValueType},
@@ -67,8 +78,6 @@ const INPUTS: [(Role, &str); 3] = [
 /// Rows of the position table, for the families in which they are an input.
 const POSITION_IDS: &str = "position_ids";
 
-pub(super) const WORDS: &str = "embeddings.word_embeddings.weight";
-
 pub(super) const POSITIONS: &str = "embeddings.position_embeddings.weight";
 
 pub(super) const TOKEN_TYPES: &str = "embeddings.token_type_embeddings.weight";
@@ -82,9 +91,12 @@ pub(super) fn output_name(layer: usize) -> String {
 /// distances between tokens if the family has a bias for them.
 pub(super) fn inputs(shape: &FusedShape) -> Vec<SessionInput> {
     let positions = shape.padding_token.map(|_| (Role::Positions, POSITION_IDS));
-    let distances =
-        shape.family.relative_bias.map(|bias| (Role::Distances(bias), attention_bias::DISTANCES));
-    let inputs = INPUTS.into_iter().chain(positions).chain(distances);
+    let distances = attention_bias::role(shape).map(|role| (role, attention_bias::DISTANCES));
+    let inputs = INPUTS.into_iter().filter(|(role, _)| {
+        // `EmbedLayerNormalization` takes the input even if there is no table.
+        *role != Role::TokenTypes || shape.token_types > 1 || shape.family.has_position_table()
+    });
+    let inputs = inputs.chain(positions).chain(distances);
     inputs.map(|(role, name)| SessionInput { role, name: name.into(), wide: false }).collect()
 }
 
@@ -115,7 +127,7 @@ pub(super) fn build(source: &FusedModel, layers: &[usize], half: bool) -> Result
     let mut builder = GraphBuilder::new(source, half)?;
     builder.adds_apart = !half;
     builder.embeddings()?;
-    builder.relative_bias()?;
+    builder.attention_constants()?;
     for layer in 0..highest {
         builder.layer(layer)?;
     }
@@ -141,12 +153,20 @@ struct GraphBuilder<'a, T: GraphTarget = SessionGraph> {
     prefix: &'static str,
     /// Whether sums are computed by operators of their own before they are normalised.
     adds_apart: bool,
+    /// The weights by their content and the names that stand for them, where layers share weights.
+    shared: HashMap<Digest, String>,
+    aliases: HashMap<String, String>,
 }
 
 impl<'a> GraphBuilder<'a> {
     fn new(source: &'a FusedModel, half: bool) -> Result<GraphBuilder<'a>> {
-        let graph = SessionGraph::new()?;
-        Ok(GraphBuilder {
+        Ok(GraphBuilder::of(source, SessionGraph::new()?, half))
+    }
+}
+
+impl<'a, T: GraphTarget> GraphBuilder<'a, T> {
+    fn of(source: &'a FusedModel, graph: T, half: bool) -> GraphBuilder<'a, T> {
+        GraphBuilder {
             source,
             shape: &source.shape,
             graph,
@@ -154,7 +174,9 @@ impl<'a> GraphBuilder<'a> {
             is_ordinary: false,
             adds_apart: false,
             prefix: "",
-        })
+            shared: HashMap::new(),
+            aliases: HashMap::new(),
+        }
     }
 }
 
@@ -165,21 +187,16 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
     }
 
     fn embeddings(&mut self) -> Result<()> {
-        if self.is_ordinary {
-            return self.ordinary_embeddings();
+        if self.is_ordinary || !self.shape.family.has_position_table() {
+            return self.embeddings_apart();
         }
         self.embedding_tables()?;
         let output = self.normed_embeddings();
+        let words = self.words();
+        let norm = self.shape.family.embeddings.norm;
+        let [gamma, beta] = ["weight", "bias"].map(|part| format!("{norm}.{part}"));
         let [ids, types] = ["input_ids", "token_type_ids"].map(|name| self.input(name));
-        let mut inputs = vec![
-            &ids[..],
-            &types,
-            WORDS,
-            POSITIONS,
-            TOKEN_TYPES,
-            "embeddings.LayerNorm.weight",
-            "embeddings.LayerNorm.bias",
-        ];
+        let mut inputs = vec![&ids[..], &types, &words, POSITIONS, TOKEN_TYPES, &gamma, &beta];
         if self.shape.padding_token.is_some() {
             // The mask input before them stays empty, because attention has its own.
             inputs.extend(["", POSITION_IDS]);
@@ -197,38 +214,41 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
     /// Adds the tables that `EmbedLayerNormalization` sums, and the weights of its norm.
     fn embedding_tables(&mut self) -> Result<()> {
         let width = self.shape.embedding;
-        self.weight(WORDS, &[self.shape.vocabulary, width])?;
-        self.positions()?;
-        self.token_types()?;
-        self.weight("embeddings.LayerNorm.weight", &[width])?;
-        self.weight("embeddings.LayerNorm.bias", &[width])
+        self.weight(&self.words(), &[self.shape.vocabulary, width])?;
+        if self.shape.family.has_position_table() {
+            self.positions()?;
+            self.token_types()?;
+        } else if self.shape.token_types > 0 {
+            self.weight(TOKEN_TYPES, &[self.shape.token_types, width])?;
+        }
+        self.norm(self.shape.family.embeddings.norm, width)?;
+        Ok(())
+    }
+
+    /// Returns the name of the word embeddings.
+    fn words(&self) -> String {
+        format!("{}.weight", self.shape.family.embeddings.words)
     }
 
     /// Returns the name of the embeddings after their norm, which is layer 0 unless they are still to be projected.
     fn normed_embeddings(&self) -> String {
-        if self.shape.embedding == self.shape.hidden {
-            output_name(0)
-        } else {
-            "embeddings.normed".into()
-        }
+        if self.shape.projects_embeddings() { "embeddings.normed".into() } else { output_name(0) }
     }
 
     /// Computes layer 0 from embeddings of another width, if the model has them.
     fn project_embeddings(&mut self) -> Result<()> {
         let (width, hidden) = (self.shape.embedding, self.shape.hidden);
-        if width == hidden {
+        if !self.shape.projects_embeddings() {
             return Ok(());
         }
-        self.linear("embeddings_project", width, hidden)?;
-        self.matmul(
-            &self.normed_embeddings(),
-            "embeddings_project.weight",
-            "embeddings.projected",
-        )?;
+        let name = self.shape.family.embeddings.projection;
+        self.linear(name, width, hidden)?;
+        let projected = "embeddings.projected";
+        self.matmul(&self.normed_embeddings(), &format!("{name}.weight"), projected)?;
         self.node(
             "Add",
             ONNX_DOMAIN,
-            &["embeddings.projected", "embeddings_project.bias"],
+            &[projected, &format!("{name}.bias")],
             &[&output_name(0)],
             vec![],
         )
@@ -253,155 +273,8 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         }
     }
 
-    fn layer(&mut self, layer: usize) -> Result<()> {
-        let tensors = self.shape.family.tensors;
-        let at = |name: &str| format!("{}.{layer}.{name}", tensors.layers);
-        let hidden = self.shape.hidden;
-        if self.is_ordinary {
-            self.ordinary_attention(layer)?;
-            self.linear(&at(tensors.attention_output), hidden, hidden)?;
-            return self.after_attention(layer);
-        }
-        self.query_key_value(layer)?;
-        let (input, weight, bias) = (output_name(layer), at("qkv.weight"), at("qkv.bias"));
-        let mask = self.input("attention_mask");
-        let mut inputs = vec![&input[..], &weight, &bias, &mask];
-        if let Some(scores) = attention_bias::scores(self.shape) {
-            // The input before it holds states of earlier tokens, which an encoder does not have.
-            inputs.extend(["", scores]);
-        }
-        self.node(
-            "Attention",
-            CONTRIB_DOMAIN,
-            &inputs,
-            &[&at("attention")],
-            vec![self.num_heads()],
-        )?;
-        self.linear(&at(tensors.attention_output), hidden, hidden)?;
-        self.after_attention(layer)
-    }
-
     fn num_heads(&self) -> NodeAttribute {
         attribute("num_heads", self.shape.attention_heads as i64)
-    }
-
-    /// Adds the rest of a layer, given the output of its attention and the weights of the dense layer after it.
-    fn after_attention(&mut self, layer: usize) -> Result<()> {
-        let shape = self.shape;
-        let (hidden, intermediate) = (shape.hidden, shape.intermediate);
-        let tensors = shape.family.tensors;
-        let at = |name: &str| format!("{}.{layer}.{name}", tensors.layers);
-        let weight = |name: &str| at(&format!("{name}.weight"));
-        let bias = |name: &str| at(&format!("{name}.bias"));
-        let (input, output) = (output_name(layer), output_name(layer + 1));
-
-        self.matmul(&at("attention"), &weight(tensors.attention_output), &at("attended"))?;
-        self.skip_layer_norm(
-            &[&at("attended"), &input],
-            &bias(tensors.attention_output),
-            &at(tensors.attention_norm),
-            &at("attention_normed"),
-        )?;
-
-        self.linear(&at(tensors.widen), hidden, intermediate)?;
-        self.matmul(&at("attention_normed"), &weight(tensors.widen), &at("widened"))?;
-        self.bias_gelu(&at("widened"), &bias(tensors.widen), &at("activated"))?;
-        self.linear(&at(tensors.narrow), intermediate, hidden)?;
-        self.matmul(&at("activated"), &weight(tensors.narrow), &at("narrowed"))?;
-        self.skip_layer_norm(
-            &[&at("narrowed"), &at("attention_normed")],
-            &bias(tensors.narrow),
-            &at(tensors.output_norm),
-            &output,
-        )
-    }
-
-    /// Adds `Wqkv [H, 3H]` and `bqkv [3H]`: the three projections side by side, transposed.
-    fn query_key_value(&mut self, layer: usize) -> Result<()> {
-        let hidden = self.shape.hidden;
-        let tensors = self.shape.family.tensors;
-        let at = |name: &str| format!("{}.{layer}.{name}", tensors.layers);
-        let mut weight = vec![0.0f32; hidden * 3 * hidden];
-        let mut bias = Vec::with_capacity(3 * hidden);
-        for (part, name) in tensors.projections.into_iter().enumerate() {
-            let name = at(name);
-            let projection =
-                self.source.weights.tensor(&format!("{name}.weight"), &[hidden, hidden])?;
-            for (out, row) in projection.chunks_exact(hidden).enumerate() {
-                for (input, value) in row.iter().enumerate() {
-                    weight[input * 3 * hidden + part * hidden + out] = *value;
-                }
-            }
-            bias.extend(self.source.weights.tensor(&format!("{name}.bias"), &[hidden])?);
-        }
-        self.initializer(&at("qkv.weight"), &[hidden, 3 * hidden], &weight)?;
-        self.initializer(&at("qkv.bias"), &[3 * hidden], &bias)
-    }
-
-    /// Adds the weight of a linear layer as `[in, out]` (it is `[out, in]` in the checkpoint), and its bias.
-    fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<()> {
-        let weight = self.transposed(name, inputs, outputs)?;
-        self.initializer(&format!("{name}.weight"), &[inputs, outputs], &weight)?;
-        self.weight(&format!("{name}.bias"), &[outputs])
-    }
-
-    /// Returns the weight of a linear layer as `[in, out]`.
-    fn transposed(&self, name: &str, inputs: usize, outputs: usize) -> Result<Vec<f32>> {
-        let stored = self.source.weights.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
-        let mut transposed = vec![0.0f32; stored.len()];
-        for (out, row) in stored.chunks_exact(inputs).enumerate() {
-            for (input, value) in row.iter().enumerate() {
-                transposed[input * outputs + out] = *value;
-            }
-        }
-        Ok(transposed)
-    }
-
-    fn matmul(&mut self, input: &str, weight: &str, output: &str) -> Result<()> {
-        self.node("MatMul", ONNX_DOMAIN, &[input, weight], &[output], vec![])
-    }
-
-    /// Adds `Gelu(input + bias)`.
-    fn bias_gelu(&mut self, input: &str, bias: &str, output: &str) -> Result<()> {
-        if self.is_ordinary {
-            return self.ordinary_bias_gelu(input, bias, output);
-        }
-        self.node("BiasGelu", CONTRIB_DOMAIN, &[input, bias], &[output], vec![])
-    }
-
-    /// Adds `LayerNorm(branch + skip + bias)`.
-    fn skip_layer_norm(
-        &mut self,
-        summands: &[&str; 2],
-        bias: &str,
-        norm: &str,
-        output: &str,
-    ) -> Result<()> {
-        let hidden = self.shape.hidden;
-        let (gamma, beta) = (format!("{norm}.weight"), format!("{norm}.bias"));
-        self.weight(&gamma, &[hidden])?;
-        self.weight(&beta, &[hidden])?;
-        if self.is_ordinary || self.adds_apart {
-            return self.ordinary_skip_layer_norm(summands, bias, &[&gamma, &beta], output);
-        }
-        self.node(
-            "SkipLayerNormalization",
-            CONTRIB_DOMAIN,
-            &[summands[0], summands[1], &gamma, &beta, bias],
-            &[output],
-            vec![attribute("epsilon", self.shape.layer_norm_epsilon)],
-        )
-    }
-
-    /// Adds a tensor of the checkpoint unchanged.
-    fn weight(&mut self, name: &str, shape: &[usize]) -> Result<()> {
-        let values = self.source.weights.tensor(name, shape)?;
-        self.initializer(name, shape, &values)
-    }
-
-    fn initializer(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
-        let values = if self.half { TensorValues::Half(values) } else { TensorValues::F32(values) };
-        self.graph.add_tensor(name, shape, values)
     }
 
     fn node(
@@ -412,7 +285,9 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         outputs: &[&str],
         attributes: Vec<NodeAttribute>,
     ) -> Result<()> {
-        self.graph.add_node(operator, domain, inputs, outputs, &attributes)
+        let named = inputs.iter().map(|name| self.aliases.get(*name).map_or(*name, |own| &own[..]));
+        let named: Vec<&str> = named.collect();
+        self.graph.add_node(operator, domain, &named, outputs, &attributes)
     }
 }
 
@@ -421,10 +296,7 @@ impl GraphBuilder<'_> {
     fn finish_padded(self, layers: &[usize]) -> Result<Model> {
         let rows = [(-1, "batch"), (-1, "sequence")];
         let inputs = inputs(self.shape).into_iter().map(|input| {
-            let sizes = match input.role {
-                Role::Distances(_) => [rows[1]; 2],
-                _ => rows,
-            };
+            let sizes = if input.role.is_by_distance() { [rows[1]; 2] } else { rows };
             tensor_outlet(&input.name, TensorElementType::Int32, &sizes)
         });
         self.finish(inputs, layers, &rows)
@@ -469,13 +341,17 @@ impl Checkpoint {
             checkpoint::Model::Onnx(_) => return onnx_model::PROFILE.into(),
         };
         let profile = match (provider, precision) {
-            ("cuda", _) => packed::PROFILE,
+            ("cuda", _) if model.shape.family.has_every_graph() => packed::PROFILE,
             (_, Precision::Int8) => int8::PROFILE,
             _ => PROFILE,
         };
         let mut profile = profile.to_string();
         if model.shape.family.relative_bias.is_some() {
             profile.push_str("-relative-1");
+        }
+        if !model.shape.family.graph.is_empty() {
+            profile.push('-');
+            profile.push_str(model.shape.family.graph);
         }
         if model.shape.padding_token.is_some() {
             // Positions are counted as in the family even if a text contains the padding token.

@@ -8,6 +8,7 @@ use std::{
 use frostbert_cache::wording::counted;
 
 use super::{
+    attention_positions::Disentangled,
     config::{ConfigFile, MOST_LAYERS, MOST_SIZE, ModelConfig},
     family::Positions,
     onnx_file::{Element, OnnxFile, Port},
@@ -69,7 +70,7 @@ pub(super) struct SessionInput {
     pub(super) wide: bool,
 }
 
-/// What an input is fed with; each is `[batch, sequence]`, except distances.
+/// What an input is fed with; each is `[batch, sequence]`, except those by distance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     TokenIds,
@@ -78,6 +79,17 @@ pub(super) enum Role {
     Positions,
     /// `[sequence, sequence]`, only of our own graph: the indices of this bias.
     Distances(&'static RelativeBias),
+    /// The same shape, only of our own graph: whether keys are outside a window of so many tokens on each side.
+    Window(usize),
+    /// The same shape, only of our own graph: the rows of the table of distances.
+    Buckets(Disentangled),
+}
+
+impl Role {
+    /// Whether the input is `[sequence, sequence]`, the same for all texts of a batch.
+    pub(super) fn is_by_distance(&self) -> bool {
+        matches!(self, Role::Distances(_) | Role::Window(_) | Role::Buckets(_))
+    }
 }
 
 /// Returns the path of the folder's model.onnx, if it has one.

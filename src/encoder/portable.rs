@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::{
     checkpoint::{Checkpoint, FusedModel, Model},
     config::FusedShape,
-    graph::{POSITIONS, TOKEN_TYPES, WORDS},
+    graph::{POSITIONS, TOKEN_TYPES},
     sentence_folder::encoder_folder,
     tokenizer::with_prefix_space,
 };
@@ -105,6 +105,15 @@ impl PortableEncoder {
             return Ok(None);
         };
         let shape = &model.shape;
+        let parts = shape.family.layer;
+        if parts.shares_weights || !shape.family.has_every_graph() {
+            return Err(Error::Checkpoint {
+                path: checkpoint.folder.clone(),
+                expected: "a family whose layers are BERT's, each with weights of its own".into(),
+                got: format!("`{}`", shape.family.name),
+                hint: "export the head alone with --to onnx-head or --to safetensors".into(),
+            });
+        }
         assert!((1..=shape.layers).contains(&n_layers), "{n_layers} of {} layers", shape.layers);
         let folder = encoder_folder(&checkpoint.folder)?;
         let tokenizer = checkpoint.tokenizer.json.clone();
@@ -167,7 +176,7 @@ fn config_of(path: &Path, shape: &FusedShape, n_layers: usize) -> Result<Map<Str
 fn tensors_of(shape: &FusedShape, n_layers: usize) -> Vec<(String, Vec<usize>)> {
     let (hidden, intermediate, width) = (shape.hidden, shape.intermediate, shape.embedding);
     let mut tensors = vec![
-        (WORDS.to_string(), vec![shape.vocabulary, width]),
+        (format!("{}.weight", shape.family.embeddings.words), vec![shape.vocabulary, width]),
         (POSITIONS.to_string(), vec![shape.positions, width]),
     ];
     if shape.token_types > 0 {

@@ -12,6 +12,7 @@ use ort::{
 
 use crate::{
     encoder::{
+        attention_positions::outside_window,
         checkpoint::{Checkpoint, Model},
         device::{self, Precision},
         graph::{self, int8::WeightForm},
@@ -145,7 +146,11 @@ impl EncoderSession {
         checkpoint.check_precision(options.precision)?;
         let mut builder = session_builder(runtime, options.intra_threads)?;
         if let Provider::Cuda(number) = options.provider {
-            let whole_graph = matches!(checkpoint.model, Model::Fused(_));
+            // Distances are taken for each text and head, whose number is a shape.
+            let whole_graph = matches!(
+                &checkpoint.model,
+                Model::Fused(source) if source.shape.disentangled.is_none()
+            );
             builder = device::register_cuda(builder, runtime, number, whole_graph)?;
         }
         let hidden = checkpoint.config.hidden;
@@ -285,10 +290,13 @@ impl EncoderSession {
                 Cow::Owned(positions.collect())
             }
             Role::Distances(bias) => Cow::Owned(bias.indices(batch.width)),
+            Role::Window(window) => Cow::Owned(outside_window(window, batch.width)),
+            Role::Buckets(distances) => Cow::Owned(distances.indices(batch.width)),
         };
-        let shape = match input.role {
-            Role::Distances(_) => [batch.width; 2],
-            _ => [batch.windows(), batch.width],
+        let shape = if input.role.is_by_distance() {
+            [batch.width; 2]
+        } else {
+            [batch.windows(), batch.width]
         };
         let action = "pass the batch";
         if input.wide {

@@ -14,7 +14,7 @@ use safetensors::{Dtype as StoredType, SafeTensors, tensor::TensorView};
 use serde::Deserialize;
 
 use super::{
-    family::PREFIXES,
+    family::{PREFIXES, WORD_TABLES},
     torch_file::{StoredTensor, TorchFile},
 };
 use crate::error::{Error, Result};
@@ -204,15 +204,15 @@ impl Weights {
     }
 
     fn find_prefix(&self) -> Result<&'static str> {
-        let word_embeddings = "embeddings.word_embeddings.weight";
+        let word_embeddings = WORD_TABLES[0];
         let mut n_tensors = 0;
         let mut found = None;
         for file in &self.files {
             let tensors = file.tensors()?;
             n_tensors += tensors.len();
             let holds = |prefix: &&str| {
-                let full_name = format!("{prefix}{word_embeddings}");
-                tensors.iter().any(|(name, _)| *name == full_name)
+                let full_names = WORD_TABLES.map(|table| format!("{prefix}{table}"));
+                tensors.iter().any(|(name, _)| full_names.contains(name))
             };
             found = found.or_else(|| PREFIXES.into_iter().find(holds));
         }

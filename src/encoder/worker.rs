@@ -36,7 +36,7 @@ pub struct Worker {
 
 /// The graph that a worker runs.
 pub(super) enum WorkerSession {
-    /// The graph with padding: on a CPU, and for every model.onnx.
+    /// The graph with padding: on a CPU, for every model.onnx, and for families that the other does not know.
     Padded(EncoderSession),
     /// The graph without padding, on CUDA.
     Packed(Box<CudaSession>),
@@ -69,7 +69,9 @@ impl Worker {
         options: &SessionOptions,
     ) -> Result<Worker> {
         let session = match (options.provider, &checkpoint.model) {
-            (Provider::Cuda(number), Model::Fused(source)) => {
+            (Provider::Cuda(number), Model::Fused(source))
+                if source.shape.family.has_every_graph() =>
+            {
                 checkpoint.check_layers(&options.layers)?;
                 let session = CudaSession::open(runtime, source, options, number)?;
                 WorkerSession::Packed(Box::new(session))

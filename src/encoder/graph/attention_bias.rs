@@ -1,4 +1,4 @@
-//! The relative bias of attention: a table by distance in the graph, from which each batch takes the scores' bias.
+//! What attention adds to its scores: a table by distance in the graph, from which each batch takes the scores' bias.
 
 use ort::editor::ONNX_DOMAIN;
 
@@ -7,12 +7,14 @@ use crate::{
     encoder::{
         config::FusedShape,
         graph_target::{GraphTarget, attribute},
+        onnx_model::Role,
     },
     error::Result,
 };
 
-/// i32 `[S, S]`, an input: the index of the distance of each key from each query in the table by distance. It is not
-/// computed in the graph, because ONNX Runtime would run that arithmetic of shapes on the CPU.
+/// i32 `[S, S]`, an input: the index of the distance of each key from each query in the table by distance; of a window,
+/// whether it is outside. It is not computed in the graph, because ONNX Runtime would run that arithmetic of shapes on the
+/// CPU.
 pub(in crate::encoder) const DISTANCES: &str = "relative_distances";
 
 /// f32 `[1, heads, distances]`: the bias of each distance.
@@ -20,6 +22,22 @@ const BY_DISTANCE: &str = "relative_bias.by_distance";
 
 /// f32 `[1, heads, S, S]`: what attention adds to the scores of every window, whatever the layer.
 const SCORES: &str = "relative_bias.scores";
+
+/// f32 `[1, 1, S, S]`: what the layers with a window add to the scores of every window of a batch.
+pub(super) const WINDOW: &str = "window.scores";
+
+/// f32 `[1, 1, 2]`: the bias of a key inside and outside.
+const WINDOW_SIDES: &str = "window.sides";
+
+/// What is added to the score of a key outside the window. Its share is then 0 in f32, and f16 holds the sum.
+const OUTSIDE: f32 = -3e4;
+
+/// Returns what the input of [`DISTANCES`] is fed with, if the graph has it.
+pub(super) fn role(shape: &FusedShape) -> Option<Role> {
+    let relative = shape.family.relative_bias.map(Role::Distances);
+    let window = shape.rotary.iter().flatten().find_map(|layer| layer.window);
+    relative.or(shape.disentangled.map(Role::Buckets)).or(window.map(Role::Window))
+}
 
 /// Returns the attention bias of a shape's family by its name in the graph, if it has one.
 pub(super) fn scores(shape: &FusedShape) -> Option<&'static str> {
@@ -40,5 +58,14 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         self.initializer(BY_DISTANCE, &[1, heads, rows.len()], &values)?;
         let axis = vec![attribute("axis", 2i64)];
         self.node("Gather", ONNX_DOMAIN, &[BY_DISTANCE, DISTANCES], &[SCORES], axis)
+    }
+    /// Adds the bias of [`WINDOW`], if there are layers with a window.
+    pub(super) fn window_bias(&mut self) -> Result<()> {
+        if self.shape.rotary.iter().flatten().all(|layer| layer.window.is_none()) {
+            return Ok(());
+        }
+        self.initializer(WINDOW_SIDES, &[1, 1, 2], &[0.0, OUTSIDE])?;
+        let axis = vec![attribute("axis", 2i64)];
+        self.node("Gather", ONNX_DOMAIN, &[WINDOW_SIDES, DISTANCES], &[WINDOW], axis)
     }
 }

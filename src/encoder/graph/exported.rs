@@ -76,15 +76,19 @@ impl Checkpoint {
         };
         let is_ordinary = form == EncoderForm::Ordinary;
         let shape = &source.shape;
-        let mut builder = GraphBuilder {
-            source,
-            shape,
-            graph,
-            half: false,
-            is_ordinary,
-            adds_apart: false,
-            prefix: PREFIX,
-        };
+        if !shape.family.has_every_graph() {
+            return Err(Error::Checkpoint {
+                path: self.folder.clone(),
+                expected: "a family whose attention takes positions from a table".into(),
+                got: format!("`{}`, whose attention itself knows positions", shape.family.name),
+                hint: "export the head alone with --to onnx-head or --to safetensors; no file with the encoder is \
+                       written for such families"
+                    .into(),
+            });
+        }
+        let mut builder = GraphBuilder::of(source, graph, false);
+        builder.is_ordinary = is_ordinary;
+        builder.prefix = PREFIX;
         builder.inner_inputs(inputs)?;
         let builder = match form {
             EncoderForm::Int8 => int8::add_layers(builder, layers, WeightForm::Unsigned)?,
@@ -101,7 +105,7 @@ fn add_layers<'a>(
     layers: &[usize],
 ) -> Result<GraphBuilder<'a, OnnxGraph>> {
     builder.embeddings()?;
-    builder.relative_bias()?;
+    builder.attention_constants()?;
     if builder.is_ordinary {
         builder.ordinary_score_bias()?;
     }

@@ -78,7 +78,7 @@ pub(super) fn add_layers<'a, T: GraphTarget>(
 ) -> Result<GraphBuilder<'a, T>> {
     let mut graph = Int8Graph { builder, form };
     graph.builder.embeddings()?;
-    graph.builder.relative_bias()?;
+    graph.builder.attention_constants()?;
     let highest = layers.iter().copied().max().unwrap_or(0);
     graph.constants()?;
     for layer in 0..highest {
@@ -123,7 +123,6 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
         let tensors = shape.family.tensors;
         let (hidden, intermediate) = (shape.hidden, shape.intermediate);
         let at = |name: &str| format!("{}.{layer}.{name}", tensors.layers);
-        let bias = |name: &str| at(&format!("{name}.bias"));
         let (input, output) = (output_name(layer), output_name(layer + 1));
 
         self.attention(layer)?;
@@ -139,13 +138,8 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
         let smooth = self.smooth(&normed, &factors)?;
         multiply_columns(&mut weight, &factors);
         self.linear_of(&smooth, hidden, &name, &weight)?;
-        self.builder.node(
-            "BiasGelu",
-            CONTRIB_DOMAIN,
-            &[&product(&name), &bias(tensors.widen)],
-            &[&at("activated")],
-            vec![],
-        )?;
+        let bias = format!("{name}.bias");
+        self.builder.activate(&product(&name), Some(&bias), &at("activated"))?;
         let name = at(tensors.narrow);
         let weight = self.weight_of(&name, intermediate, hidden)?;
         self.linear_of(&at("activated"), intermediate, &name, &weight)?;
@@ -196,8 +190,7 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
         for (name, weight) in names.iter().zip(&weights) {
             self.product(&rows, name, weight)?;
             self.in_windows(name, &format!("{name}.windows"))?;
-            let stored = &self.builder.source.weights;
-            bias.extend(stored.tensor(&format!("{name}.bias"), &[hidden])?);
+            bias.extend(self.builder.stored(&format!("{name}.bias"), &[hidden])?);
         }
         self.builder.initializer(&at("qkv.bias"), &[3 * hidden], &bias)?;
         let [query, key, value] = names.each_ref().map(|name| format!("{name}.windows"));
@@ -230,8 +223,7 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
 
     /// Returns the weight of a linear layer as it is stored, `[out, in]`.
     fn weight_of(&self, name: &str, inputs: usize, outputs: usize) -> Result<Vec<f32>> {
-        let weights = &self.builder.source.weights;
-        weights.tensor(&format!("{name}.weight"), &[outputs, inputs])
+        self.builder.stored(&format!("{name}.weight"), &[outputs, inputs])
     }
 
     /// Returns the normalisation that produces the input of a layer; `None` if the embeddings are projected in between.
@@ -240,15 +232,15 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
         let tensors = shape.family.tensors;
         match layer.checked_sub(1) {
             Some(before) => Some(format!("{}.{before}.{}", tensors.layers, tensors.output_norm)),
-            None => (shape.embedding == shape.hidden).then(|| "embeddings.LayerNorm".into()),
+            None => (!shape.projects_embeddings()).then(|| shape.family.embeddings.norm.into()),
         }
     }
 
     /// Returns the smoothing factors of a state for a weight that multiplies it.
     fn factors(&self, norm: &str, weight: &[f32]) -> Result<Vec<f32>> {
-        let (weights, hidden) = (&self.builder.source.weights, self.builder.shape.hidden);
-        let gamma = weights.tensor(&format!("{norm}.weight"), &[hidden])?;
-        let beta = weights.tensor(&format!("{norm}.bias"), &[hidden])?;
+        let hidden = self.builder.shape.hidden;
+        let gamma = self.builder.stored(&format!("{norm}.weight"), &[hidden])?;
+        let beta = self.builder.stored(&format!("{norm}.bias"), &[hidden])?;
         Ok(smoothing(&gamma, &beta, weight))
     }
 
@@ -350,7 +342,7 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
         shape: &[usize],
         values: impl Into<TensorValues<'v>>,
     ) -> Result<()> {
-        self.builder.graph.add_tensor(name, shape, values.into())
+        self.builder.add_once(name, shape, values.into())
     }
 }
 

@@ -5,15 +5,16 @@
 //! a  = Softmax(Q K' / sqrt(D) + mask + the relative bias, if the family has one) V      Q, K, V: x W + b by head
 //! y  = LayerNormalization(a Wo + bo + x)
 //! x' = LayerNormalization(Gelu(y Wi + bi) Wd + bd + y)                    Gelu(z) = z (1 + Erf(z / sqrt(2))) / 2
+//!                                                                         GeluTanh: Tanh(.) for Erf(.), as in the code
 //! ```
 
 use ort::editor::ONNX_DOMAIN;
 
 use super::{
-    GraphBuilder, GraphTarget, POSITION_IDS, POSITIONS, TOKEN_TYPES, WORDS, attention_bias,
-    attribute, output_name,
+    GraphBuilder, GraphTarget, POSITION_IDS, POSITIONS, TOKEN_TYPES, attention_bias, attribute,
+    output_name,
 };
-use crate::error::Result;
+use crate::{encoder::family::EncoderActivation, error::Result};
 
 /// f32 `[B, 1, 1, S]`, or `[B, heads, S, S]` with a relative bias: what is added to the scores of attention.
 const SCORE_BIAS: &str = "attention.bias";
@@ -34,15 +35,21 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         self.node(operator, ONNX_DOMAIN, inputs, &[output], vec![])
     }
 
-    /// Adds the normalised sum of the embeddings, which is layer 0 unless they are projected.
-    pub(super) fn ordinary_embeddings(&mut self) -> Result<()> {
-        self.ordinary_constants()?;
+    /// Adds the normalised sum of the embeddings by operators of their own, which is layer 0 unless they are projected.
+    pub(super) fn embeddings_apart(&mut self) -> Result<()> {
+        if self.is_ordinary {
+            self.ordinary_constants()?;
+        }
         self.embedding_tables()?;
         let ids = self.input("input_ids");
-        self.ordinary("Gather", &[WORDS, &ids], "embeddings.words")?;
-        self.ordinary("Gather", &[POSITIONS, POSITION_IDS], "embeddings.positions")?;
-        let placed = "embeddings.placed";
-        self.ordinary("Add", &["embeddings.words", "embeddings.positions"], placed)?;
+        let mut sum = "embeddings.words";
+        self.ordinary("Gather", &[&self.words(), &ids], sum)?;
+        let has_positions = self.shape.family.has_position_table();
+        if has_positions {
+            self.ordinary("Gather", &[POSITIONS, POSITION_IDS], "embeddings.positions")?;
+            self.ordinary("Add", &[sum, "embeddings.positions"], "embeddings.placed")?;
+            sum = "embeddings.placed";
+        }
         let types = if self.shape.token_types > 1 {
             let types = self.input("token_type_ids");
             self.ordinary("Gather", &[TOKEN_TYPES, &types], "embeddings.types")?;
@@ -51,10 +58,16 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
             // The only row is that of every token.
             TOKEN_TYPES
         };
-        self.ordinary("Add", &[placed, types], "embeddings.sum")?;
-        let norm = ["embeddings.LayerNorm.weight", "embeddings.LayerNorm.bias"];
-        let output = self.normed_embeddings();
-        self.ordinary_layer_norm("embeddings.sum", &norm, &output)?;
+        if has_positions || self.shape.token_types > 0 {
+            self.ordinary("Add", &[sum, types], "embeddings.sum")?;
+            sum = "embeddings.sum";
+        }
+        let name = self.shape.family.embeddings.norm;
+        let mut norm = vec![format!("{name}.weight")];
+        if self.shape.norm_bias {
+            norm.push(format!("{name}.bias"));
+        }
+        self.normalise(sum, &norm, &self.normed_embeddings())?;
         self.project_embeddings()
     }
 
@@ -119,39 +132,43 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         self.ordinary("Reshape", &[&split, JOINED_SHAPE], &at("attention"))
     }
 
-    /// Adds `Gelu(input + bias)`.
-    pub(super) fn ordinary_bias_gelu(
+    /// Adds the activation of `input + bias`.
+    pub(super) fn ordinary_activation(
         &mut self,
         input: &str,
-        bias: &str,
+        bias: Option<&str>,
         output: &str,
     ) -> Result<()> {
         let at = |name: &str| format!("{output}.{name}");
-        self.ordinary("Add", &[input, bias], &at("biased"))?;
-        self.ordinary("Mul", &[&at("biased"), ROOT_OF_HALF], &at("scaled"))?;
-        self.ordinary("Erf", &[&at("scaled")], &at("erf"))?;
+        let mut given = input.to_string();
+        if let Some(bias) = bias {
+            given = at("biased");
+            self.ordinary("Add", &[input, bias], &given)?;
+        }
+        match self.shape.activation {
+            EncoderActivation::Gelu => {
+                self.ordinary("Mul", &[&given, ROOT_OF_HALF], &at("scaled"))?;
+                self.ordinary("Erf", &[&at("scaled")], &at("erf"))?;
+            }
+            EncoderActivation::GeluTanh => {
+                // sqrt(2 / pi) (z + 0.044715 z^3)
+                let (cubic, root) = (at("cubic"), at("root"));
+                self.ordinary("Mul", &[&given, &given], &at("square"))?;
+                self.initializer(&cubic, &[], &[0.044_715])?;
+                self.initializer(&root, &[], &[(2.0 / std::f32::consts::PI).sqrt()])?;
+                self.ordinary("Mul", &[&at("square"), &cubic], &at("share"))?;
+                self.ordinary("Add", &[&at("share"), ONE], &at("factor"))?;
+                self.ordinary("Mul", &[&at("factor"), &given], &at("bent"))?;
+                self.ordinary("Mul", &[&at("bent"), &root], &at("scaled"))?;
+                self.ordinary("Tanh", &[&at("scaled")], &at("erf"))?;
+            }
+            EncoderActivation::Silu => {
+                self.ordinary("Sigmoid", &[&given], &at("share"))?;
+                return self.ordinary("Mul", &[&given, &at("share")], output);
+            }
+        }
         self.ordinary("Add", &[&at("erf"), ONE], &at("doubled"))?;
-        self.ordinary("Mul", &[&at("biased"), &at("doubled")], &at("product"))?;
+        self.ordinary("Mul", &[&given, &at("doubled")], &at("product"))?;
         self.ordinary("Mul", &[&at("product"), HALF], output)
-    }
-
-    /// Adds `LayerNorm(branch + bias + skip)`.
-    pub(super) fn ordinary_skip_layer_norm(
-        &mut self,
-        summands: &[&str; 2],
-        bias: &str,
-        norm: &[&str; 2],
-        output: &str,
-    ) -> Result<()> {
-        let at = |name: &str| format!("{output}.{name}");
-        self.ordinary("Add", &[summands[0], bias], &at("branch"))?;
-        self.ordinary("Add", &[&at("branch"), summands[1]], &at("sum"))?;
-        self.ordinary_layer_norm(&at("sum"), norm, output)
-    }
-
-    fn ordinary_layer_norm(&mut self, input: &str, norm: &[&str; 2], output: &str) -> Result<()> {
-        let epsilon = vec![attribute("epsilon", self.shape.layer_norm_epsilon)];
-        let inputs = [input, norm[0], norm[1]];
-        self.node("LayerNormalization", ONNX_DOMAIN, &inputs, &[output], epsilon)
     }
 }

@@ -33,8 +33,8 @@ use ort::{
 };
 
 use super::{
-    CONTRIB_DOMAIN, GraphBuilder, GraphTarget, POSITIONS, TOKEN_TYPES, WORDS, attention_bias,
-    attribute, highest, output_name, tensor_outlet,
+    CONTRIB_DOMAIN, GraphBuilder, GraphTarget, POSITIONS, TOKEN_TYPES, attention_bias, attribute,
+    highest, output_name, tensor_outlet,
 };
 use crate::{encoder::checkpoint::FusedModel, error::Result};
 
@@ -115,13 +115,14 @@ fn build_with(
 fn packed_embeddings(builder: &mut GraphBuilder<'_>) -> Result<()> {
     let [ids, type_ids, positions] = TOKENS;
     builder.embedding_tables()?;
+    let words = builder.words();
     builder.node(
         "EmbedLayerNormalization",
         CONTRIB_DOMAIN,
         &[
             ids,
             type_ids,
-            WORDS,
+            &words,
             POSITIONS,
             TOKEN_TYPES,
             "embeddings.LayerNorm.weight",
@@ -194,7 +195,7 @@ fn attention_output(builder: &mut GraphBuilder<'_>, layer: usize) -> Result<()> 
     let at = |name: &str| format!("{}.{layer}.{name}", tensors.layers);
     let output = at(tensors.attention_output);
     let [.., value] = tensors.projections.map(at);
-    let tensor = |name: String| builder.source.weights.tensor(&name, &[hidden]);
+    let tensor = |name: String| builder.stored(&name, &[hidden]);
     let of_values = tensor(format!("{value}.bias"))?;
     let bias = tensor(format!("{output}.bias"))?;
     let weight = builder.transposed(&output, hidden, hidden)?;
