@@ -293,3 +293,6 @@ impl ConfigFile {
         Ok(Some(found))
     }
 }
+
+#[cfg(test)]
+mod tests;

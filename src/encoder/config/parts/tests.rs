@@ -1,0 +1,63 @@
+use frostbert_cache::fingerprint;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// The shape of a model of this family with some keys changed, or the message that refuses it.
+fn shape(family: &str, changed: Value) -> std::result::Result<FusedShape, String> {
+    let mut fields = json!({
+        "model_type": family, "num_hidden_layers": 6, "hidden_size": 8, "num_attention_heads": 2,
+        "intermediate_size": 16, "vocab_size": 10, "max_position_embeddings": 64,
+    });
+    for (key, value) in changed.as_object().unwrap() {
+        fields[key] = value.clone();
+    }
+    let Value::Object(fields) = fields else { panic!("an object") };
+    let file =
+        ConfigFile { path: "config.json".into(), blake3: fingerprint::hash_bytes(b""), fields };
+    file.fused_shape().map_err(|error| error.to_string())
+}
+
+fn refused(family: &str, changed: Value) -> String {
+    shape(family, changed).unwrap_err()
+}
+
+#[test]
+fn both_spellings_of_a_modernbert_are_one_model() {
+    let older = shape(
+        "modernbert",
+        json!({"global_rope_theta": 80000.0, "local_rope_theta": 5000.0, "local_attention": 16,
+            "global_attn_every_n_layers": 2}),
+    )
+    .unwrap();
+    let kinds = [WHOLE, WINDOW, WHOLE, WINDOW, WHOLE, WINDOW];
+    let plain = |theta: f64| json!({"rope_type": "default", "rope_theta": theta});
+    let newer = shape(
+        "modernbert",
+        json!({"layer_types": kinds, "local_attention": 16,
+            "rope_parameters": {WHOLE: plain(80000.0), WINDOW: plain(5000.0)}}),
+    )
+    .unwrap();
+    assert_eq!(older, newer);
+    let rotary = older.rotary.unwrap();
+    assert_eq!(rotary[0], RotaryLayer { theta: 80_000.0, window: None });
+    assert_eq!(rotary[5], RotaryLayer { theta: 5_000.0, window: Some(8) });
+    assert_eq!((older.layer_norm_epsilon, older.norm_bias), (1e-5, false));
+
+    let default = shape("modernbert", json!({})).unwrap().rotary.unwrap();
+    let windows: Vec<Option<usize>> = default.iter().map(|layer| layer.window).collect();
+    assert_eq!(windows, [None, Some(64), Some(64), None, Some(64), Some(64)]);
+    assert_eq!((default[0].theta, default[1].theta), (160_000.0, 10_000.0));
+}
+
+#[test]
+fn what_would_turn_angles_otherwise_is_refused() {
+    for (family, changed, what) in [
+        ("modernbert", json!({"layer_types": [WHOLE]}), "layer_types"),
+        ("modernbert", json!({"attention_bias": true}), "attention_bias false"),
+        ("modernbert", json!({"rope_parameters": {WINDOW: {"rope_type": "yarn"}}}), "default"),
+    ] {
+        let message = refused(family, changed);
+        assert!(message.contains(what), "{message}");
+    }
+}

@@ -1,0 +1,84 @@
+//! The families whose layers have other parts than BERT's.
+
+use super::{
+    Attention, ConfigKeys, Demand, EmbeddingTensors, Family, FeedForward, LayerParts, LayerTensors,
+    Norms, Positions, RotaryKeys, StoredRows, WindowKeys,
+    of_bert::{BERT, BERT_EMBEDDINGS, BERT_KEYS},
+};
+
+pub(super) const MODERNBERT_KEYS: ConfigKeys = ConfigKeys {
+    activation: "hidden_activation",
+    epsilon: ("norm_eps", 1e-5),
+    norm_bias: Some("norm_bias"),
+    ..BERT_KEYS
+};
+
+pub(super) const MODERNBERT_ROTARY: RotaryKeys = RotaryKeys {
+    theta: "global_rope_theta",
+    default_theta: 160_000.0,
+    trained_length: None,
+    windows: Some(&WindowKeys {
+        tokens: "local_attention",
+        default_tokens: 128,
+        every: "global_attn_every_n_layers",
+        default_every: 3,
+        theta: "local_rope_theta",
+        default_theta: 10_000.0,
+    }),
+};
+
+pub(super) const MODERNBERT_TENSORS: LayerTensors = LayerTensors {
+    layers: "layers",
+    projections: ["attn.query", "attn.key", "attn.value"],
+    attention_output: "attn.Wo",
+    attention_norm: "attn_norm",
+    widen: "mlp.Wi_activated",
+    narrow: "mlp.Wo",
+    output_norm: "mlp_norm",
+    without_bias: &[
+        "attn.query",
+        "attn.key",
+        "attn.value",
+        "attn.Wo",
+        "mlp.Wi_activated",
+        "mlp.Wo",
+    ],
+    stored: &[
+        StoredRows { name: "attn.query", tensor: "attn.Wqkv", part: 0, of: 3 },
+        StoredRows { name: "attn.key", tensor: "attn.Wqkv", part: 1, of: 3 },
+        StoredRows { name: "attn.value", tensor: "attn.Wqkv", part: 2, of: 3 },
+        StoredRows { name: "mlp.Wi_activated", tensor: "mlp.Wi", part: 0, of: 2 },
+        StoredRows { name: "mlp.Wi_gate", tensor: "mlp.Wi", part: 1, of: 2 },
+    ],
+    inner: "",
+};
+
+pub(super) const MODERNBERT: Family = Family {
+    name: "modernbert",
+    class: "ModernBert",
+    base: "model.",
+    pooler: false,
+    keys: &MODERNBERT_KEYS,
+    embeddings: &EmbeddingTensors {
+        words: "embeddings.tok_embeddings",
+        norm: "embeddings.norm",
+        last_norm: "final_norm",
+        ..BERT_EMBEDDINGS
+    },
+    tensors: &MODERNBERT_TENSORS,
+    layer: LayerParts {
+        attention: Attention::Rotary(&MODERNBERT_ROTARY),
+        feed_forward: FeedForward::Gated("mlp.Wi_gate"),
+        norms: Norms::Before,
+        shares_weights: false,
+    },
+    demands: &[optional("attention_bias", &["false"]), optional("mlp_bias", &["false"])],
+    graph: "modernbert-1",
+    positions: Positions::NoTable,
+    token_types: None,
+    ..BERT
+};
+
+const fn optional(key: &'static str, allowed: &'static [&'static str]) -> Demand {
+    Demand { key, allowed, may_be_missing: true }
+}
