@@ -449,7 +449,7 @@ mod tests {
             error.hint().unwrap().to_string()
         };
         let script = "export-onnx.py MODEL FOLDER`";
-        assert!(hint(r#""model_type": "albert""#).contains(script));
+        assert!(hint(r#""model_type": "eurobert""#).contains(script));
         assert!(hint(r#""model_type": "nomic_bert", "num_experts": 1"#).contains(script));
         for useless in [
             r#""model_type": "nomic_bert", "num_experts": 8"#,

@@ -5,7 +5,7 @@ mod of_bert;
 mod of_other_parts;
 
 use of_bert::{BERT, CAMEMBERT, DISTILBERT, ELECTRA, MPNET, ROBERTA, XLM_ROBERTA};
-use of_other_parts::MODERNBERT;
+use of_other_parts::{ALBERT, MODERNBERT};
 
 use super::relative_bias::RelativeBias;
 
@@ -240,8 +240,17 @@ pub(super) const WORD_TABLES: [&str; 2] =
 
 /// All families that the fused graph supports; of those with one name, the first whose key of the hidden size is there
 /// counts.
-pub(super) const FAMILIES: [&Family; 8] =
-    [&BERT, &ROBERTA, &XLM_ROBERTA, &CAMEMBERT, &DISTILBERT, &ELECTRA, &MPNET, &MODERNBERT];
+pub(super) const FAMILIES: [&Family; 9] = [
+    &BERT,
+    &ROBERTA,
+    &XLM_ROBERTA,
+    &CAMEMBERT,
+    &DISTILBERT,
+    &ELECTRA,
+    &MPNET,
+    &MODERNBERT,
+    &ALBERT,
+];
 
 impl Family {
     /// Returns the family of a `model_type` in config.json; `holds` tells whether it has a key.

@@ -26,7 +26,7 @@ const MEDIAN: f32 = 1e-6;
 /// Folder, family, number of layers, maximum input length, and the layers that have states.
 type Described = (&'static str, &'static str, usize, Option<usize>, &'static [usize]);
 
-const MODELS: [Described; 15] = [
+const MODELS: [Described; 17] = [
     ("bert_sharded", "bert", 3, Some(64), &[0, 1, 2, 3]),
     ("roberta", "roberta", 2, Some(64), &[0, 1, 2]),
     ("xlm_roberta_f16", "xlm-roberta", 2, Some(64), &[0, 1, 2]),
@@ -37,6 +37,8 @@ const MODELS: [Described; 15] = [
     ("mpnet", "mpnet", 2, Some(200), &[0, 1, 2]),
     ("modernbert", "modernbert", 3, Some(64), &[0, 1, 2, 3]),
     ("modernbert_older", "modernbert", 3, Some(130), &[0, 1, 2, 3]),
+    ("albert", "albert", 3, Some(64), &[0, 1, 2, 3]),
+    ("albert_groups", "albert", 4, Some(64), &[0, 1, 2, 3, 4]),
     ("deberta_onnx", "deberta-v2", 2, Some(64), &[0, 1, 2]),
     // Exported by scripts/export-onnx.py.
     ("albert_onnx", "albert", 2, Some(64), &[0, 1, 2]),
@@ -48,7 +50,7 @@ const MODELS: [Described; 15] = [
 
 /// The folders of families whose layers have other parts than BERT's. States between the layers of a ModernBERT are not
 /// normalised, so they are as large as its weights make them.
-const OTHER_PARTS: [&str; 2] = ["modernbert", "modernbert_older"];
+const OTHER_PARTS: [&str; 4] = ["modernbert", "modernbert_older", "albert", "albert_groups"];
 
 fn family(name: &str) -> PathBuf {
     fixture("families").join(name)
@@ -358,6 +360,7 @@ fn a_family_without_a_relative_bias_keeps_the_graphs_that_caches_are_made_with()
         assert_eq!(graphs(name), plain.map(|graph| format!("{graph}-padding-1")), "{name}");
     }
     assert_eq!(graphs("mpnet"), plain.map(|graph| format!("{graph}-relative-1-padding-1")));
+    assert_eq!(graphs("albert"), plain.map(|graph| format!("{graph}-albert-1")));
 }
 
 #[test]
@@ -375,6 +378,31 @@ fn a_family_whose_attention_knows_positions_runs_the_padded_graph_everywhere_and
         assert!(error.to_string().contains("int8"), "{error}");
         assert!(error.hint().unwrap().contains("f32"), "{name}");
     }
+}
+
+#[test]
+fn layers_that_share_weights_can_run_in_8_bits() {
+    let folder = family("albert_groups");
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    let options = SessionOptions {
+        provider: Provider::Cpu,
+        precision: Precision::Int8,
+        layers: vec![4],
+        intra_threads: 1,
+    };
+    let mut session = EncoderSession::open(runtime(), &checkpoint, &options).unwrap();
+    let hidden = checkpoint.config.hidden;
+    let (mut sum, mut n_tokens) = (0.0f32, 0);
+    for text in expected(&folder) {
+        let got = run(&mut session, &[&text.window], hidden).remove(0).remove(0);
+        for (got, expected) in got.chunks(hidden).zip(text.states[4].chunks(hidden)) {
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+            sum += dot(got, expected) / (dot(got, got) * dot(expected, expected)).sqrt();
+            n_tokens += 1;
+        }
+    }
+    let mean = sum / n_tokens as f32;
+    assert!(mean >= 0.995, "the mean cosine is {mean}");
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! The families whose layers have other parts than BERT's.
 
 use super::{
-    Attention, ConfigKeys, Demand, EmbeddingTensors, Family, FeedForward, LayerParts, LayerTensors,
-    Norms, Positions, RotaryKeys, StoredRows, WindowKeys,
-    of_bert::{BERT, BERT_EMBEDDINGS, BERT_KEYS},
+    Attention, ConfigKeys, Demand, EmbeddingTensors, EncoderActivation, Family, FeedForward,
+    LayerParts, LayerTensors, Norms, Positions, RotaryKeys, StoredRows, WindowKeys,
+    of_bert::{BERT, BERT_EMBEDDINGS, BERT_KEYS, BERT_LAYER, BERT_TENSORS},
 };
 
 pub(super) const MODERNBERT_KEYS: ConfigKeys = ConfigKeys {
@@ -76,6 +76,40 @@ pub(super) const MODERNBERT: Family = Family {
     graph: "modernbert-1",
     positions: Positions::NoTable,
     token_types: None,
+    ..BERT
+};
+
+pub(super) const ALBERT_TENSORS: LayerTensors = LayerTensors {
+    layers: "encoder.albert_layer_groups",
+    projections: ["attention.query", "attention.key", "attention.value"],
+    attention_output: "attention.dense",
+    attention_norm: "attention.LayerNorm",
+    widen: "ffn",
+    narrow: "ffn_output",
+    output_norm: "full_layer_layer_norm",
+    inner: ".albert_layers.0",
+    ..BERT_TENSORS
+};
+
+pub(super) const ALBERT: Family = Family {
+    name: "albert",
+    class: "Albert",
+    base: "albert.",
+    embeddings: &EmbeddingTensors {
+        projection: "encoder.embedding_hidden_mapping_in",
+        always_projects: true,
+        ..BERT_EMBEDDINGS
+    },
+    tensors: &ALBERT_TENSORS,
+    layer: LayerParts { shares_weights: true, ..BERT_LAYER },
+    activations: &[
+        ("gelu_new", EncoderActivation::GeluTanh),
+        ("gelu_pytorch_tanh", EncoderActivation::GeluTanh),
+        ("gelu", EncoderActivation::Gelu),
+    ],
+    demands: &[optional("inner_group_num", &["1"])],
+    graph: "albert-1",
+    projects_embeddings: true,
     ..BERT
 };
 

@@ -56,6 +56,8 @@ fn what_would_turn_angles_otherwise_is_refused() {
         ("modernbert", json!({"layer_types": [WHOLE]}), "layer_types"),
         ("modernbert", json!({"attention_bias": true}), "attention_bias false"),
         ("modernbert", json!({"rope_parameters": {WINDOW: {"rope_type": "yarn"}}}), "default"),
+        ("albert", json!({"inner_group_num": 2}), "inner_group_num 1"),
+        ("albert", json!({"num_hidden_groups": 7}), "num_hidden_groups"),
     ] {
         let message = refused(family, changed);
         assert!(message.contains(what), "{message}");
