@@ -174,7 +174,7 @@ fn a_damaged_config_or_tokenizer_is_named() {
     let config = std::fs::read_to_string(model.join("config.json")).unwrap();
     for (name, content) in [
         ("a_config_that_is_no_json", "{ \"model_type\": ".to_string()),
-        ("a_config_of_another_family", config.replace("\"bert\"", "\"deberta-v2\"")),
+        ("a_config_of_another_family", config.replace("\"bert\"", "\"roformer\"")),
         ("a_config_of_other_weights", config.replace("\"hidden_size\": 32", "\"hidden_size\": 64")),
     ] {
         std::fs::write(model.join("config.json"), content).unwrap();

@@ -26,7 +26,7 @@ const MEDIAN: f32 = 1e-6;
 /// Folder, family, number of layers, maximum input length, and the layers that have states.
 type Described = (&'static str, &'static str, usize, Option<usize>, &'static [usize]);
 
-const MODELS: [Described; 17] = [
+const MODELS: [Described; 19] = [
     ("bert_sharded", "bert", 3, Some(64), &[0, 1, 2, 3]),
     ("roberta", "roberta", 2, Some(64), &[0, 1, 2]),
     ("xlm_roberta_f16", "xlm-roberta", 2, Some(64), &[0, 1, 2]),
@@ -39,6 +39,8 @@ const MODELS: [Described; 17] = [
     ("modernbert_older", "modernbert", 3, Some(130), &[0, 1, 2, 3]),
     ("albert", "albert", 3, Some(64), &[0, 1, 2, 3]),
     ("albert_groups", "albert", 4, Some(64), &[0, 1, 2, 3, 4]),
+    ("deberta_v3", "deberta-v2", 2, Some(100), &[0, 1, 2]),
+    ("deberta_v2", "deberta-v2", 2, Some(40), &[0, 1, 2]),
     ("deberta_onnx", "deberta-v2", 2, Some(64), &[0, 1, 2]),
     // Exported by scripts/export-onnx.py.
     ("albert_onnx", "albert", 2, Some(64), &[0, 1, 2]),
@@ -50,7 +52,8 @@ const MODELS: [Described; 17] = [
 
 /// The folders of families whose layers have other parts than BERT's. States between the layers of a ModernBERT are not
 /// normalised, so they are as large as its weights make them.
-const OTHER_PARTS: [&str; 4] = ["modernbert", "modernbert_older", "albert", "albert_groups"];
+const OTHER_PARTS: [&str; 6] =
+    ["modernbert", "modernbert_older", "albert", "albert_groups", "deberta_v3", "deberta_v2"];
 
 fn family(name: &str) -> PathBuf {
     fixture("families").join(name)
@@ -368,6 +371,7 @@ fn a_family_whose_attention_knows_positions_runs_the_padded_graph_everywhere_and
     for (name, graph) in [
         ("modernbert", "bert-fused-2-modernbert-1"),
         ("modernbert_older", "bert-fused-2-modernbert-1"),
+        ("deberta_v3", "bert-fused-2-deberta-1"),
     ] {
         let checkpoint = Checkpoint::open(&family(name)).unwrap();
         for (provider, precision) in [("cpu", Precision::F32), ("cuda", Precision::F16)] {
@@ -408,7 +412,10 @@ fn layers_that_share_weights_can_run_in_8_bits() {
 #[test]
 fn a_model_onnx_stands_in_for_safetensors_that_no_graph_of_ours_runs() {
     let (_workshop, folder) = copy_of("deberta_onnx");
-    std::fs::write(folder.join("model.safetensors"), b"weights of DeBERTa").unwrap();
+    std::fs::write(folder.join("model.safetensors"), b"weights of another family").unwrap();
+    let config = folder.join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("\"deberta-v2\"", "\"roformer\"")).unwrap();
     let checkpoint = Checkpoint::open(&folder).unwrap();
     for provider in ["cpu", "cuda"] {
         assert_eq!(checkpoint.graph_profile(provider, Precision::F32), "onnx-file-1");

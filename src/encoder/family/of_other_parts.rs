@@ -113,6 +113,37 @@ pub(super) const ALBERT: Family = Family {
     ..BERT
 };
 
+pub(super) const DEBERTA: Family = Family {
+    name: "deberta-v2",
+    class: "DebertaV2",
+    base: "deberta.",
+    pooler: false,
+    keys: &ConfigKeys { epsilon: ("layer_norm_eps", 1e-7), ..BERT_KEYS },
+    tensors: &LayerTensors {
+        projections: [
+            "attention.self.query_proj",
+            "attention.self.key_proj",
+            "attention.self.value_proj",
+        ],
+        ..BERT_TENSORS
+    },
+    layer: LayerParts { attention: Attention::Disentangled, ..BERT_LAYER },
+    demands: &[
+        demanded("relative_attention", &["true"]),
+        demanded("position_biased_input", &["false"]),
+        optional("conv_kernel_size", &["0"]),
+        optional("norm_rel_ebd", &["\"none\"", "\"layer_norm\""]),
+    ],
+    graph: "deberta-1",
+    positions: Positions::NoTable,
+    token_types: Some(0),
+    ..BERT
+};
+
 const fn optional(key: &'static str, allowed: &'static [&'static str]) -> Demand {
     Demand { key, allowed, may_be_missing: true }
+}
+
+const fn demanded(key: &'static str, allowed: &'static [&'static str]) -> Demand {
+    Demand { key, allowed, may_be_missing: false }
 }

@@ -72,6 +72,7 @@ fn a_model_onnx_needs_no_config() {
 fn the_external_data_of_a_model_onnx_must_be_there() {
     let workshop = Workshop::tiny();
     let folder = copy_of(&workshop, "deberta_onnx");
+    fs::write(folder.join("config.json"), other_family()).unwrap();
     assert_eq!(verify(&workshop, &folder), damaged(&[], 4));
     // The safetensors of a family that our own graph does not support are never read.
     fs::write(folder.join("model.safetensors"), "half").unwrap();
@@ -107,17 +108,22 @@ fn other_safetensors_are_no_weights() {
     assert_eq!(verify(&workshop, &folder), damaged(&["model.safetensors"], 3));
 }
 
+/// Returns a config.json of a family that our own graph does not support.
+fn other_family() -> Vec<u8> {
+    let config = fs::read_to_string(fixture("families/deberta_onnx/config.json")).unwrap();
+    config.replace("\"deberta-v2\"", "\"roformer\"").into_bytes()
+}
+
 /// Returns the files of a repository with safetensors, of a family that our own graph does not support.
-fn deberta() -> std::collections::BTreeMap<String, Vec<u8>> {
+fn roformer() -> std::collections::BTreeMap<String, Vec<u8>> {
     let mut files = tiny_bert();
-    let config = fs::read(fixture("families/deberta_onnx/config.json")).unwrap();
-    files.insert("config.json".into(), config);
+    files.insert("config.json".into(), other_family());
     files
 }
 
 #[test]
 fn weights_that_our_graph_cannot_run_are_passed_over_for_model_onnx() {
-    let mut files = deberta();
+    let mut files = roformer();
     for name in ["model.onnx", "model.onnx_data"] {
         let bytes = fs::read(fixture("families/deberta_onnx").join(name)).unwrap();
         files.insert(format!("onnx/{name}"), bytes);
@@ -143,7 +149,7 @@ fn weights_that_our_graph_cannot_run_are_passed_over_for_model_onnx() {
 
 #[test]
 fn a_repository_without_weights_that_can_be_run_is_refused_before_they_are_fetched() {
-    let (workshop, hub) = (Workshop::empty(), Hub::of(deberta()));
+    let (workshop, hub) = (Workshop::empty(), Hub::of(roformer()));
     assert_snapshot!("no_weights_that_can_be_run", fail(&workshop, &hub, &PULL));
     let asked = hub.asked();
     assert_eq!(asked.len(), 2, "the list and config.json: {asked:?}");
@@ -153,6 +159,6 @@ fn a_repository_without_weights_that_can_be_run_is_refused_before_they_are_fetch
     let hub = Hub::of(tiny_bert());
     succeed(&workshop, &hub, &PULL);
     let before = contents(&workshop.path("models/tiny"));
-    fail(&workshop, &Hub::of(deberta()), &PULL);
+    fail(&workshop, &Hub::of(roformer()), &PULL);
     assert_eq!(contents(&workshop.path("models/tiny")), before);
 }

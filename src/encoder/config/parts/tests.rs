@@ -58,8 +58,38 @@ fn what_would_turn_angles_otherwise_is_refused() {
         ("modernbert", json!({"rope_parameters": {WINDOW: {"rope_type": "yarn"}}}), "default"),
         ("albert", json!({"inner_group_num": 2}), "inner_group_num 1"),
         ("albert", json!({"num_hidden_groups": 7}), "num_hidden_groups"),
+        ("deberta-v2", json!({}), "relative_attention true"),
     ] {
         let message = refused(family, changed);
         assert!(message.contains(what), "{message}");
+    }
+}
+
+#[test]
+fn a_deberta_must_say_what_its_attention_knows_of_positions() {
+    let v3 = json!({"relative_attention": true, "position_biased_input": false, "type_vocab_size": 0,
+        "pos_att_type": "p2c|c2p", "position_buckets": 16, "max_relative_positions": -1,
+        "share_att_key": true, "norm_rel_ebd": "layer_norm"});
+    let with = |key: &str, value: Value| {
+        let mut changed = v3.clone();
+        changed[key] = value;
+        changed
+    };
+    let found = shape("deberta-v2", v3.clone()).unwrap();
+    let disentangled = found.disentangled.unwrap();
+    assert_eq!((disentangled.span(), disentangled.furthest), (16, 64));
+    assert!(disentangled.shares_projections && disentangled.is_normed);
+    assert_eq!((found.token_types, found.layer_norm_epsilon), (0, 1e-7));
+    let listed = shape("deberta-v2", with("pos_att_type", json!(["c2p"]))).unwrap();
+    assert!(!listed.disentangled.unwrap().queries_of_distances);
+    for (key, value) in [
+        ("conv_kernel_size", json!(3)),
+        ("position_biased_input", json!(true)),
+        ("pos_att_type", json!(["p2p"])),
+        ("pos_att_type", json!([])),
+        ("position_buckets", json!(1)),
+    ] {
+        let message = refused("deberta-v2", with(key, value));
+        assert!(message.contains(key), "{message}");
     }
 }
