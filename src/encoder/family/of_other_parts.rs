@@ -140,6 +140,76 @@ pub(super) const DEBERTA: Family = Family {
     ..BERT
 };
 
+pub(super) const NOMIC_ROTARY: RotaryKeys = RotaryKeys {
+    theta: "rotary_emb_base",
+    default_theta: 1_000.0,
+    trained_length: Some("max_trained_positions"),
+    windows: None,
+};
+
+pub(super) const NOMIC_TENSORS: LayerTensors = LayerTensors {
+    layers: "encoder.layers",
+    projections: ["attn.query", "attn.key", "attn.value"],
+    attention_output: "attn.out_proj",
+    attention_norm: "norm1",
+    widen: "mlp.fc12",
+    narrow: "mlp.fc2",
+    output_norm: "norm2",
+    without_bias: &["attn.query", "attn.key", "attn.value", "attn.out_proj", "mlp.fc12", "mlp.fc2"],
+    stored: &[
+        StoredRows { name: "attn.query", tensor: "attn.Wqkv", part: 0, of: 3 },
+        StoredRows { name: "attn.key", tensor: "attn.Wqkv", part: 1, of: 3 },
+        StoredRows { name: "attn.value", tensor: "attn.Wqkv", part: 2, of: 3 },
+    ],
+    inner: "",
+};
+
+/// As `transformers` itself writes the config.
+pub(super) const NOMIC: Family = Family {
+    name: "nomic_bert",
+    class: "NomicBert",
+    base: "nomic_bert.",
+    pooler: false,
+    embeddings: &EmbeddingTensors { norm: "emb_ln", ..BERT_EMBEDDINGS },
+    tensors: &NOMIC_TENSORS,
+    layer: LayerParts {
+        attention: Attention::Rotary(&NOMIC_ROTARY),
+        feed_forward: FeedForward::Gated("mlp.fc11"),
+        ..BERT_LAYER
+    },
+    activations: &[("silu", EncoderActivation::Silu), ("swiglu", EncoderActivation::Silu)],
+    own_classes: &["NomicBertModel"],
+    graph: "nomic-1",
+    positions: Positions::NoTable,
+    ..BERT
+};
+
+/// As the hub's own folders do.
+pub(super) const NOMIC_OF_HUB: Family = Family {
+    keys: &ConfigKeys {
+        layers: "n_layer",
+        hidden: "n_embd",
+        attention_heads: "n_head",
+        intermediate: "n_inner",
+        activation: "activation_function",
+        positions: "n_positions",
+        epsilon: ("layer_norm_epsilon", 1e-12),
+        norm_bias: None,
+    },
+    demands: &[
+        optional("prenorm", &["false"]),
+        optional("qkv_proj_bias", &["false"]),
+        optional("mlp_fc1_bias", &["false"]),
+        optional("mlp_fc2_bias", &["false"]),
+        optional("use_rms_norm", &["false"]),
+        optional("parallel_block", &["false"]),
+        optional("causal", &["false"]),
+        optional("rotary_emb_interleaved", &["false"]),
+        optional("rotary_emb_fraction", &["1", "1.0"]),
+    ],
+    ..NOMIC
+};
+
 const fn optional(key: &'static str, allowed: &'static [&'static str]) -> Demand {
     Demand { key, allowed, may_be_missing: true }
 }

@@ -56,6 +56,7 @@ fn what_would_turn_angles_otherwise_is_refused() {
         ("modernbert", json!({"layer_types": [WHOLE]}), "layer_types"),
         ("modernbert", json!({"attention_bias": true}), "attention_bias false"),
         ("modernbert", json!({"rope_parameters": {WINDOW: {"rope_type": "yarn"}}}), "default"),
+        ("nomic_bert", json!({"num_experts": 8}), "experts"),
         ("albert", json!({"inner_group_num": 2}), "inner_group_num 1"),
         ("albert", json!({"num_hidden_groups": 7}), "num_hidden_groups"),
         ("deberta-v2", json!({}), "relative_attention true"),
@@ -92,4 +93,21 @@ fn a_deberta_must_say_what_its_attention_knows_of_positions() {
         let message = refused("deberta-v2", with(key, value));
         assert!(message.contains(key), "{message}");
     }
+}
+
+#[test]
+fn a_nomic_bert_of_the_hub_has_keys_of_its_own() {
+    let hub = json!({"hidden_size": null, "n_layer": 3, "n_embd": 12, "n_head": 3, "n_inner": 20, "n_positions": 8192,
+        "activation_function": "swiglu", "rotary_emb_base": 1000, "rotary_emb_fraction": 1.0,
+        "prenorm": false, "layer_norm_epsilon": 1e-12,
+        "auto_map": {"AutoModel": "nomic-ai/nomic-bert-2048--modeling_hf_nomic_bert.NomicBertModel"}});
+    let found = shape("nomic_bert", hub.clone()).unwrap();
+    assert_eq!((found.layers, found.hidden, found.intermediate), (3, 12, 20));
+    assert_eq!((found.positions, found.token_types), (8192, 2));
+    let mut scaled = hub;
+    scaled["rotary_scaling_factor"] = json!(2);
+    assert_eq!(shape("nomic_bert", scaled.clone()).unwrap().positions, 2048);
+    scaled["prenorm"] = json!(true);
+    assert!(refused("nomic_bert", scaled).contains("prenorm false"));
+    assert_eq!(shape("nomic_bert", json!({})).unwrap().hidden, 8);
 }
