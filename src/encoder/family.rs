@@ -5,7 +5,7 @@ mod of_bert;
 mod of_other_parts;
 
 use of_bert::{BERT, CAMEMBERT, DISTILBERT, ELECTRA, MPNET, ROBERTA, XLM_ROBERTA};
-use of_other_parts::{ALBERT, DEBERTA, MODERNBERT, NOMIC, NOMIC_OF_HUB};
+use of_other_parts::{ALBERT, DEBERTA, GTE, GTE_OF_HUB, MODERNBERT, NOMIC, NOMIC_OF_HUB};
 
 use super::relative_bias::RelativeBias;
 
@@ -240,7 +240,7 @@ pub(super) const WORD_TABLES: [&str; 2] =
 
 /// All families that the fused graph supports; of those with one name, the first whose key of the hidden size is there
 /// counts.
-pub(super) const FAMILIES: [&Family; 12] = [
+pub(super) const FAMILIES: [&Family; 14] = [
     &BERT,
     &ROBERTA,
     &XLM_ROBERTA,
@@ -253,6 +253,8 @@ pub(super) const FAMILIES: [&Family; 12] = [
     &DEBERTA,
     &NOMIC,
     &NOMIC_OF_HUB,
+    &GTE,
+    &GTE_OF_HUB,
 ];
 
 impl Family {

@@ -26,7 +26,7 @@ const MEDIAN: f32 = 1e-6;
 /// Folder, family, number of layers, maximum input length, and the layers that have states.
 type Described = (&'static str, &'static str, usize, Option<usize>, &'static [usize]);
 
-const MODELS: [Described; 21] = [
+const MODELS: [Described; 23] = [
     ("bert_sharded", "bert", 3, Some(64), &[0, 1, 2, 3]),
     ("roberta", "roberta", 2, Some(64), &[0, 1, 2]),
     ("xlm_roberta_f16", "xlm-roberta", 2, Some(64), &[0, 1, 2]),
@@ -43,6 +43,8 @@ const MODELS: [Described; 21] = [
     ("deberta_v2", "deberta-v2", 2, Some(40), &[0, 1, 2]),
     ("nomic_bert", "nomic_bert", 2, Some(64), &[0, 1, 2]),
     ("nomic_bert_hub", "nomic_bert", 2, Some(64), &[0, 1, 2]),
+    ("gte", "gte", 2, Some(64), &[0, 1, 2]),
+    ("gte_new", "new", 2, Some(64), &[0, 1, 2]),
     ("deberta_onnx", "deberta-v2", 2, Some(64), &[0, 1, 2]),
     // Exported by scripts/export-onnx.py.
     ("albert_onnx", "albert", 2, Some(64), &[0, 1, 2]),
@@ -54,7 +56,7 @@ const MODELS: [Described; 21] = [
 
 /// The folders of families whose layers have other parts than BERT's. States between the layers of a ModernBERT are not
 /// normalised, so they are as large as its weights make them.
-const OTHER_PARTS: [&str; 8] = [
+const OTHER_PARTS: [&str; 10] = [
     "modernbert",
     "modernbert_older",
     "albert",
@@ -63,6 +65,8 @@ const OTHER_PARTS: [&str; 8] = [
     "deberta_v2",
     "nomic_bert",
     "nomic_bert_hub",
+    "gte",
+    "gte_new",
 ];
 
 fn family(name: &str) -> PathBuf {
@@ -383,6 +387,7 @@ fn a_family_whose_attention_knows_positions_runs_the_padded_graph_everywhere_and
         ("modernbert_older", "bert-fused-2-modernbert-1"),
         ("deberta_v3", "bert-fused-2-deberta-1"),
         ("nomic_bert_hub", "bert-fused-2-nomic-1"),
+        ("gte_new", "bert-fused-2-gte-1"),
     ] {
         let checkpoint = Checkpoint::open(&family(name)).unwrap();
         for (provider, precision) in [("cpu", Precision::F32), ("cuda", Precision::F16)] {

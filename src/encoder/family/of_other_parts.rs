@@ -210,6 +210,58 @@ pub(super) const NOMIC_OF_HUB: Family = Family {
     ..NOMIC
 };
 
+pub(super) const GTE_ROTARY: RotaryKeys = RotaryKeys {
+    theta: "rope_theta",
+    default_theta: 160_000.0,
+    trained_length: None,
+    windows: None,
+};
+
+pub(super) const GTE_TENSORS: LayerTensors = LayerTensors {
+    layers: "encoder.layer",
+    projections: ["attention.query", "attention.key", "attention.value"],
+    attention_output: "attention.o_proj",
+    attention_norm: "attn_ln",
+    widen: "mlp.activated_proj",
+    narrow: "mlp.down_proj",
+    output_norm: "mlp_ln",
+    without_bias: &["mlp.activated_proj"],
+    stored: &[
+        StoredRows { name: "attention.query", tensor: "attention.qkv_proj", part: 0, of: 3 },
+        StoredRows { name: "attention.key", tensor: "attention.qkv_proj", part: 1, of: 3 },
+        StoredRows { name: "attention.value", tensor: "attention.qkv_proj", part: 2, of: 3 },
+        StoredRows { name: "mlp.up_proj", tensor: "mlp.up_gate_proj", part: 0, of: 2 },
+        StoredRows { name: "mlp.activated_proj", tensor: "mlp.up_gate_proj", part: 1, of: 2 },
+    ],
+    inner: "",
+};
+
+pub(super) const GTE: Family = Family {
+    name: "gte",
+    class: "Gte",
+    base: "new.",
+    tensors: &GTE_TENSORS,
+    layer: LayerParts {
+        attention: Attention::Rotary(&GTE_ROTARY),
+        feed_forward: FeedForward::Gated("mlp.up_proj"),
+        ..BERT_LAYER
+    },
+    demands: &[
+        optional("position_embedding_type", &["\"rope\""]),
+        optional("layer_norm_type", &["\"layer_norm\""]),
+        optional("pack_qkv", &["true"]),
+        optional("logn_attention_scale", &["false"]),
+    ],
+    own_classes: &["NewModel", "GteModel"],
+    graph: "gte-1",
+    positions: Positions::NoTable,
+    token_types: Some(1),
+    ..BERT
+};
+
+/// The name under which the hub's folders have it.
+pub(super) const GTE_OF_HUB: Family = Family { name: "new", ..GTE };
+
 const fn optional(key: &'static str, allowed: &'static [&'static str]) -> Demand {
     Demand { key, allowed, may_be_missing: true }
 }

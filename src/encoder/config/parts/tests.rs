@@ -56,6 +56,8 @@ fn what_would_turn_angles_otherwise_is_refused() {
         ("modernbert", json!({"layer_types": [WHOLE]}), "layer_types"),
         ("modernbert", json!({"attention_bias": true}), "attention_bias false"),
         ("modernbert", json!({"rope_parameters": {WINDOW: {"rope_type": "yarn"}}}), "default"),
+        ("gte", json!({"rope_scaling": {"type": "ntk", "factor": 2.0}}), "rope_scaling"),
+        ("gte", json!({"rope_theta": "far"}), "rope_theta"),
         ("nomic_bert", json!({"num_experts": 8}), "experts"),
         ("albert", json!({"inner_group_num": 2}), "inner_group_num 1"),
         ("albert", json!({"num_hidden_groups": 7}), "num_hidden_groups"),
@@ -110,4 +112,29 @@ fn a_nomic_bert_of_the_hub_has_keys_of_its_own() {
     scaled["prenorm"] = json!(true);
     assert!(refused("nomic_bert", scaled).contains("prenorm false"));
     assert_eq!(shape("nomic_bert", json!({})).unwrap().hidden, 8);
+}
+
+#[test]
+fn a_tensor_of_the_graph_is_found_where_the_weights_have_it() {
+    let stored = |shape: &FusedShape, name: &str| {
+        let found = shape.stored(name);
+        (found.name, found.part, found.of)
+    };
+    let albert = shape("albert", json!({"num_hidden_groups": 2, "embedding_size": 8})).unwrap();
+    let of_group =
+        |group: usize| format!("encoder.albert_layer_groups.{group}.albert_layers.0.ffn.bias");
+    for (layer, group) in [(0, 0), (2, 0), (3, 1), (5, 1)] {
+        let name = format!("encoder.albert_layer_groups.{layer}.ffn.bias");
+        assert_eq!(stored(&albert, &name), (of_group(group), 0, 1));
+    }
+    assert!(albert.projects_embeddings());
+    let gte = shape("gte", json!({})).unwrap();
+    let joined = "encoder.layer.4.attention.qkv_proj.bias".to_string();
+    assert_eq!(stored(&gte, "encoder.layer.4.attention.key.bias"), (joined, 1, 3));
+    let plain = "encoder.layer.4.mlp_ln.weight";
+    assert_eq!(stored(&gte, plain), (plain.to_string(), 0, 1));
+    assert!(gte.has_bias("encoder.layer.4.mlp.down_proj"));
+    let modernbert = shape("modernbert", json!({})).unwrap();
+    assert!(!modernbert.has_bias("layers.4.mlp.Wo"));
+    assert_eq!(stored(&modernbert, "embeddings.norm.weight").2, 1);
 }
