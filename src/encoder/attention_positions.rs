@@ -67,15 +67,23 @@ impl Disentangled {
 
     /// Returns the row of the table of distances for each query, a row, and each key: `[length, length]`.
     pub(super) fn indices(&self, length: usize) -> Vec<i32> {
-        let rows: Vec<i32> = (0..length as i32).map(|distance| self.bucket(distance)).collect();
+        let rows = self.rows(length);
+        // The row of the query itself is in the middle.
+        let keys_of = |query: usize| rows[length - 1 - query..][..length].iter().copied();
+        (0..length).flat_map(keys_of).collect()
+    }
+
+    /// Returns the row of the table of distances for each distance in a text of this length, from the key farthest before
+    /// its query on.
+    pub(super) fn rows(&self, length: usize) -> Vec<i32> {
+        let farthest = length as i32 - 1;
         let span = self.span() as i32;
-        let row = |query: usize, key: usize| {
+        let row = |after: i32| {
             // A distance is the place of the query minus that of the key.
-            let bucket = rows[query.abs_diff(key)];
-            let bucket = if query < key { -bucket } else { bucket };
+            let bucket = -after.signum() * self.bucket(after.abs());
             (bucket + span).clamp(0, 2 * span - 1)
         };
-        (0..length).flat_map(|query| (0..length).map(move |key| row(query, key))).collect()
+        (-farthest..=farthest).map(row).collect()
     }
 
     /// Returns the bucket of a distance that is not negative.

@@ -214,6 +214,13 @@ impl ConfigFile {
                 "fetch the checkpoint again",
             ));
         }
+        if shape.rotary.is_some() && !(hidden / shape.attention_heads).is_multiple_of(2) {
+            return Err(self.refuse(
+                "heads of an even width, whose halves are turned by angles",
+                format!("{hidden} values for {} heads", shape.attention_heads),
+                "fetch the checkpoint again",
+            ));
+        }
         if shape.first_position >= shape.positions {
             return Err(self.refuse(
                 "more max_position_embeddings than pad_token_id + 1",

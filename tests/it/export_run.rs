@@ -145,7 +145,18 @@ fn heads_of_words_and_questions_compute_the_same_as_onnx() {
 
 #[test]
 fn every_family_is_written_in_ordinary_operators() {
-    for family in ["roberta", "mpnet", "distilbert", "electra"] {
+    for family in [
+        "roberta",
+        "mpnet",
+        "distilbert",
+        "electra",
+        "modernbert",
+        "albert",
+        "deberta_v3",
+        "deberta_v2",
+        "nomic_bert",
+        "gte",
+    ] {
         let case = case("classification", Data::Classes, "[train]\nepochs = 2");
         let workshop = case.workshop();
         let own = fixture(&format!("families/{family}")).display().to_string();

@@ -18,6 +18,7 @@ use super::{
     CONTRIB_DOMAIN, GraphBuilder, GraphTarget, NodeAttribute,
     attention_bias::{DISTANCES, WINDOW},
     attribute,
+    ordinary::HEAD_SHAPE,
 };
 use crate::{
     encoder::attention_positions::{Disentangled, RotaryLayer},
@@ -26,6 +27,9 @@ use crate::{
 
 /// i64 `[1]`: the position of the first token.
 const FIRST_POSITION: &str = "rotary.first_position";
+
+/// i64 `[S]`, in a file: the place of each token.
+pub(super) const PLACES: &str = "places";
 
 /// f32 `[2 span, H]`: the state of each distance.
 const DISTANCE_STATES: &str = "distances.states";
@@ -55,7 +59,7 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
                 }
                 let tables = rotary.angles(shape.positions, width);
                 for (name, values) in angle_tables(layer).iter().zip(tables) {
-                    self.initializer(name, &[shape.positions, width / 2], &values)?;
+                    self.angles(name, values, width)?;
                 }
             }
         }
@@ -63,6 +67,21 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
             Some(disentangled) => self.distance_states(&disentangled),
             None => Ok(()),
         }
+    }
+
+    /// Adds the cosines or sines of all angles `[positions, D / 2]`; in ordinary operators, those of the places of a text for
+    /// both halves of a head, `[S, D]`.
+    fn angles(&mut self, name: &str, values: Vec<f32>, width: usize) -> Result<()> {
+        let positions = self.shape.positions;
+        if !self.is_ordinary {
+            return self.initializer(name, &[positions, width / 2], &values);
+        }
+        let halves = values.chunks_exact(width / 2).flat_map(|half| half.iter().chain(half));
+        let table = format!("{name}.table");
+        let values: Vec<f32> = halves.copied().collect();
+        self.initializer(&table, &[positions, width], &values)?;
+        let places = self.input(PLACES);
+        self.node("Gather", ONNX_DOMAIN, &[&table, &places], &[name], axis(0))
     }
 
     /// Adds the states of distances and the sizes of their heads.
@@ -100,6 +119,9 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
             self.linear(name, shape.hidden, shape.hidden)?;
             states.push(self.product(&input, name, &format!("{name}.states"))?);
         }
+        if self.is_ordinary {
+            return self.ordinary_attention_of_parts(layer, &states);
+        }
         let mut attributes = vec![self.num_heads()];
         let mut bias = None;
         if let Some(layers) = &shape.rotary {
@@ -123,6 +145,35 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         inputs.extend(bias.as_deref());
         let attention = at("attention");
         self.node("MultiHeadAttention", CONTRIB_DOMAIN, &inputs, &[&attention], attributes)
+    }
+
+    /// Adds a layer's attention in ordinary operators, given its projections.
+    fn ordinary_attention_of_parts(&mut self, layer: usize, states: &[String]) -> Result<()> {
+        let shape = self.shape;
+        let by_head = [0, 2, 1, 3];
+        let value = self.heads_of(&states[2], HEAD_SHAPE, by_head)?;
+        if let Some(disentangled) = shape.disentangled {
+            let bias = self.scores_of_distances(layer, states, &disentangled)?;
+            let [query, key] = [&states[0], &states[1]].map(|state| format!("{state}.heads"));
+            return self.ordinary_attention_of_heads(layer, &[query, key, value], Some(&bias));
+        }
+        let mut turned = [
+            self.heads_of(&states[0], HEAD_SHAPE, by_head)?,
+            self.heads_of(&states[1], HEAD_SHAPE, by_head)?,
+        ];
+        let mut bias = None;
+        if let Some(layers) = &shape.rotary {
+            let angles = angle_tables(first_with_angles(layers, layer));
+            for heads in &mut turned {
+                *heads = self.ordinary_rotation(heads, &angles)?;
+            }
+            bias = layers[layer].window.map(|_| WINDOW);
+        }
+        let [query, key] = turned;
+        let transposed = format!("{key}.transposed");
+        let permutation = vec![attribute("perm", vec![0i64, 1, 3, 2])];
+        self.node("Transpose", ONNX_DOMAIN, &[&key], &[&transposed], permutation)?;
+        self.ordinary_attention_of_heads(layer, &[query, transposed, value], bias)
     }
 
     /// Adds the product of states with the weight of a linear layer, and its bias if it has one; returns its name.

@@ -4,13 +4,17 @@
 use ort::editor::ONNX_DOMAIN;
 
 use super::{
-    GraphBuilder, GraphTarget, POSITION_IDS, attention_bias, attribute, first_table_row, highest,
+    GraphBuilder, GraphTarget, POSITION_IDS, attention_bias,
+    attention_parts::PLACES,
+    attribute, first_table_row, highest,
     int8::{self, WeightForm},
     output_name,
 };
 use crate::{
     encoder::{
         checkpoint::{Checkpoint, FusedModel, Model},
+        device::Precision,
+        onnx_model::Role,
         onnx_writer::OnnxGraph,
     },
     error::{Error, Result},
@@ -75,16 +79,8 @@ impl Checkpoint {
             }
         };
         let is_ordinary = form == EncoderForm::Ordinary;
-        let shape = &source.shape;
-        if !shape.family.has_every_graph() {
-            return Err(Error::Checkpoint {
-                path: self.folder.clone(),
-                expected: "a family whose attention takes positions from a table".into(),
-                got: format!("`{}`, whose attention itself knows positions", shape.family.name),
-                hint: "export the head alone with --to onnx-head or --to safetensors; no file with the encoder is \
-                       written for such families"
-                    .into(),
-            });
+        if form == EncoderForm::Int8 {
+            self.check_precision(Precision::Int8)?;
         }
         let mut builder = GraphBuilder::of(source, graph, false);
         builder.is_ordinary = is_ordinary;
@@ -134,7 +130,7 @@ impl GraphBuilder<'_, OnnxGraph> {
         self.graph.add_tensor(&own("one"), &[], [1i64][..].into())?;
         self.add("Gather", &[&own("shape"), &own("one")], &own("length"))?;
         let range = [&own("zero")[..], &own("length"), &own("one")];
-        self.add("Range", &range, &own("places"))?;
+        self.add("Range", &range, &own(PLACES))?;
         self.position_ids(inputs.ids)?;
         self.distances()
     }
@@ -144,7 +140,7 @@ impl GraphBuilder<'_, OnnxGraph> {
         let own = |name: &str| format!("{PREFIX}{name}");
         let Some(padding) = self.shape.padding_token else {
             if self.is_ordinary {
-                self.add("Identity", &[&own("places")], POSITION_IDS)?;
+                self.add("Identity", &[&own(PLACES)], POSITION_IDS)?;
             }
             return Ok(());
         };
@@ -158,24 +154,43 @@ impl GraphBuilder<'_, OnnxGraph> {
         self.narrowed(&own("positions"), POSITION_IDS)
     }
 
-    /// Adds the indices of the distances between tokens, if the family has a bias for them.
+    /// Adds what attention reads by distance, if the family has it.
     fn distances(&mut self) -> Result<()> {
         let own = |name: &str| format!("{PREFIX}{name}");
-        let Some(bias) = self.shape.family.relative_bias else {
+        let Some(role) = attention_bias::role(self.shape) else {
             return Ok(());
         };
-        let most = *bias.distances().end();
+        let most = match role {
+            Role::Distances(bias) => *bias.distances().end(),
+            _ => self.shape.positions as i32 - 1,
+        };
         for (name, value) in [("nearest", -i64::from(most)), ("farthest", i64::from(most))] {
             self.graph.add_tensor(&own(name), &[], [value][..].into())?;
         }
         self.graph.add_tensor(&own("column_axis"), &[1], [1i64][..].into())?;
         let queries = own("queries");
-        self.add("Unsqueeze", &[&own("places"), &own("column_axis")], &queries)?;
-        self.add("Sub", &[&own("places"), &queries], &own("distances"))?;
+        self.add("Unsqueeze", &[&own(PLACES), &own("column_axis")], &queries)?;
+        self.add("Sub", &[&own(PLACES), &queries], &own("distances"))?;
         let bounds = [&own("distances")[..], &own("nearest"), &own("farthest")];
         self.add("Clip", &bounds, &own("near_distances"))?;
         let inputs = [&own("near_distances")[..], &own("farthest")];
-        self.add("Add", &inputs, attention_bias::DISTANCES)
+        match role {
+            Role::Buckets(disentangled) => {
+                self.add("Add", &inputs, &own("distance_numbers"))?;
+                let rows = disentangled.rows(self.shape.positions);
+                let rows: Vec<i64> = rows.into_iter().map(i64::from).collect();
+                self.graph.add_tensor(&own("rows"), &[rows.len()], rows[..].into())?;
+                let inputs = [&own("rows")[..], &own("distance_numbers")];
+                self.add("Gather", &inputs, attention_bias::DISTANCES)
+            }
+            Role::Window(window) => {
+                self.graph.add_tensor(&own("window"), &[], [window as i64][..].into())?;
+                self.add("Abs", &[&own("near_distances")], &own("lengths"))?;
+                self.add("Greater", &[&own("lengths"), &own("window")], &own("is_outside"))?;
+                self.cast(&own("is_outside"), INT64, attention_bias::DISTANCES)
+            }
+            _ => self.add("Add", &inputs, attention_bias::DISTANCES),
+        }
     }
 
     /// Adds an i64 input as the graph reads it: as i32, which the fused operators take.

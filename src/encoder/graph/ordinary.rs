@@ -22,7 +22,7 @@ const SCORE_BIAS: &str = "attention.bias";
 /// What is added to the score of a padding token. Its share is then 0 in f32, whatever the score.
 const MASKED: f32 = -1e9;
 
-const HEAD_SHAPE: &str = "attention.head_shape";
+pub(super) const HEAD_SHAPE: &str = "attention.head_shape";
 const JOINED_SHAPE: &str = "attention.joined_shape";
 const SCALE: &str = "attention.scale";
 const ONE: &str = "ordinary.one";
@@ -74,11 +74,13 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
     fn ordinary_constants(&mut self) -> Result<()> {
         let (hidden, heads) = (self.shape.hidden, self.shape.attention_heads);
         let width = hidden / heads;
+        let divisor = (width as f32).sqrt();
+        let divisor = self.shape.disentangled.map_or(divisor, |terms| terms.divisor(width));
         // A size of 0 is that of the input.
         let head_shape = [0, 0, heads as i64, width as i64];
         self.graph.add_tensor(HEAD_SHAPE, &[4], head_shape[..].into())?;
         self.graph.add_tensor(JOINED_SHAPE, &[3], [0, 0, hidden as i64][..].into())?;
-        self.initializer(SCALE, &[], &[1.0 / (width as f32).sqrt()])?;
+        self.initializer(SCALE, &[], &[1.0 / divisor])?;
         self.initializer(ONE, &[], &[1.0])?;
         self.initializer(HALF, &[], &[0.5])?;
         self.initializer(ROOT_OF_HALF, &[], &[std::f32::consts::FRAC_1_SQRT_2])
@@ -119,17 +121,58 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
             let permutation = vec![attribute("perm", permutation)];
             self.node("Transpose", ONNX_DOMAIN, &[&of("split")], &[&of("heads")], permutation)?;
         }
-        let [query, key, value] = names.each_ref().map(|name| format!("{name}.heads"));
-        self.ordinary("Mul", &[&query, SCALE], &at("query.scaled"))?;
-        self.matmul(&at("query.scaled"), &key, &at("scores"))?;
-        self.ordinary("Add", &[&at("scores"), SCORE_BIAS], &at("scores.biased"))?;
+        let heads = names.each_ref().map(|name| format!("{name}.heads"));
+        self.ordinary_attention_of_heads(layer, &heads, None)
+    }
+
+    /// Adds a layer's attention, given its queries `[B, heads, S, D]`, keys `[B, heads, D, S]` and values by head, and what
+    /// the layer adds to its scores besides what all layers add.
+    pub(super) fn ordinary_attention_of_heads(
+        &mut self,
+        layer: usize,
+        [query, key, value]: &[String; 3],
+        bias: Option<&str>,
+    ) -> Result<()> {
+        let tensors = self.shape.family.tensors;
+        let at = |name: &str| format!("{}.{layer}.{name}", tensors.layers);
+        self.ordinary("Mul", &[query, SCALE], &at("query.scaled"))?;
+        self.matmul(&at("query.scaled"), key, &at("scores"))?;
+        let mut biased = at("scores.biased");
+        self.ordinary("Add", &[&at("scores"), SCORE_BIAS], &biased)?;
+        if let Some(bias) = bias {
+            let by_positions = at("scores.by_positions");
+            self.ordinary("Add", &[&biased, bias], &by_positions)?;
+            biased = by_positions;
+        }
         let last = vec![attribute("axis", -1i64)];
-        self.node("Softmax", ONNX_DOMAIN, &[&at("scores.biased")], &[&at("shares")], last)?;
-        self.matmul(&at("shares"), &value, &at("attended.heads"))?;
+        self.node("Softmax", ONNX_DOMAIN, &[&biased], &[&at("shares")], last)?;
+        self.matmul(&at("shares"), value, &at("attended.heads"))?;
         let back = vec![attribute("perm", vec![0i64, 2, 1, 3])];
         let split = at("attended.split");
         self.node("Transpose", ONNX_DOMAIN, &[&at("attended.heads")], &[&split], back)?;
         self.ordinary("Reshape", &[&split, JOINED_SHAPE], &at("attention"))
+    }
+
+    /// Adds states by head `[B, heads, S, D]` turned by angles: `x cosines + (-x2, x1) sines`, where x1 and x2 are the
+    /// halves of x. Returns their name.
+    pub(super) fn ordinary_rotation(
+        &mut self,
+        heads: &str,
+        angles: &[String; 2],
+    ) -> Result<String> {
+        let at = |name: &str| format!("{heads}.{name}");
+        let last = || vec![attribute("axis", -1i64)];
+        let halves = [at("first"), at("second")];
+        let named = halves.each_ref().map(String::as_str);
+        self.node("Split", ONNX_DOMAIN, &[heads], &named, last())?;
+        self.ordinary("Neg", &[&halves[1]], &at("negative"))?;
+        let across = at("across");
+        self.node("Concat", ONNX_DOMAIN, &[&at("negative"), &halves[0]], &[&across], last())?;
+        self.ordinary("Mul", &[heads, &angles[0]], &at("along_cosines"))?;
+        self.ordinary("Mul", &[&across, &angles[1]], &at("along_sines"))?;
+        let turned = at("turned");
+        self.ordinary("Add", &[&at("along_cosines"), &at("along_sines")], &turned)?;
+        Ok(turned)
     }
 
     /// Adds the activation of `input + bias`.

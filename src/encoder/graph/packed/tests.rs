@@ -9,7 +9,7 @@ use crate::encoder::{
 };
 
 /// One checkpoint of every kind that the fused graph supports.
-const FOLDERS: [&str; 9] = [
+const FOLDERS: [&str; 10] = [
     "tiny_bert",
     "families/bert_sharded",
     "families/roberta",
@@ -19,6 +19,7 @@ const FOLDERS: [&str; 9] = [
     "families/electra",
     "families/electra_one_width",
     "families/mpnet",
+    "families/albert",
 ];
 
 fn repository(path: &str) -> PathBuf {
