@@ -278,9 +278,8 @@ impl Family {
         self.positions != Positions::NoTable
     }
 
-    /// Whether the graph without padding and the one with 8-bit linear layers know the parts of the family's layers;
-    /// otherwise only the padded graph does.
-    pub(super) fn has_every_graph(&self) -> bool {
+    /// Whether attention knows nothing of positions, as the graph without padding presumes.
+    pub(super) fn has_plain_attention(&self) -> bool {
         self.layer.attention == Attention::Plain
     }
 }

@@ -341,7 +341,7 @@ impl Checkpoint {
             checkpoint::Model::Onnx(_) => return onnx_model::PROFILE.into(),
         };
         let profile = match (provider, precision) {
-            ("cuda", _) if model.shape.family.has_every_graph() => packed::PROFILE,
+            ("cuda", _) if model.shape.family.has_plain_attention() => packed::PROFILE,
             (_, Precision::Int8) => int8::PROFILE,
             _ => PROFILE,
         };

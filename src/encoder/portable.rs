@@ -106,7 +106,7 @@ impl PortableEncoder {
         };
         let shape = &model.shape;
         let parts = shape.family.layer;
-        if parts.shares_weights || !shape.family.has_every_graph() {
+        if parts.shares_weights || !shape.family.has_plain_attention() {
             return Err(Error::Checkpoint {
                 path: checkpoint.folder.clone(),
                 expected: "a family whose layers are BERT's, each with weights of its own".into(),

@@ -70,7 +70,7 @@ impl Worker {
     ) -> Result<Worker> {
         let session = match (options.provider, &checkpoint.model) {
             (Provider::Cuda(number), Model::Fused(source))
-                if source.shape.family.has_every_graph() =>
+                if source.shape.family.has_plain_attention() =>
             {
                 checkpoint.check_layers(&options.layers)?;
                 let session = CudaSession::open(runtime, source, options, number)?;

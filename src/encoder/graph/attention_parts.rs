@@ -122,6 +122,16 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         if self.is_ordinary {
             return self.ordinary_attention_of_parts(layer, &states);
         }
+        self.attention_of_states(layer, states)
+    }
+
+    /// Adds a layer's attention, given the names of its queries, keys and values with their biases.
+    pub(super) fn attention_of_states(
+        &mut self,
+        layer: usize,
+        mut states: Vec<String>,
+    ) -> Result<()> {
+        let shape = self.shape;
         let mut attributes = vec![self.num_heads()];
         let mut bias = None;
         if let Some(layers) = &shape.rotary {
@@ -143,7 +153,7 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         // The biases of the projections, which are added already.
         let mut inputs = vec![&states[0][..], &states[1], &states[2], "", &mask];
         inputs.extend(bias.as_deref());
-        let attention = at("attention");
+        let attention = format!("{}.{layer}.attention", shape.family.tensors.layers);
         self.node("MultiHeadAttention", CONTRIB_DOMAIN, &inputs, &[&attention], attributes)
     }
 

@@ -8,8 +8,10 @@
 //! q, k, v = linear(x / c, c Wq), linear(x / c, c Wk), linear(x / c, c Wv)       c: the smoothing factors of x for Wv
 //!                                                                             x / c is quantised once for the three
 //! a  = MultiHeadAttention(q, k, v, bqkv [3H], attention_mask [B,S], the relative bias, if the family has one)
+//!      or attention of parts, with the biases added before
 //! y  = LayerNormalization(linear(a, Wo) + bo + x, gamma, beta)
 //! x' = LayerNormalization(linear(BiasGelu(linear(y / c, c Wi), bi), Wd) + bd + y, gamma, beta)
+//!      or with a gate, which is a linear layer of y / c too
 //! ```
 //!
 //! [`quantize`](super::super::quantize) explains the formulas of quantisation. Each row of inputs has its own step, and
@@ -26,6 +28,7 @@ use crate::{
     encoder::{
         checkpoint::FusedModel,
         device::has_vnni,
+        family::{Attention, FeedForward},
         graph::{GraphBuilder, attention_bias, output_name, session_graph::SessionGraph},
         graph_target::{CONTRIB_DOMAIN, GraphTarget, NodeAttribute, TensorValues, attribute},
         quantize::{Quantized, smoothing},
@@ -137,12 +140,31 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
         let factors = self.factors(&at(tensors.attention_norm), &weight)?;
         let smooth = self.smooth(&normed, &factors)?;
         multiply_columns(&mut weight, &factors);
-        self.linear_of(&smooth, hidden, &name, &weight)?;
-        let bias = format!("{name}.bias");
-        self.builder.activate(&product(&name), Some(&bias), &at("activated"))?;
+        let mut activated = at("activated");
+        match shape.family.layer.feed_forward {
+            FeedForward::Plain => {
+                self.linear_of(&smooth, hidden, &name, &weight)?;
+                let bias = format!("{name}.bias");
+                self.builder.activate(&product(&name), Some(&bias), &activated)?;
+            }
+            FeedForward::Gated(gate) => {
+                let gate = at(gate);
+                let mut of_gate = self.weight_of(&gate, hidden, intermediate)?;
+                multiply_columns(&mut of_gate, &factors);
+                let weights = [&weight, &of_gate].map(|weight| Quantized::new(weight, hidden));
+                let n_corrections = weights.iter().map(Quantized::n_corrections).max();
+                let rows = self.quantized_rows(&smooth, hidden, n_corrections.unwrap_or(0))?;
+                self.product(&rows, &name, &weights[0])?;
+                self.product(&rows, &gate, &weights[1])?;
+                self.builder.activate(&product(&name), None, &activated)?;
+                let gated = at("gated");
+                self.onnx("Mul", &[&activated, &product(&gate)], &gated, vec![])?;
+                activated = gated;
+            }
+        }
         let name = at(tensors.narrow);
         let weight = self.weight_of(&name, intermediate, hidden)?;
-        self.linear_of(&at("activated"), intermediate, &name, &weight)?;
+        self.linear_of(&activated, intermediate, &name, &weight)?;
         self.skip_layer_norm(&name, &normed, &at(tensors.output_norm), &output)
     }
 
@@ -153,9 +175,13 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
     fn skip_layer_norm(&mut self, name: &str, skip: &str, norm: &str, output: &str) -> Result<()> {
         let hidden = self.builder.shape.hidden;
         let at = |what: &str| format!("{name}.{what}");
-        self.onnx("Add", &[&product(name), &at("bias")], &at("biased"), vec![])?;
+        let mut branch = product(name);
+        if self.builder.shape.has_bias(name) {
+            self.onnx("Add", &[&branch, &at("bias")], &at("biased"), vec![])?;
+            branch = at("biased");
+        }
         self.onnx("Reshape", &[skip, &rows_of(hidden)], &at("skip"), vec![])?;
-        self.onnx("Add", &[&at("biased"), &at("skip")], &at("sum"), vec![])?;
+        self.onnx("Add", &[&branch, &at("skip")], &at("sum"), vec![])?;
         let windows = at("sum_windows");
         self.onnx("Reshape", &[&at("sum"), "states_shape"], &windows, vec![])?;
         let (gamma, beta) = (format!("{norm}.weight"), format!("{norm}.bias"));
@@ -186,10 +212,16 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
         let weights: Vec<Quantized> = weights.collect();
         let n_corrections = weights.iter().map(Quantized::n_corrections).max();
         let rows = self.quantized_rows(&input, hidden, n_corrections.unwrap_or(0))?;
-        let mut bias = Vec::with_capacity(3 * hidden);
         for (name, weight) in names.iter().zip(&weights) {
             self.product(&rows, name, weight)?;
             self.in_windows(name, &format!("{name}.windows"))?;
+        }
+        if shape.family.layer.attention != Attention::Plain {
+            let states = self.with_biases(&names)?;
+            return self.builder.attention_of_states(layer, states);
+        }
+        let mut bias = Vec::with_capacity(3 * hidden);
+        for name in &names {
             bias.extend(self.builder.stored(&format!("{name}.bias"), &[hidden])?);
         }
         self.builder.initializer(&at("qkv.bias"), &[3 * hidden], &bias)?;
@@ -207,7 +239,33 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
         )
     }
 
-    /// Adds the product of a state and a linear layer's weight, `[T, N]`, and the layer's bias as an initialiser.
+    /// Adds the projections of attention with their biases; returns their names.
+    fn with_biases(&mut self, names: &[String; 3]) -> Result<Vec<String>> {
+        let shape = self.builder.shape;
+        // Distances are few, so their keys and queries are computed in f32.
+        let shares = shape.disentangled.is_some_and(|distances| distances.shares_projections);
+        let mut states = Vec::new();
+        for (place, name) in names.iter().enumerate() {
+            let windows = format!("{name}.windows");
+            let has_bias = shape.has_bias(name);
+            if shares && place < 2 {
+                self.builder.linear(name, shape.hidden, shape.hidden)?;
+            } else if has_bias {
+                self.builder.weight(&format!("{name}.bias"), &[shape.hidden])?;
+            }
+            if !has_bias {
+                states.push(windows);
+                continue;
+            }
+            let biased = format!("{name}.states");
+            self.onnx("Add", &[&windows, &format!("{name}.bias")], &biased, vec![])?;
+            states.push(biased);
+        }
+        Ok(states)
+    }
+
+    /// Adds the product of a state and a linear layer's weight, `[T, N]`, and the layer's bias, if it has one, as an
+    /// initialiser.
     fn linear_of(
         &mut self,
         input: &str,
@@ -218,6 +276,9 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
         let weight = Quantized::new(weight, n_inputs);
         let rows = self.quantized_rows(input, n_inputs, weight.n_corrections())?;
         self.product(&rows, name, &weight)?;
+        if !self.builder.shape.has_bias(name) {
+            return Ok(());
+        }
         self.builder.weight(&format!("{name}.bias"), &[weight.n_outputs()])
     }
 
