@@ -5,6 +5,8 @@
 pub(super) struct RotaryLayer {
     /// The base of the angles.
     pub(super) theta: f64,
+    /// What all angles are divided by.
+    pub(super) divisor: f64,
     /// The number of tokens on each side that a token sees; all of them if `None`.
     pub(super) window: Option<usize>,
 }
@@ -15,7 +17,9 @@ impl RotaryLayer {
     /// The angles are rounded to f32 as in `transformers`, where those of far positions differ visibly from exact ones.
     pub(super) fn angles(&self, positions: usize, width: usize) -> [Vec<f32>; 2] {
         let theta = self.theta as f32;
-        let frequency = |place: usize| 1.0 / theta.powf(2.0 * place as f32 / width as f32);
+        let divisor = self.divisor as f32;
+        let frequency =
+            |place: usize| 1.0 / theta.powf(2.0 * place as f32 / width as f32) / divisor;
         let frequencies: Vec<f32> = (0..width / 2).map(frequency).collect();
         let angles = (0..positions).flat_map(|position| {
             frequencies.iter().map(move |frequency| f64::from(position as f32 * frequency))
@@ -105,13 +109,15 @@ mod tests {
 
     #[test]
     fn angles_turn_faster_at_the_front_of_a_head() {
-        let layer = RotaryLayer { theta: 10_000.0, window: None };
+        let layer = RotaryLayer { theta: 10_000.0, divisor: 1.0, window: None };
         let [cosines, sines] = layer.angles(3, 4);
         assert_eq!((cosines.len(), sines.len()), (6, 6));
         assert_eq!((&cosines[..2], &sines[..2]), (&[1.0, 1.0][..], &[0.0, 0.0][..]));
         let near = |a: f32, b: f64| assert!((f64::from(a) - b).abs() < 1e-7, "{a} {b}");
         near(cosines[4], 2.0f64.cos());
         near(sines[5], 0.02f64.sin());
+        let [cosines, _] = RotaryLayer { divisor: 2.0, ..layer }.angles(3, 4);
+        near(cosines[4], 1.0f64.cos());
     }
 
     #[test]

@@ -167,6 +167,7 @@ impl ConfigFile {
         let keys = family.keys;
         let hidden = self.size(keys.hidden)?;
         let layers = self.number_of_layers(keys.layers)?;
+        let attention_heads = self.size(keys.attention_heads)?;
         let positions = self.size(keys.positions)?;
         if let (Positions::AfterPadding, None, Some(given)) = (
             family.positions,
@@ -183,7 +184,7 @@ impl ConfigFile {
             family,
             layers,
             hidden,
-            attention_heads: self.size(keys.attention_heads)?,
+            attention_heads,
             intermediate: self.size(keys.intermediate)?,
             vocabulary: self.size("vocab_size")?,
             embedding: if family.projects_embeddings {
@@ -204,7 +205,7 @@ impl ConfigFile {
             norm_bias: self.has_norm_bias(family)?,
             activation: self.activation(family)?,
             groups: self.groups(family, layers)?,
-            rotary: self.rotary(family, layers)?,
+            rotary: self.rotary(family, layers, hidden / attention_heads)?,
             disentangled: self.disentangled(family, positions)?,
         };
         if !shape.hidden.is_multiple_of(shape.attention_heads) {

@@ -175,29 +175,25 @@ impl ConfigFile {
         Ok(positions.min(trained))
     }
 
-    /// Returns the rotary positions of every layer, if the family has them.
+    /// Returns the rotary positions of every layer, for heads of this width, if the family has them.
     pub(super) fn rotary(
         &self,
         family: &Family,
         layers: usize,
+        width: usize,
     ) -> Result<Option<Vec<RotaryLayer>>> {
         let Attention::Rotary(keys) = family.layer.attention else { return Ok(None) };
+        let whole =
+            self.angles(keys.windows.map(|_| WHOLE), keys.theta, keys.default_theta, width)?;
         let Some(windows) = keys.windows else {
-            let theta = self.theta(None, keys.theta, keys.default_theta)?;
-            return Ok(Some(vec![RotaryLayer { theta, window: None }; layers]));
-        };
-        let whole = RotaryLayer {
-            theta: self.theta(Some(WHOLE), keys.theta, keys.default_theta)?,
-            window: None,
+            return Ok(Some(vec![whole; layers]));
         };
         let tokens = match self.given(windows.tokens) {
             Some(_) => self.size(windows.tokens)?,
             None => windows.default_tokens,
         };
-        let window = RotaryLayer {
-            theta: self.theta(Some(WINDOW), windows.theta, windows.default_theta)?,
-            window: Some(tokens / 2),
-        };
+        let window = self.angles(Some(WINDOW), windows.theta, windows.default_theta, width)?;
+        let window = RotaryLayer { window: Some(tokens / 2), ..window };
         let is_whole = self.whole_layers(windows, layers)?;
         let kinds = is_whole.into_iter().map(|is_whole| if is_whole { whole } else { window });
         Ok(Some(kinds.collect()))
@@ -225,31 +221,57 @@ impl ConfigFile {
         known.ok_or_else(|| self.refuse_value(key, &expected, Some(given)))
     }
 
-    /// Returns the base of the angles of a kind of layers: `rope_parameters` of `transformers` 5, or a key of its own.
-    fn theta(&self, kind: Option<&str>, key: &str, default: f64) -> Result<f64> {
+    /// Returns the angles of a kind of layers by `rope_parameters` of `transformers` 5, or by keys of their own.
+    fn angles(
+        &self,
+        kind: Option<&str>,
+        key: &str,
+        default: f64,
+        width: usize,
+    ) -> Result<RotaryLayer> {
         let given = self.given("rope_parameters");
         let parameters = match kind {
             Some(kind) => given.and_then(|given| given.get(kind)),
             None => given,
         };
-        for (name, parameters) in
-            [("rope_parameters", parameters), ("rope_scaling", self.given("rope_scaling"))]
-        {
-            let kind = parameters.and_then(|given| given.get("rope_type").or(given.get("type")));
-            let is_plain = kind.map_or(name == "rope_parameters", |kind| kind == "default");
-            if parameters.is_some_and(|given| !given.is_null()) && !is_plain {
-                let expected = "of type `default` (angles that no scaling changes)";
-                return Err(self.refuse_value(name, expected, parameters));
+        let parameters = parameters.filter(|parameters| !parameters.is_null());
+        let older = self.given("rope_scaling");
+        if parameters.is_some() && older.is_some() {
+            return Err(self.refuse_value("rope_scaling", "null beside rope_parameters", older));
+        }
+        let name = if parameters.is_some() { "rope_parameters" } else { "rope_scaling" };
+        let scaling = parameters.or(older);
+        let of_scaling = |key: &str| scaling.and_then(|scaling| scaling.get(key));
+        let part = of_scaling("partial_rotary_factor");
+        if part.is_some_and(|part| part.as_f64() != Some(1.0)) {
+            return Err(self.refuse_value("partial_rotary_factor", "1", part));
+        }
+        let theta = match of_scaling("rope_theta").or(self.given(key)) {
+            None => default,
+            Some(theta) => {
+                let sound = theta.as_f64().filter(|theta| (1.0..1e12).contains(theta));
+                sound.ok_or_else(|| self.refuse_value(key, "a number from 1", Some(theta)))?
             }
-            let part = parameters.and_then(|given| given.get("partial_rotary_factor"));
-            if part.is_some_and(|part| part.as_f64() != Some(1.0)) {
-                return Err(self.refuse_value("partial_rotary_factor", "1", part));
+        };
+        let plain = RotaryLayer { theta, divisor: 1.0, window: None };
+        let rope_type = of_scaling("rope_type").or(of_scaling("type"));
+        let factor = of_scaling("factor").and_then(Value::as_f64);
+        let factor = factor.filter(|factor| (1.0..1e6).contains(factor));
+        let is_mixed = of_scaling("mixed_b").is_some_and(|mixed| !mixed.is_null());
+        match (rope_type.and_then(Value::as_str), factor) {
+            (None, _) if rope_type.is_none() && older.is_none() => Ok(plain),
+            (Some("default"), _) => Ok(plain),
+            (Some("linear"), Some(factor)) => Ok(RotaryLayer { divisor: factor, ..plain }),
+            (Some("ntk"), Some(factor)) if !is_mixed => Ok(RotaryLayer {
+                theta: theta * factor,
+                divisor: factor.powf(2.0 / width as f64),
+                ..plain
+            }),
+            _ => {
+                let expected = "of type `default`, or `linear` or `ntk` with a factor from 1";
+                Err(self.refuse_value(name, expected, scaling))
             }
         }
-        let theta = parameters.and_then(|given| given.get("rope_theta")).or(self.given(key));
-        let Some(theta) = theta else { return Ok(default) };
-        let sound = theta.as_f64().filter(|theta| (1.0..1e12).contains(theta));
-        sound.ok_or_else(|| self.refuse_value(key, "a number from 1", Some(theta)))
     }
 
     /// Returns what attention does with distances, in the family whose attention has states for them.

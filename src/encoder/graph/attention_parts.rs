@@ -296,7 +296,8 @@ fn axis(number: i64) -> Vec<NodeAttribute> {
 
 /// Returns the first layer with the angles of this one.
 fn first_with_angles(layers: &[RotaryLayer], layer: usize) -> usize {
-    let same = |other: &RotaryLayer| other.theta == layers[layer].theta;
+    let angles = |layer: &RotaryLayer| (layer.theta, layer.divisor);
+    let same = |other: &RotaryLayer| angles(other) == angles(&layers[layer]);
     layers.iter().position(same).unwrap_or(layer)
 }
 

@@ -40,8 +40,8 @@ fn both_spellings_of_a_modernbert_are_one_model() {
     .unwrap();
     assert_eq!(older, newer);
     let rotary = older.rotary.unwrap();
-    assert_eq!(rotary[0], RotaryLayer { theta: 80_000.0, window: None });
-    assert_eq!(rotary[5], RotaryLayer { theta: 5_000.0, window: Some(8) });
+    assert_eq!(rotary[0], RotaryLayer { theta: 80_000.0, divisor: 1.0, window: None });
+    assert_eq!(rotary[5], RotaryLayer { theta: 5_000.0, divisor: 1.0, window: Some(8) });
     assert_eq!((older.layer_norm_epsilon, older.norm_bias), (1e-5, false));
 
     let default = shape("modernbert", json!({})).unwrap().rotary.unwrap();
@@ -56,7 +56,9 @@ fn what_would_turn_angles_otherwise_is_refused() {
         ("modernbert", json!({"layer_types": [WHOLE]}), "layer_types"),
         ("modernbert", json!({"attention_bias": true}), "attention_bias false"),
         ("modernbert", json!({"rope_parameters": {WINDOW: {"rope_type": "yarn"}}}), "default"),
-        ("gte", json!({"rope_scaling": {"type": "ntk", "factor": 2.0}}), "rope_scaling"),
+        ("gte", json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}}), "rope_scaling"),
+        ("gte", json!({"rope_scaling": {"type": "ntk"}}), "factor"),
+        ("gte", json!({"rope_scaling": {"type": "ntk", "factor": 2.0, "mixed_b": 0.5}}), "ntk"),
         ("gte", json!({"rope_theta": "far"}), "rope_theta"),
         ("nomic_bert", json!({"num_experts": 8}), "experts"),
         ("albert", json!({"inner_group_num": 2}), "inner_group_num 1"),
@@ -66,6 +68,20 @@ fn what_would_turn_angles_otherwise_is_refused() {
         let message = refused(family, changed);
         assert!(message.contains(what), "{message}");
     }
+}
+
+#[test]
+fn scaled_angles_that_are_the_same_for_all_texts_are_computed() {
+    let angles = |changed: Value| shape("gte", changed).unwrap().rotary.unwrap()[0];
+    let scaled =
+        |kind: &str| json!({"rope_theta": 500, "rope_scaling": {"type": kind, "factor": 4}});
+    // Heads are 4 values wide.
+    let expected = RotaryLayer { theta: 2_000.0, divisor: 2.0, window: None };
+    assert_eq!(angles(scaled("ntk")), expected);
+    let expected = RotaryLayer { theta: 500.0, divisor: 4.0, window: None };
+    assert_eq!(angles(scaled("linear")), expected);
+    let newer = json!({"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0});
+    assert_eq!(angles(json!({"rope_parameters": newer})), expected);
 }
 
 #[test]
