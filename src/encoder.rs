@@ -200,8 +200,8 @@ impl Encoder {
         Ok(encoder)
     }
 
-    /// Returns the bytes of the attention scores of texts of this many tokens, one text in each worker: what a layer holds
-    /// at once in f32.
+    /// Returns the bytes of the attention scores of texts of this many tokens, one text in each worker: what a layer
+    /// holds at once in f32.
     pub(crate) fn attention_bytes(&self, tokens: usize) -> u64 {
         4 * (self.attention_heads * self.workers.len()) as u64 * (tokens * tokens) as u64
     }

@@ -77,8 +77,8 @@ impl Disentangled {
         (0..length).flat_map(keys_of).collect()
     }
 
-    /// Returns the row of the table of distances for each distance in a text of this length, from the key farthest before
-    /// its query on.
+    /// Returns the row of the table of distances for each distance in a text of this length, from the key farthest
+    /// before its query on.
     pub(super) fn rows(&self, length: usize) -> Vec<i32> {
         let farthest = length as i32 - 1;
         let span = self.span() as i32;

@@ -176,8 +176,8 @@ impl Checkpoint {
         }
     }
 
-    /// Checks that the checkpoint can run in a precision. A model.onnx runs as it is, so it supports `f32` only; the graph
-    /// with 8-bit layers does not know the parts of every family.
+    /// Checks that the checkpoint can run in a precision. A model.onnx runs as it is, so it supports `f32` only; a
+    /// family whose norms come before the halves of a layer does not run in 8 bits.
     ///
     /// # Errors
     /// Returns an error if it cannot.

@@ -159,7 +159,7 @@ impl ConfigFile {
     /// # Errors
     /// Returns an error if the family is not supported, a size is missing, or the model needs something that the graph
     /// does not compute: code of its own, relative positions of another kind than the family's, causal attention, or an
-    /// activation other than the exact (erf) `gelu`.
+    /// activation or another part of a layer that is not among the family's.
     pub(super) fn fused_shape(&self) -> Result<FusedShape> {
         let family = self.family()?;
         self.check_own_code(family)?;

@@ -14,8 +14,8 @@
 //! On a CPU in f32, each `SkipLayerNormalization` is two `Add` and a `LayerNormalization`, which is faster there.
 //!
 //! MPNet's attention also takes a bias of its scores, `[1, heads, S, S]`, from [`attention_bias`]. In families whose
-//! attention itself knows positions, it is made of the parts in [`attention_parts`]. [`layer`] puts a layer together from
-//! the parts that its family names.
+//! attention itself knows positions, it is made of the parts in [`attention_parts`]. [`layer`] puts a layer together
+//! from the parts that its family names.
 //!
 //! A checkpoint stores linear weights as `[out, in]`; they are transposed once, here. `BiasGelu` is the exact erf form.
 //! This graph uses padding; [`packed`] is the one without padding, for CUDA. [`exported`] writes the same graph to a file,

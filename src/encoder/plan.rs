@@ -12,8 +12,8 @@ const PLAIN_TOKENS: usize = 512;
 /// texts of more than 512 tokens take more of the budget, as their attention does.
 ///
 /// Documents are sorted by decreasing length and equal lengths by position, so a batch holds documents of nearly equal
-/// length. The batch that takes the most of the budget comes first: the device memory that it needs is enough for all others.
-/// The plan is a pure function of its arguments and depends on neither a thread count nor a clock.
+/// length. The batch that takes the most of the budget comes first: the device memory that it needs is enough for all
+/// others. The plan is a pure function of its arguments and depends on neither a thread count nor a clock.
 ///
 /// ```
 /// use frostbert::internals::encoder::plan::plan_batches;

@@ -54,7 +54,8 @@ pub(crate) struct Forecast {
     pub(crate) free_bytes: Option<u64>,
     /// How long it will take, in seconds, by a short warm-up.
     pub(crate) seconds: Option<f64>,
-    /// Number of bytes of memory that attention to the longest text so far takes in all workers; 0 if that is not known.
+    /// Number of bytes of memory that attention to the longest text so far takes in all workers; 0 if that is not
+    /// known.
     pub(crate) attention_bytes: u64,
 }
 

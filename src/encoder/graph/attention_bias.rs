@@ -13,8 +13,8 @@ use crate::{
 };
 
 /// i32 `[S, S]`, an input: the index of the distance of each key from each query in the table by distance; of a window,
-/// whether it is outside. It is not computed in the graph, because ONNX Runtime would run that arithmetic of shapes on the
-/// CPU.
+/// whether it is outside. It is not computed in the graph, because ONNX Runtime would run that arithmetic of shapes on
+/// the CPU.
 pub(in crate::encoder) const DISTANCES: &str = "relative_distances";
 
 /// f32 `[1, heads, distances]`: the bias of each distance.

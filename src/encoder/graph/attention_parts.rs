@@ -69,8 +69,8 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         }
     }
 
-    /// Adds the cosines or sines of all angles `[positions, D / 2]`; in ordinary operators, those of the places of a text for
-    /// both halves of a head, `[S, D]`.
+    /// Adds the cosines or sines of all angles `[positions, D / 2]`; in ordinary operators, those of the places of a
+    /// text for both halves of a head, `[S, D]`.
     fn angles(&mut self, name: &str, values: Vec<f32>, width: usize) -> Result<()> {
         let positions = self.shape.positions;
         if !self.is_ordinary {

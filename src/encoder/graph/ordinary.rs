@@ -125,8 +125,8 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         self.ordinary_attention_of_heads(layer, &heads, None)
     }
 
-    /// Adds a layer's attention, given its queries `[B, heads, S, D]`, keys `[B, heads, D, S]` and values by head, and what
-    /// the layer adds to its scores besides what all layers add.
+    /// Adds a layer's attention, given its queries `[B, heads, S, D]`, keys `[B, heads, D, S]` and values by head, and
+    /// what the layer adds to its scores besides what all layers add.
     pub(super) fn ordinary_attention_of_heads(
         &mut self,
         layer: usize,
