@@ -323,5 +323,9 @@ mod tests {
         assert_eq!(of_bert.input_names, ["input_ids", "token_type_ids", "attention_mask"]);
         let onnx = PortableEncoder::read(&fixture("families/albert_onnx"), 1).unwrap();
         assert!(onnx.is_none());
+        for name in ["families/albert", "families/modernbert", "families/deberta_v3"] {
+            let refused = PortableEncoder::read(&fixture(name), 1).unwrap_err();
+            assert!(refused.hint().unwrap().contains("--to onnx-head"), "{name}: {refused}");
+        }
     }
 }
