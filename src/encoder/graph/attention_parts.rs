@@ -41,6 +41,9 @@ const SCALE: &str = "distances.scale";
 /// i64 `[1]`: S.
 const LENGTH: &str = "distances.length";
 
+/// i32 `[B, heads, S, S]`: the row of the table of distances for each pair of tokens.
+const ROWS: &str = "distances.rows";
+
 const DISTANCE_TABLE: &str = "encoder.rel_embeddings";
 const DISTANCE_NORM: &str = "encoder.LayerNorm";
 
@@ -212,14 +215,9 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         let [query, key, _] = tensors.projections;
         let queries = self.heads_of(&states[0], HEADS, [0, 2, 1, 3])?;
         let keys = self.heads_of(&states[1], HEADS, [0, 2, 3, 1])?;
-        let three = vec![attribute("start", 0i64), attribute("end", 3i64)];
-        self.node("Shape", ONNX_DOMAIN, &[&queries], &[&at("distances.places")], three)?;
-        let sizes = at("distances.sizes");
-        let parts = [&at("distances.places")[..], LENGTH];
-        self.node("Concat", ONNX_DOMAIN, &parts, &[&sizes], axis(0))?;
-        let rows = at("distances.rows");
-        self.node("Expand", ONNX_DOMAIN, &[DISTANCES, &sizes], &[&rows], vec![])?;
-
+        if layer == 0 {
+            self.rows_of_distances(&queries)?;
+        }
         let mut terms = Vec::new();
         if disentangled.keys_of_distances {
             let own =
@@ -228,7 +226,7 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
             let scores = at("distances.by_query");
             self.matmul(&queries, &of_distances, &scores)?;
             let term = at("distances.of_queries");
-            self.node("GatherElements", ONNX_DOMAIN, &[&scores, &rows], &[&term], axis(3))?;
+            self.node("GatherElements", ONNX_DOMAIN, &[&scores, ROWS], &[&term], axis(3))?;
             terms.push(term);
         }
         if disentangled.queries_of_distances {
@@ -241,7 +239,7 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
             let scores = at("distances.by_key");
             self.matmul(&of_distances, &keys, &scores)?;
             let term = at("distances.of_keys");
-            self.node("GatherElements", ONNX_DOMAIN, &[&scores, &rows], &[&term], axis(2))?;
+            self.node("GatherElements", ONNX_DOMAIN, &[&scores, ROWS], &[&term], axis(2))?;
             terms.push(term);
         }
         let mut sum = terms[0].clone();
@@ -253,6 +251,15 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         let scaled = at("distances.scores");
         self.node("Mul", ONNX_DOMAIN, &[&sum, SCALE], &[&scaled], vec![])?;
         Ok(scaled)
+    }
+
+    /// Adds the rows of distances for every text and head, which all layers read, given the queries of the first.
+    fn rows_of_distances(&mut self, queries: &str) -> Result<()> {
+        let [texts, sizes] = ["distances.texts", "distances.sizes"];
+        let three = vec![attribute("start", 0i64), attribute("end", 3i64)];
+        self.node("Shape", ONNX_DOMAIN, &[queries], &[texts], three)?;
+        self.node("Concat", ONNX_DOMAIN, &[texts, LENGTH], &[sizes], axis(0))?;
+        self.node("Expand", ONNX_DOMAIN, &[DISTANCES, sizes], &[ROWS], vec![])
     }
 
     /// Adds the keys or queries of distances by a layer's projection, divided into heads and transposed; returns their
