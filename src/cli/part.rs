@@ -102,9 +102,11 @@ mod tests {
         assert_eq!(find(Some("/8"), &[("JOB_COMPLETION_INDEX", "7")]), Ok((8, 8)));
     }
 
+    type Variables<'a> = &'a [(&'a str, &'a str)];
+
     #[test]
     fn a_part_that_cannot_be_is_refused() {
-        let cases: [(Option<&str>, &[(&str, &str)], &str); 11] = [
+        let cases: [(Option<&str>, Variables<'_>, &str); 11] = [
             (Some("0/4"), &[], "parts are counted from 1 to 4"),
             (Some("5/4"), &[], "part 5 of 4"),
             (Some("1/0"), &[], "part 1 of 0"),

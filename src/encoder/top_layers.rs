@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn the_first_distances_of_the_buckets_are_those_of_t5() {
-        let bias = Family::named("mpnet").and_then(|family| family.relative_bias).unwrap();
+        let bias =
+            Family::named("mpnet", |_| false).and_then(|family| family.relative_bias).unwrap();
         let expected = [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91];
         assert_eq!(first_distances(bias), expected);
     }

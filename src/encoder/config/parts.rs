@@ -98,7 +98,7 @@ impl ConfigFile {
         for demand in family.demands {
             let given = self.given(demand.key);
             let is_met = match given {
-                Some(given) => demand.allowed.iter().any(|allowed| given.to_string() == **allowed),
+                Some(given) => demand.allowed.contains(&given.to_string().as_str()),
                 None => demand.may_be_missing,
             };
             if !is_met {

@@ -103,15 +103,14 @@ fn gradients_are_the_slopes_of_the_loss_with_and_without_dropout() {
         let mut case = Case::new(drops);
         let (gradients, d_rows) = case.gradients();
         let key_bias = 3 * 36 + 6..3 * 36 + 12;
-        for index in 0..case.parameters.len() {
+        for (index, got) in gradients.iter().enumerate() {
             let expected = slope(&mut case, |case| &mut case.parameters[index]);
-            let got = gradients[index];
             assert!((got - expected).abs() < 1e-6, "{index}: {got} instead of {expected}");
-            assert!(!key_bias.contains(&index) || got == 0.0);
+            assert!(!key_bias.contains(&index) || *got == 0.0);
         }
-        for index in 0..N_VALUES {
+        assert_eq!(d_rows.len(), N_VALUES);
+        for (index, got) in d_rows.iter().enumerate() {
             let expected = slope(&mut case, |case| &mut case.rows[index]);
-            let got = d_rows[index];
             assert!((got - expected).abs() < 1e-6, "row value {index}: {got} for {expected}");
         }
         assert!(gradients.iter().any(|gradient| gradient.abs() > 0.1));
