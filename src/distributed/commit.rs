@@ -19,7 +19,7 @@ use crate::{
     distributed::{
         plan::{DistributedPlan, damage},
         receipt::TaskReceipt,
-        shared_folder::{COMMITS, OBJECTS, SharedFolder},
+        shared_folder::{ASIDE, OBJECTS, SharedFolder},
     },
     error::{Error, Result},
 };
@@ -68,12 +68,11 @@ pub fn commit(out: &Path, progress: &dyn Progress) -> Result<CommitReport> {
     let manifest = manifest_of(&plan, receipts);
     // Names of files in receipts become paths.
     manifest.require_sound(&folder)?;
-    let commits = shared.path(COMMITS);
-    fs::create_dir_all(&commits).map_err(Error::io("create", &commits))?;
     let aside = tempfile::Builder::new()
+        .prefix(ASIDE)
         .permissions(Permissions::from_mode(0o777))
-        .tempdir_in(&commits)
-        .map_err(Error::io("create a folder in", &commits))?;
+        .tempdir_in(shared.root())
+        .map_err(Error::io("create a folder in", shared.root()))?;
     progress.start("committing", Some(manifest.shards.len() as u64), "shards");
     for shard in &manifest.shards {
         let own = aside.path().join(&shard.name);
@@ -91,8 +90,6 @@ pub fn commit(out: &Path, progress: &dyn Progress) -> Result<CommitReport> {
     match fs::rename(aside.path(), &folder) {
         Ok(()) => {
             let _ = aside.keep();
-            // It stays if another commit runs, or was killed.
-            let _ = fs::remove_dir(&commits);
             sync_folder(shared.root())?;
             Ok(report(folder, &manifest, false))
         }

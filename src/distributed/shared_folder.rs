@@ -26,11 +26,8 @@ pub(crate) const OBJECTS: &str = "objects";
 /// The folder of the receipts of tasks, in a folder for each plan.
 pub(crate) const RECEIPTS: &str = "receipts";
 
-/// The folder of caches that are being put together.
-pub(crate) const COMMITS: &str = "commits";
-
 /// The name prefix of what is being written.
-const ASIDE: &str = "tmp-";
+pub(crate) const ASIDE: &str = "tmp-";
 
 /// A folder on a disk that all machines see.
 #[derive(Clone, Debug)]
@@ -143,6 +140,24 @@ impl SharedFolder {
         aside.persist(&path).map_err(|failed| Error::io("create", &path)(failed.error))?;
         sync_folder(folder_of(&path))?;
         Ok(digest)
+    }
+
+    /// Lists the files of caches that are being put together, or whose commit was killed.
+    pub(crate) fn list_unfinished(&self) -> Result<Vec<SharedFile>> {
+        let entries = match fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::io("list", &self.root)(error)),
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(Error::io("list", &self.root))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(ASIDE) && entry.path().is_dir() {
+                files.extend(self.list(&name)?);
+            }
+        }
+        Ok(files)
     }
 
     /// Lists the files of a folder and of those below it, sorted by name; none if there is no such folder.

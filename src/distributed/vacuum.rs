@@ -14,7 +14,7 @@ use crate::{
     distributed::{
         plan::DistributedPlan,
         receipt::TaskReceipt,
-        shared_folder::{COMMITS, OBJECTS, PLAN_FILE, RECEIPTS, SharedFolder, TEXTS},
+        shared_folder::{OBJECTS, PLAN_FILE, RECEIPTS, SharedFolder, TEXTS},
     },
     error::{Error, Result},
 };
@@ -50,9 +50,9 @@ pub fn vacuum(out: &Path, older_than: Duration, force: bool) -> Result<VacuumRep
             }
         }
     };
-    let mut files = Vec::new();
+    let mut files = shared.list_unfinished()?;
     // The plan last: while it is there, what it names is known.
-    for folder in [COMMITS, RECEIPTS, OBJECTS, TEXTS] {
+    for folder in [RECEIPTS, OBJECTS, TEXTS] {
         files.extend(shared.list(folder)?);
     }
     let limit = SystemTime::now().checked_sub(older_than).unwrap_or(SystemTime::UNIX_EPOCH);

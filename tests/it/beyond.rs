@@ -275,7 +275,12 @@ fn two_drivers_on_one_plan_give_each_task_one_receipt() {
     assert_eq!(existed.iter().filter(|existed| **existed).count(), 1);
     let OneMachine { fingerprint, files } = one_machine();
     assert_same_files(files, &contents(&workshop.path("shared").join(fingerprint)));
-    assert!(!workshop.path("shared/commits").exists());
+    let left: Vec<String> = fs::read_dir(workshop.path("shared"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("tmp-"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
@@ -430,8 +435,11 @@ fn what_does_not_fit_the_plan_is_refused() {
     // What a plan that was begun needs stays, whatever its age.
     let refused = workshop.fail(&["vacuum", "shared", "--older-than", "0s"]);
     assert!(refused.contains("and no cache"), "{refused}");
+    let vacuum = ["vacuum", "shared", "--older-than", "0s", "--force"];
+    // The texts of the plans that were refused.
+    assert!(workshop.json(&vacuum)["removed"].as_u64().unwrap() > 0);
     workshop.write("shared/objects/stray", "left by nobody");
-    let forced = workshop.json(&["vacuum", "shared", "--older-than", "0s", "--force"]);
+    let forced = workshop.json(&vacuum);
     assert_eq!((&forced["removed"], &forced["too_new"]), (&1.into(), &0.into()));
     for part in ["1/1", "2/2"] {
         let arguments = ["extract", "pipeline.toml", "--out", "shared", "--part", part];
