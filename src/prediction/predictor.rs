@@ -1,6 +1,6 @@
 //! Applies a trained head to new texts.
 
-use std::{borrow::Cow, iter, path::Path};
+use std::{borrow::Cow, iter, ops::Range, path::Path};
 
 use frostbert_cache::states::StateKind;
 use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
@@ -280,6 +280,8 @@ pub(crate) struct HeadRows {
     pub(crate) starts: Vec<usize>,
     /// A row of outputs for each row of states, or for each sample if the head pools them; `None` for a cosine.
     pub(crate) outputs: Option<Array2<f32>>,
+    /// Whether the head pools the rows of a sample.
+    is_pooled: bool,
 }
 
 impl HeadRows {
@@ -302,6 +304,15 @@ impl HeadRows {
         let views: Vec<ArrayView2<'_, f32>> = samples.iter().map(Array2::view).collect();
         let states = concatenate(Axis(0), &views).expect("rows of equal width");
         let outputs = head.map(|head| head.outputs(states.clone(), &starts));
-        Ok(HeadRows { states, starts, outputs })
+        let is_pooled = head.is_some_and(|head| head.network().0.spec().pools());
+        Ok(HeadRows { states, starts, outputs, is_pooled })
+    }
+
+    /// Returns which rows of the outputs, if there are any, are those of a sample.
+    pub(crate) fn outputs_of(&self, sample: usize) -> Range<usize> {
+        if self.is_pooled {
+            return sample..sample + 1;
+        }
+        self.starts[sample]..self.starts[sample + 1]
     }
 }
