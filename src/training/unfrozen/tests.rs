@@ -175,8 +175,14 @@ fn three_steps_of_adamw_with_a_rate_for_each_layer_give_the_parameters_of_pytorc
             let Some(expected) = pytorch(&format!("{}.after.{}", case.family, tensor.name)) else {
                 continue;
             };
-            close(got, &expected, 1e-5, &tensor.name);
-            n_changed += usize::from(got.iter().zip(before).any(|(a, b)| f64::from(*a) != *b));
+            // AdamW divides by the size of the gradient, so that where this is rounding, so is the step: single
+            // parameters may be as far apart as a step is long, and all together may not.
+            close(got, &expected, 2e-5, &tensor.name);
+            let pairs = got.iter().zip(&expected);
+            let gap: f64 = pairs.map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
+            let moved: f64 = expected.iter().zip(before).map(|(a, b)| (a - b).powi(2)).sum();
+            assert!(gap < 1e-4 * moved, "{}: {gap:e} of {moved:e}", tensor.name);
+            n_changed += usize::from(moved > 0.0);
         }
         assert_eq!(n_changed, 2 * 15 + 2, "{}", case.family);
     }
