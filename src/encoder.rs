@@ -203,7 +203,7 @@ impl Encoder {
     /// Returns the bytes of the attention scores of texts of this many tokens, one text in each worker: what a layer
     /// holds at once in f32.
     pub(crate) fn attention_bytes(&self, tokens: usize) -> u64 {
-        4 * (self.attention_heads * self.workers.len()) as u64 * (tokens * tokens) as u64
+        score_bytes(self.attention_heads * self.workers.len(), tokens)
     }
 
     /// Returns the workers, and the reference worker that computes f32 on a CPU for
@@ -262,6 +262,24 @@ impl Encoder {
 }
 
 /// Turns an encoder error that occurs while a GPU is being tried into a device error with a reason and a hint.
+/// Returns the bytes of attention scores that a layer holds at once in f32, with texts of `tokens` tokens.
+pub(crate) fn attention_bytes(
+    checkpoint: &Checkpoint,
+    devices: &Devices,
+    threads: usize,
+    tokens: usize,
+) -> u64 {
+    let n_workers = match devices {
+        Devices::Cpu => threads.max(1),
+        Devices::Cuda(numbers) => numbers.len(),
+    };
+    score_bytes(checkpoint.config.attention_heads.unwrap_or(0) * n_workers, tokens)
+}
+
+fn score_bytes(n_heads: usize, tokens: usize) -> u64 {
+    4 * n_heads as u64 * (tokens * tokens) as u64
+}
+
 fn of_device(error: Error, provider: Provider, runtime: &Runtime) -> Error {
     match (error, provider) {
         (Error::Encoder { reason, .. }, Provider::Cuda(number)) => {

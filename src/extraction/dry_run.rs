@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::{
     config::settings::Pipeline,
-    encoder::checkpoint::Checkpoint,
+    encoder::{attention_bytes, checkpoint::Checkpoint},
     error::Result,
     extraction::{
         extract::{Entered, cutter, enter, read_texts, shape_of, stores_rows, warn_of_truncation},
@@ -51,6 +51,9 @@ pub struct ExtractForecast {
     pub free_bytes: Option<u64>,
     /// How long the encoding would take, in seconds, if there is enough of it to be forecast.
     pub seconds: Option<f64>,
+    /// Number of bytes of memory that attention to the longest text takes in all workers.
+    #[serde(skip)]
+    pub attention_bytes: u64,
     /// The device that would be used.
     pub device: String,
     /// Where several models are compared, what would be done for each, by its folder: the counts above are then those of all
@@ -69,6 +72,7 @@ impl ExtractForecast {
         self.tokens += other.tokens;
         self.truncated += other.truncated;
         self.bytes += other.bytes;
+        self.attention_bytes = self.attention_bytes.max(other.attention_bytes);
         self.seconds = [self.seconds, other.seconds].into_iter().flatten().reduce(|a, b| a + b);
     }
 }
@@ -139,6 +143,7 @@ pub(crate) fn forecast(
         bytes: forecast.bytes,
         free_bytes: forecast.free_bytes,
         seconds: forecast.seconds,
+        attention_bytes: attention_bytes(checkpoint, &devices, machine.threads, totals.longest),
         device: devices.to_string(),
         cache: folder,
         models: BTreeMap::new(),
@@ -162,8 +167,32 @@ impl ExtractForecast {
             is_estimate: false,
             free_bytes: self.free_bytes,
             seconds: self.seconds,
-            attention_bytes: 0,
+            attention_bytes: self.attention_bytes,
         }
         .describe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encoder::device::Devices;
+
+    #[test]
+    fn the_memory_of_attention_is_told_from_a_gibibyte_on() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny_bert");
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let heads = checkpoint.config.attention_heads.unwrap() as u64;
+        let bytes = |threads, tokens| attention_bytes(&checkpoint, &Devices::Cpu, threads, tokens);
+        assert_eq!(bytes(3, 1000), 3 * heads * 4_000_000);
+        let one_gpu = attention_bytes(&checkpoint, &Devices::Cuda(vec![0]), 16, 1000);
+        assert_eq!(one_gpu, heads * 4_000_000);
+        let described = |attention_bytes| {
+            let totals = ShardTotals::new(2);
+            let forecast = Forecast::without_time(&totals, 1, 0, &folder);
+            Forecast { attention_bytes, ..forecast }.describe()
+        };
+        assert!(described(3 << 30).contains("of memory for attention to the longest text"));
+        assert!(!described(1 << 20).contains("attention"));
     }
 }

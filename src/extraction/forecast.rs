@@ -68,7 +68,7 @@ pub(crate) struct ShardTotals {
     words: u64,
     bytes: u64,
     /// Number of tokens of the longest window.
-    longest: usize,
+    pub(crate) longest: usize,
     /// The first windows, for the warm-up.
     windows: Vec<Window>,
 }
