@@ -83,6 +83,16 @@ pub(super) struct ScratchArgument {
 }
 
 impl ScratchArgument {
+    /// Fails where the folder is named and nothing would be written to it.
+    pub(super) fn require_out(&self, out: Option<&Path>) -> Result<()> {
+        if self.scratch.is_some() && out.is_none() {
+            return Err(wrong_usage(
+                "--scratch is for a part of the work: name the folder that all machines see with --out".into(),
+            ));
+        }
+        Ok(())
+    }
+
     fn folder(&self) -> PathBuf {
         self.scratch.clone().unwrap_or_else(env::temp_dir)
     }

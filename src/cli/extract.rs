@@ -31,6 +31,7 @@ pub(super) struct ExtractArguments {
 
 pub(super) fn run(arguments: &ExtractArguments, context: &Context) -> Result<ExitCode> {
     let ExtractArguments { stage, out, part, scratch } = arguments;
+    scratch.require_out(out.as_deref())?;
     if let Some(out) = out {
         let pipeline = stage.pipeline.read(context)?;
         return extract_part(&pipeline, out, part.as_deref(), scratch, context);
