@@ -198,14 +198,14 @@ pub(super) const NOMIC_OF_HUB: Family = Family {
     },
     demands: &[
         optional("prenorm", &["false"]),
-        optional("qkv_proj_bias", &["false"]),
-        optional("mlp_fc1_bias", &["false"]),
-        optional("mlp_fc2_bias", &["false"]),
+        demanded("qkv_proj_bias", &["false"]),
+        demanded("mlp_fc1_bias", &["false"]),
+        demanded("mlp_fc2_bias", &["false"]),
         optional("use_rms_norm", &["false"]),
         optional("parallel_block", &["false"]),
         optional("causal", &["false"]),
         optional("rotary_emb_interleaved", &["false"]),
-        optional("rotary_emb_fraction", &["1", "1.0"]),
+        demanded("rotary_emb_fraction", &["1", "1.0"]),
     ],
     ..NOMIC
 };
@@ -259,8 +259,15 @@ pub(super) const GTE: Family = Family {
     ..BERT
 };
 
+/// As [`GTE_ROTARY`], with what the class of the hub's folders takes where they say nothing.
+const GTE_OF_HUB_ROTARY: RotaryKeys = RotaryKeys { default_theta: 10_000.0, ..GTE_ROTARY };
+
 /// The name under which the hub's folders have it.
-pub(super) const GTE_OF_HUB: Family = Family { name: "new", ..GTE };
+pub(super) const GTE_OF_HUB: Family = Family {
+    name: "new",
+    layer: LayerParts { attention: Attention::Rotary(&GTE_OF_HUB_ROTARY), ..GTE.layer },
+    ..GTE
+};
 
 const fn optional(key: &'static str, allowed: &'static [&'static str]) -> Demand {
     Demand { key, allowed, may_be_missing: true }
