@@ -31,8 +31,10 @@ pub(crate) struct TopLayers {
     pub(crate) intermediate: usize,
     /// Added to the variance in layer normalisation.
     pub(crate) epsilon: f32,
-    /// The dropout of units in training.
+    /// The dropout of units in training after the feed-forward part.
     pub(crate) dropout: f32,
+    /// The same after attention: DistilBERT has none there.
+    pub(crate) attention_output_dropout: f32,
     /// The dropout of attention's shares in training.
     pub(crate) attention_dropout: f32,
     /// For each layer the names of its tensors, as the bare model of `transformers` has them: the weights of query, key
@@ -90,6 +92,7 @@ impl TopLayers {
             intermediate: wide,
             epsilon: shape.layer_norm_epsilon,
             dropout,
+            attention_output_dropout: if shape.family.name == "distilbert" { 0.0 } else { dropout },
             attention_dropout,
             names,
             distance_bias,
@@ -165,6 +168,8 @@ mod tests {
             assert_eq!(layers.names[0].len(), 16);
             assert_eq!(layers.values.len(), n_values, "{folder}");
             assert_eq!((layers.dropout, layers.attention_dropout), (0.1, 0.1));
+            let after_attention = if folder == "families/distilbert" { 0.0 } else { 0.1 };
+            assert_eq!(layers.attention_output_dropout, after_attention, "{folder}");
         }
         let two = TopLayers::read(&checkpoint("tiny_bert"), 2).unwrap();
         assert_eq!((two.names.len(), two.values.len()), (2, 2 * 8_544));

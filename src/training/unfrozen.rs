@@ -56,6 +56,7 @@ impl UnfrozenLayers {
             intermediate: layers.intermediate,
             epsilon: layers.epsilon,
             dropout: layers.dropout,
+            attention_output_dropout: layers.attention_output_dropout,
             attention_dropout: layers.attention_dropout,
             pooling,
             distance_bias: layers

@@ -5,8 +5,8 @@
 //! t = dropout(gelu(y W_w^T + b_w) W_n^T + b_n) + y   output = norm(t)
 //! ```
 //!
-//! This is the layer of BERT, RoBERTa, DistilBERT and ELECTRA, and that of MPNet with a bias for each distance
-//! (Devlin et al. 2019). All matrices are row-major slices; the rows of a text follow one another.
+//! This is the layer of BERT, RoBERTa and ELECTRA, that of DistilBERT without the dropout after attention, and that of
+//! MPNet with a bias for each distance (Devlin et al. 2019). All matrices are row-major slices; the rows of a text follow one another.
 
 mod attention;
 mod linear;
@@ -154,8 +154,10 @@ impl<F: Copy> DistanceBias<'_, F> {
 /// not on the thread or the batch: see [`drop_units`].
 #[derive(Clone, Copy, Debug)]
 pub struct LayerDropout<'a> {
-    /// Probability that a unit is dropped after attention and after the feed-forward part.
-    pub hidden: f32,
+    /// Probability that a unit is dropped after attention.
+    pub after_attention: f32,
+    /// Probability that a unit is dropped after the feed-forward part.
+    pub after_feed_forward: f32,
     /// Probability that a token's share of attention is dropped.
     pub attention: f32,
     /// A number that differs from layer to layer.
@@ -178,8 +180,8 @@ impl LayerDropout<'_> {
     /// Drops units of one row.
     fn drop_row<F: Real>(&self, place: DropoutPlace, row: usize, values: &mut [F]) {
         let (rate, number) = match place {
-            DropoutPlace::AfterAttention => (self.hidden, 0),
-            DropoutPlace::AfterFeedForward => (self.hidden, 1),
+            DropoutPlace::AfterAttention => (self.after_attention, 0),
+            DropoutPlace::AfterFeedForward => (self.after_feed_forward, 1),
             DropoutPlace::Shares { head } => (self.attention, 2 + head as u64),
         };
         let seed = self.seed ^ (number + 1).wrapping_mul(0xD6E8_FEB8_6659_FD93);

@@ -17,6 +17,7 @@ fn network() -> Network {
             intermediate: 10,
             epsilon: 1e-5,
             dropout: 0.0,
+            attention_output_dropout: 0.0,
             attention_dropout: 0.0,
             pooling: TokenPooling::Mean,
             distance_bias: None,

@@ -27,8 +27,10 @@ pub struct EncoderLayersSpec {
     pub intermediate: usize,
     /// Added to the variance in layer normalisation.
     pub epsilon: f32,
-    /// Probability that a unit is dropped in training, after attention and after the feed-forward part.
+    /// Probability that a unit is dropped in training after the feed-forward part.
     pub dropout: f32,
+    /// Probability that a unit is dropped in training after attention.
+    pub attention_output_dropout: f32,
     /// Probability that a token's share of attention is dropped in training.
     pub attention_dropout: f32,
     /// What is made of the tokens of a sample, unless attention pools them.
@@ -67,6 +69,7 @@ impl EncoderLayersSpec {
         let divides = (1..=MOST).contains(&self.attention_heads)
             && hidden.is_multiple_of(self.attention_heads);
         let has_numbers = is_rate(self.dropout)
+            && is_rate(self.attention_output_dropout)
             && is_rate(self.attention_dropout)
             && is_rate(self.epsilon)
             && self.intermediate > 0;
@@ -103,6 +106,7 @@ pub(super) struct EncoderLayers {
     /// The place of the table and the first distances of its buckets.
     distance_bias: Option<(Range<usize>, Vec<usize>)>,
     dropout: f32,
+    attention_output_dropout: f32,
     attention_dropout: f32,
     pooling: TokenPooling,
 }
@@ -153,6 +157,7 @@ impl EncoderLayers {
             layers,
             distance_bias,
             dropout: spec.dropout,
+            attention_output_dropout: spec.attention_output_dropout,
             attention_dropout: spec.attention_dropout,
             pooling: spec.pooling,
         }
@@ -224,7 +229,8 @@ impl EncoderLayers {
                 DistanceBias { table: &parameters[place.clone()], first_distances }
             }),
             dropout: dropout.map(|dropout| LayerDropout {
-                hidden: self.dropout,
+                after_attention: self.attention_output_dropout,
+                after_feed_forward: self.dropout,
                 attention: self.attention_dropout,
                 // Far from the seeds of the layers above.
                 seed: dropout.seed ^ (number + (1 << 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15),

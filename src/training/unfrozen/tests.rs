@@ -73,7 +73,9 @@ impl Case {
         let layers = TopLayers::read(&checkpoint, n_layers).unwrap();
         let UnfrozenLayers { mut spec, training } =
             UnfrozenLayers::of(layers, TokenPooling::Mean, [5e-5, 0.5]);
-        (spec.dropout, spec.attention_dropout) = (0.0, 0.0);
+        spec.dropout = 0.0;
+        spec.attention_output_dropout = 0.0;
+        spec.attention_dropout = 0.0;
         let network = Network::new(NetworkSpec {
             encoder_layers: Some(spec),
             ..NetworkSpec::linear(32, LABELS.len())
@@ -139,14 +141,14 @@ fn one_and_both_layers_of_every_family_give_the_logits_loss_and_gradients_of_tra
             let case = Case::new(checkpoint, n_layers);
             case.check::<f64>(1e-9);
             // PyTorch's own f32 is up to 1.7e-5 from its f64 on these weights.
-            case.check::<f32>(5e-5);
+            case.check::<f32>(2e-5);
         }
     }
 }
 
 #[test]
 fn three_steps_of_adamw_with_a_rate_for_each_layer_give_the_parameters_of_pytorch() {
-    for checkpoint in [CHECKPOINTS[0], CHECKPOINTS[4]] {
+    for checkpoint in CHECKPOINTS {
         let case = Case::new(checkpoint, N_LAYERS);
         let spec = HeadSpec {
             dropout: 0.0,
@@ -181,7 +183,7 @@ fn three_steps_of_adamw_with_a_rate_for_each_layer_give_the_parameters_of_pytorc
             let pairs = got.iter().zip(&expected);
             let gap: f64 = pairs.map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
             let moved: f64 = expected.iter().zip(before).map(|(a, b)| (a - b).powi(2)).sum();
-            assert!(gap < 1e-4 * moved, "{}: {gap:e} of {moved:e}", tensor.name);
+            assert!(gap < 4e-4 * moved, "{}: {gap:e} of {moved:e}", tensor.name);
             n_changed += usize::from(moved > 0.0);
         }
         assert_eq!(n_changed, 2 * 15 + 2, "{}", case.family);

@@ -44,7 +44,8 @@ impl Case {
             starts: &STARTS,
             distance_bias: Some(DistanceBias { table: &self.table, first_distances: &[0, 1, 3] }),
             dropout: self.drops.then_some(LayerDropout {
-                hidden: 0.2,
+                after_attention: 0.3,
+                after_feed_forward: 0.2,
                 attention: 0.3,
                 seed: 5,
                 epoch: 2,

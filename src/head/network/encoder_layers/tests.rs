@@ -20,6 +20,7 @@ fn spec(pooling: TokenPooling) -> EncoderLayersSpec {
         intermediate: 8,
         epsilon: 1e-5,
         dropout: 0.2,
+        attention_output_dropout: 0.1,
         attention_dropout: 0.1,
         pooling,
         distance_bias: Some(DistanceBiasSpec {
