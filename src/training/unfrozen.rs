@@ -37,6 +37,16 @@ impl UnfrozenLayers {
             // Attention pools by its own weights.
             _ => TokenPooling::Mean,
         };
+        if pipeline.extraction.has_prompts() && !checkpoint.include_prompt {
+            return Err(pipeline.refuse(
+                format!(
+                    "train.unfreeze pools all tokens, but the model in `{}` leaves those of prompts out \
+                     (include_prompt is false)",
+                    checkpoint.folder.display()
+                ),
+                "leave the prompts out, or train.unfreeze".into(),
+            ));
+        }
         let layers = TopLayers::read(checkpoint, n_layers)?;
         let rates = [steps.layer_lr, steps.layer_decay];
         let mut unfrozen = UnfrozenLayers::of(layers, pooling, rates);
