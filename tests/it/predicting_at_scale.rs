@@ -292,3 +292,31 @@ fn a_stream_from_stdin_gives_the_same_file_as_a_file() {
     let bytes = |name: &str| fs::read(workshop.path(name)).unwrap();
     assert!(bytes("file.parquet") == bytes("stream.parquet"));
 }
+
+#[test]
+fn a_folder_without_a_part_is_begun_again() {
+    let workshop = with_new_texts(30);
+    // What a call leaves that was killed before its first part: its description, which it may not have written yet.
+    for description in
+        ["", "{ \"complete\": false, \"of\": { \"input\":", "{\"complete\":false,\"of\":{}}"]
+    {
+        let _ = fs::remove_dir_all(workshop.path("parts"));
+        fs::create_dir(workshop.path("parts")).unwrap();
+        workshop.write("parts/_parts.json", description);
+        workshop.write("parts/.frostbert-left.tmp", "half a part");
+        let report = workshop.json(&predict("new.csv", &["--out", "parts/"]));
+        assert_eq!((&report["rows"], &report["resumed"]), (&json!(30), &json!(0)), "{report}");
+        assert_eq!(names(&workshop, "parts"), ["_parts.json", "part-00000.parquet"]);
+        let ran = workshop.run(&predict("new.csv", &["--out", "parts/"]));
+        assert_eq!(ran.code, Some(2), "it is complete now: {}", ran.stderr);
+    }
+    // With a part, or with a file of somebody else, nobody knows what the folder is.
+    workshop.write("parts/_parts.json", "");
+    for other in ["part-00000.parquet", "notes.txt"] {
+        let ran = workshop.run(&predict("new.csv", &["--out", "parts/"]));
+        assert_eq!(ran.code, Some(2), "{other}: {}", ran.stderr);
+        fs::remove_file(workshop.path("parts/part-00000.parquet")).unwrap_or_default();
+        workshop.write("parts/notes.txt", "mine");
+    }
+    assert_eq!(fs::read_to_string(workshop.path("parts/notes.txt")).unwrap(), "mine");
+}

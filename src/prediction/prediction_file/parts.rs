@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{ErrorKind, Write},
+    io::{self, ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
@@ -43,8 +43,9 @@ struct PartsDescription {
 }
 
 impl PartsFolder {
-    /// Creates a folder, or continues one whose parts are an incomplete output of the same predictions. Any other folder
-    /// that is not empty is refused, because the parts of two calls would look like those of one.
+    /// Creates a folder, or continues one whose parts are an incomplete output of the same predictions. A folder without a
+    /// part is begun again, if nothing else is in it than what a killed call leaves. Any other folder that is not empty is
+    /// refused, because the parts of two calls would look like those of one.
     pub(super) fn open(
         folder: &Path,
         output: &PredictionOutput,
@@ -53,35 +54,19 @@ impl PartsFolder {
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         let of = what_is_predicted(output, predictors);
         let file = folder.join(PARTS_FILE);
-        let is_empty = fs::read_dir(folder).map_err(Error::io("list", folder))?.next().is_none();
-        if is_empty {
-            let description = PartsDescription { complete: false, of };
-            let lock = begin(folder, &file, &description)?;
-            return Ok(PartsFolder {
-                folder: folder.to_path_buf(),
-                description,
-                n_complete: 0,
-                _lock: lock,
-            });
-        }
-        if !file.is_file() {
-            return Err(refused(folder, "which holds files"));
-        }
-        let opened = File::open(&file).map_err(Error::io("read", &file))?;
-        let lock = lock(folder, opened)?;
-        let description = PartsDescription::read(&file);
-        let Some(description) = description.filter(|description| !description.complete) else {
-            return Err(refused(folder, "which holds files"));
+        let (lock, description) = match open_description(&file)? {
+            None if holds_something(folder)? => return Err(refused(folder, "which holds files")),
+            None => begin(folder, &file, of)?,
+            Some(opened) => {
+                let lock = lock(folder, opened)?;
+                // Who held the lock before may have written a part meanwhile.
+                if holds_something(folder)? {
+                    (lock, continued(folder, &file, &of)?)
+                } else {
+                    begin_again(lock, &file, of)?
+                }
+            }
         };
-        if of.is_empty() {
-            return Err(refused(
-                folder,
-                "which holds parts, and an input that can be read only once cannot be continued",
-            ));
-        }
-        if let Some(key) = first_difference(&description.of, &of) {
-            return Err(refused(folder, &format!("whose parts have another `{key}`")));
-        }
         remove_temporary_files(folder)?;
         let is_part = |number: &usize| folder.join(part_name(*number)).is_file();
         let n_complete = (0..).take_while(is_part).count();
@@ -165,8 +150,35 @@ fn first_difference(one: &Map<String, Value>, other: &Map<String, Value>) -> Opt
     Some(inner.map_or_else(|| key.clone(), |inner| format!("{key}.{inner}")))
 }
 
+/// Opens the description of a folder, if it has one, so that it can be read, locked and written.
+fn open_description(file: &Path) -> Result<Option<File>> {
+    match OpenOptions::new().read(true).write(true).open(file) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("read", file)(error)),
+    }
+}
+
+/// Returns the description of a folder with parts, if they are the first of the predictions that are described by `of`.
+fn continued(folder: &Path, file: &Path, of: &Map<String, Value>) -> Result<PartsDescription> {
+    let description = PartsDescription::read(file).filter(|description| !description.complete);
+    let Some(description) = description else {
+        return Err(refused(folder, "which holds files"));
+    };
+    if of.is_empty() {
+        return Err(refused(
+            folder,
+            "which holds parts, and an input that can be read only once cannot be continued",
+        ));
+    }
+    match first_difference(&description.of, of) {
+        Some(key) => Err(refused(folder, &format!("whose parts have another `{key}`"))),
+        None => Ok(description),
+    }
+}
+
 /// Creates the description of a folder and locks it. Of several processes that find the folder empty, one creates it.
-fn begin(folder: &Path, file: &Path, description: &PartsDescription) -> Result<File> {
+fn begin(folder: &Path, file: &Path, of: Map<String, Value>) -> Result<(File, PartsDescription)> {
     let created = match OpenOptions::new().write(true).create_new(true).open(file) {
         Ok(created) => created,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -174,10 +186,21 @@ fn begin(folder: &Path, file: &Path, description: &PartsDescription) -> Result<F
         }
         Err(error) => return Err(Error::io("create", file)(error)),
     };
-    let mut locked = lock(folder, created)?;
+    begin_again(lock(folder, created)?, file, of)
+}
+
+/// Writes the description of a folder that has no part, over whatever a killed process left of another one. The file
+/// stays the same, and with it the lock.
+fn begin_again(
+    mut locked: File,
+    file: &Path,
+    of: Map<String, Value>,
+) -> Result<(File, PartsDescription)> {
+    let description = PartsDescription { complete: false, of };
+    locked.set_len(0).map_err(Error::io("write", file))?;
     locked.write_all(&description.json()).map_err(Error::io("write", file))?;
     locked.sync_all().map_err(Error::io("write", file))?;
-    Ok(locked)
+    Ok((locked, description))
 }
 
 /// Locks the description of a folder until the file is dropped.
@@ -191,16 +214,28 @@ fn lock(folder: &Path, opened: File) -> Result<File> {
     }
 }
 
+/// Whether a folder holds anything but a description and what a killed process leaves of a part.
+fn holds_something(folder: &Path) -> Result<bool> {
+    Ok(names_in(folder)?.iter().any(|name| name != PARTS_FILE && !is_aside(name)))
+}
+
 /// Removes what a killed process left of the part that it was writing.
 fn remove_temporary_files(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
-        let path = entry.map_err(Error::io("list", folder))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if is_aside(&name) {
-            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
-        }
+    for name in names_in(folder)?.iter().filter(|name| is_aside(name)) {
+        let path = folder.join(name);
+        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
     }
     Ok(())
+}
+
+/// Returns the names of what is in a folder.
+fn names_in(folder: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(folder).map_err(Error::io("list", folder))?;
+    let name = |entry: io::Result<fs::DirEntry>| -> Result<String> {
+        let entry = entry.map_err(Error::io("list", folder))?;
+        Ok(entry.file_name().to_string_lossy().into_owned())
+    };
+    entries.map(name).collect()
 }
 
 fn refused(folder: &Path, got: &str) -> Error {
@@ -221,13 +256,16 @@ mod tests {
     fn of_two_that_begin_a_folder_the_second_is_refused_and_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join(PARTS_FILE);
-        let description = |input: &str| {
+        let of = |input: &str| {
             let mut of = Map::new();
             of.insert("input".into(), input.into());
-            PartsDescription { complete: false, of }
+            of
         };
-        let _lock = begin(folder.path(), &file, &description("one")).unwrap();
-        let error = begin(folder.path(), &file, &description("other")).unwrap_err();
+        let _begun = begin(folder.path(), &file, of("one")).unwrap();
+        let error = begin(folder.path(), &file, of("other")).map(drop).unwrap_err();
+        assert!(error.to_string().contains("which another process is writing to"), "{error}");
+        let opened = open_description(&file).unwrap().unwrap();
+        let error = lock(folder.path(), opened).map(drop).unwrap_err();
         assert!(error.to_string().contains("which another process is writing to"), "{error}");
         let written = PartsDescription::read(&file).unwrap();
         assert_eq!(written.of["input"], "one");
