@@ -64,6 +64,7 @@ mod source;
 mod split;
 pub(crate) mod split_check;
 mod squad;
+mod stop_reading;
 mod strata;
 mod summary;
 mod swallowed;
@@ -83,6 +84,7 @@ pub use prompts::Prompts;
 pub use record::{Answer, Record, WantedFields};
 pub use source::{ColumnName, Format, Source};
 pub use split::{Part, SplitFractions, split_plan, stratified_split};
+pub use stop_reading::StopReading;
 pub use strata::grouped_split;
 pub(crate) use summary::{ClassBalance, ClassDistribution, ValueSummary};
 pub use summary::{ClassCount, QuestionSummary, class_distribution};
@@ -120,13 +122,18 @@ pub(crate) fn read_logged(source: &Source, want: WantedFields, log: &BadRows) ->
 }
 
 /// Like `read`, for a file that may also be a pipe or a device, which can only be read once. Lists the records that
-/// [`Source::skip_bad`] skips in `log`.
-pub fn read_once(source: &Source, want: WantedFields, log: &BadRows) -> Result<Records> {
+/// [`Source::skip_bad`] skips in `log`. `stop` ends the wait for a pipe.
+pub fn read_once(
+    source: &Source,
+    want: WantedFields,
+    log: &BadRows,
+    stop: &StopReading,
+) -> Result<Records> {
     if !open_file::is_stream(&source.path) {
         read_logged(source, want, log)
     } else {
         let input = File::open(&source.path).map_err(Error::io("read", &source.path))?;
-        read_from_logged(input, source, want, log)
+        read_from_logged(stop.reader(input)?, source, want, log)
     }
 }
 

@@ -223,7 +223,7 @@ impl Encoder {
         batch_of: impl Fn(&J) -> &TokenBatch + Sync,
         finish: impl Fn(J, Computed) -> Result<()> + Sync,
     ) -> Result<()> {
-        run_batches(&mut self.workers, jobs, batch_of, finish)
+        run_batches(&mut self.workers, jobs, batch_of, finish, || ())
     }
 
     /// Runs a batch on every worker at the same time, because the first run of a session allocates memory.

@@ -18,9 +18,9 @@ pub mod config {
 pub mod data {
     pub use crate::data::{
         Answer, BadRows, ClassCount, CleanOptions, ColumnName, DataTask, Format, LabelMap, Part,
-        Prompts, QuestionSummary, Record, Records, Source, SplitFractions, SwallowedLines,
-        WantedFields, class_distribution, grouped_split, read, read_from, read_from_logged,
-        read_once, split_plan, stratified_split,
+        Prompts, QuestionSummary, Record, Records, Source, SplitFractions, StopReading,
+        SwallowedLines, WantedFields, class_distribution, grouped_split, read, read_from,
+        read_from_logged, read_once, split_plan, stratified_split,
     };
     pub mod dataset {
         pub use crate::data::dataset::{Dataset, DatasetSettings};

@@ -18,7 +18,7 @@ use frostbert::{
         wording::{counted, printable},
     },
     internals::{
-        data::{BadRows, ColumnName, Record, Source, SwallowedLines},
+        data::{BadRows, ColumnName, Record, Source, StopReading, SwallowedLines},
         prediction::{
             prediction_file::{
                 PredictionColumns, PredictionOutput, describe_input, list_bad_rows, predict_to_file,
@@ -128,9 +128,9 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
     let runs = runs.map(|run| super::open_run(run, &relocation, context));
     let runs: Vec<SavedRun> = runs.collect::<Result<_>>()?;
     let summaries: Vec<String> = runs.iter().map(SavedRun::summary).collect();
-    let bad_rows = BadRows::default();
+    let (bad_rows, stop) = (BadRows::default(), StopReading::default());
     let file = arguments.file.as_deref();
-    let read = file.map(|file| read(&runs[0], file, arguments, &bad_rows)).transpose()?;
+    let read = file.map(|file| read(&runs[0], file, arguments, &bad_rows, &stop)).transpose()?;
     let (records, source) = read.unzip();
     let source = source.unwrap_or_else(|| Source::new(""));
     let n_pairs = arguments.text_pair.len();
@@ -191,10 +191,13 @@ pub(super) fn run(arguments: &PredictArguments, context: &Context) -> Result<Exi
     });
     let n_skipped = match &arguments.out {
         Some(out) => {
-            let to = OutputOf { out, source, bad_rows: &bad_rows };
+            let to = OutputOf { out, source, bad_rows: &bad_rows, stop: &stop };
             write_file(&mut predictors, records, to, arguments, context)?
         }
-        None => print_all(&mut predictors, records, source.id.is_some(), arguments, context)?,
+        None => {
+            let with_id = source.id.is_some();
+            print_all(&mut predictors, records, &stop, with_id, arguments, context)?
+        }
     };
     for NamedPredictor { predictor, .. } in &predictors {
         if predictor.reused() > 0 {
@@ -242,6 +245,7 @@ struct OutputOf<'a> {
     out: &'a Path,
     source: Source,
     bad_rows: &'a BadRows,
+    stop: &'a StopReading,
 }
 
 /// Writes a row for each record to a file, and returns the number of records without a text.
@@ -252,7 +256,7 @@ fn write_file(
     arguments: &PredictArguments,
     context: &Context,
 ) -> Result<u64> {
-    let OutputOf { out, source, bad_rows } = to;
+    let OutputOf { out, source, bad_rows, stop } = to;
     let inputs = arguments.file.iter().map(PathBuf::as_path);
     require_other_file(out, inputs)?;
     let texts: Vec<&String> = arguments.text.iter().chain(&arguments.text_pair).collect();
@@ -278,7 +282,7 @@ fn write_file(
         most_texts: arguments.batch.map(NonZeroUsize::get),
         input,
     };
-    let mut report = predict_to_file(predictors, records, &written, &context.progress)?;
+    let mut report = predict_to_file(predictors, records, stop, &written, &context.progress)?;
     if arguments.skip_bad {
         let (n_bad, list) = list_bad_rows(bad_rows, out)?;
         report.bad = n_bad;

@@ -153,7 +153,7 @@ impl Worker {
 
 /// Runs the batches of `jobs` on several workers. Each worker takes the next job as soon as it is free and passes its
 /// results to `finish`. Jobs are taken in order, under a lock, but may finish in another order. After a failure, no
-/// further job is started.
+/// further job is started; `on_failure` is called at once, as another worker may be waiting for a job.
 ///
 /// # Errors
 /// Returns the error of the first job, in job order, that failed: that of `jobs` itself, of ONNX Runtime, or of
@@ -163,6 +163,7 @@ pub(crate) fn run_batches<J: Send>(
     jobs: impl Iterator<Item = Result<J>> + Send,
     batch_of: impl Fn(&J) -> &TokenBatch + Sync,
     finish: impl Fn(J, Computed) -> Result<()> + Sync,
+    on_failure: impl Fn() + Sync,
 ) -> Result<()> {
     let jobs = Mutex::new(jobs.enumerate());
     let failure: Mutex<Option<(usize, Error)>> = Mutex::new(None);
@@ -171,6 +172,8 @@ pub(crate) fn run_batches<J: Send>(
         if failure.as_ref().is_none_or(|(first, _)| number < *first) {
             *failure = Some((number, error));
         }
+        drop(failure);
+        on_failure();
     };
     let next = || {
         let mut jobs = locked(&jobs);

@@ -256,6 +256,7 @@ impl ExtractionJob<'_> {
                 // If the receiver is gone, another error came first.
                 results.send(Ok(Arrival::Batch(encoded))).map_err(|_| thread_ended())
             },
+            || (),
         );
         if let Err(error) = worked {
             let _ = results.send(Err(error));

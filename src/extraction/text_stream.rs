@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use frostbert_cache::shard::OpenShard;
 
 use crate::{
-    data::document::Document,
+    data::{StopReading, document::Document},
     encoder::{Encoder, worker::run_batches},
     error::Result,
     extraction::{
@@ -52,7 +52,7 @@ enum PlannedChunk<C> {
 impl TextEncoder {
     /// Encodes chunks of texts. Batches are planned within a chunk, but the workers go from one chunk to the next without
     /// waiting for each other. `take` gets the chunks in order, on this thread, and returns whether to go on. A few chunks
-    /// are in memory at a time, however many there are.
+    /// are in memory at a time, however many there are. When no more of them are needed, `stop` ends the wait for them.
     ///
     /// # Errors
     /// Returns the first error of `take`; or else that of `chunks`, of the tokenizer or of the encoder, after the chunks
@@ -60,6 +60,7 @@ impl TextEncoder {
     pub(crate) fn encode_chunks<C: ChunkOfTexts>(
         &mut self,
         chunks: impl Iterator<Item = Result<C>> + Send,
+        stop: &StopReading,
         mut take: impl FnMut(C, EncodedTexts) -> Result<bool>,
     ) -> Result<()> {
         let TextEncoder { settings, states, hidden, encoder, tokenizer, most_rows, .. } = self;
@@ -79,7 +80,8 @@ impl TextEncoder {
         thread::scope(|scope| {
             scope.spawn(move || plan_chunks(request, limits, chunks, &planned_sender));
             // When the work is done, the sender is dropped, which ends the loop of `take_in_order`.
-            let work = scope.spawn(move || encode_planned(encoder, request, planned, &done_sender));
+            let work =
+                scope.spawn(move || encode_planned(encoder, request, planned, &done_sender, stop));
             let mut take_next = |chunk: ChunkInWork<C>| {
                 let shard = chunk.shard.into_inner().unwrap_or_else(PoisonError::into_inner);
                 *encoded += shard.layout().documents.len() as u64;
@@ -89,6 +91,7 @@ impl TextEncoder {
             let taken = take_in_order(&done, &mut take_next);
             // Whoever still works for a reader that has stopped fails, and that is no error of its own.
             drop(done);
+            stop.stop();
             match taken {
                 Ok(true) => work.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
                 Ok(false) => Ok(()),
@@ -138,6 +141,7 @@ fn encode_planned<C: ChunkOfTexts>(
     request: &EncodeRequest<'_>,
     planned: Receiver<Result<PlannedChunk<C>>>,
     done: &Sender<ChunkInWork<C>>,
+    stop: &StopReading,
 ) -> Result<()> {
     let (workers, _) = encoder.workers();
     let batches = planned.into_iter().flat_map(|chunk| match chunk {
@@ -159,6 +163,7 @@ fn encode_planned<C: ChunkOfTexts>(
                 None => Ok(()),
             }
         },
+        || stop.stop(),
     )
 }
 

@@ -18,7 +18,7 @@ use self::{
     table::RunTables,
 };
 use crate::{
-    data::{BadRows, Record, Source, hash_of_path},
+    data::{BadRows, Record, Source, StopReading, hash_of_path},
     error::{Error, Result},
     prediction::several::{ChunkSize, NamedPredictor, predict_all, records_at_a_time},
     report::{
@@ -68,7 +68,7 @@ pub struct PredictionReport {
 
 /// Predicts for records and writes one row for each, in order: to a file, which is written completely or not at all, or
 /// to the parts of a folder, each of which is. With several runs, the columns of each run are prefixed with its name and a
-/// dot.
+/// dot. After an error, `stop` ends the wait for further records.
 ///
 /// # Errors
 /// Returns [`Error::Argument`] if the file name does not imply a format or the folder is not empty and cannot be continued,
@@ -76,6 +76,7 @@ pub struct PredictionReport {
 pub fn predict_to_file(
     predictors: &mut [NamedPredictor],
     records: impl Iterator<Item = Result<Record>> + Send,
+    stop: &StopReading,
     output: &PredictionOutput,
     progress: &dyn Progress,
 ) -> Result<PredictionReport> {
@@ -112,7 +113,7 @@ pub fn predict_to_file(
     let mut rows_in_part = 0;
     let size = ChunkSize { records: records_at_a_time(predictors), part: part_rows };
     progress.start("predicting", None, "rows");
-    let predicted = predict_all(predictors, records, size, |mut predicted| {
+    let predicted = predict_all(predictors, records, stop, size, |mut predicted| {
         let n_rows = predicted.records.len();
         let predictions = predicted.predictions.iter_mut().flatten().flatten();
         predictions.for_each(|one| one.withhold_below(output.columns.min_confidence));

@@ -6,7 +6,7 @@ use frostbert_cache::states::Dtype;
 
 use crate::{
     config::settings::Pipeline,
-    data::{Record, document::Document},
+    data::{Record, StopReading, document::Document},
     error::Result,
     extraction::{embedder::EncodedTexts, text_stream::ChunkOfTexts},
     prediction::{
@@ -74,13 +74,15 @@ pub struct ChunkSize {
 
 /// Predicts for a stream of records with each of the runs. Runs that read states of the same encoder share one pass of it.
 /// If all of them do, reading, encoding and `take`, which gets the predictions in order on this thread, go on side by
-/// side. Only a few chunks of records are in memory. The stream ends when `take` returns `false`.
+/// side. Only a few chunks of records are in memory. The stream ends when `take` returns `false`; then, and after an error,
+/// `stop` ends the wait for further records.
 ///
 /// # Errors
 /// Returns the errors of the records, those of [`Predictor::predict`] and those of `take`.
 pub fn predict_all(
     predictors: &mut [NamedPredictor],
     records: impl Iterator<Item = Result<Record>> + Send,
+    stop: &StopReading,
     size: ChunkSize,
     mut take: impl FnMut(PredictedRecords) -> Result<bool>,
 ) -> Result<()> {
@@ -107,7 +109,7 @@ pub fn predict_all(
         };
         if chunk.records.needs_encoder() {
             let chunks = iter::once(Ok(chunk)).chain(chunks);
-            return encoder.load()?.encode_chunks(chunks, finish);
+            return encoder.load()?.encode_chunks(chunks, stop, finish);
         }
         if !finish(chunk, EncodedTexts::default())? {
             return Ok(());

@@ -294,6 +294,35 @@ fn a_stream_from_stdin_gives_the_same_file_as_a_file() {
 }
 
 #[test]
+fn an_error_ends_the_call_although_its_input_stays_open() {
+    let workshop = with_new_texts(1);
+    // That there is no such folder shows when the first records are predicted.
+    let call = predict("-", &["--format", "csv", "--out", "missing/out.csv"]);
+    let mut command = workshop.command(&call);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let rows = csv(&texts(3_000), 0);
+    let writer = std::thread::spawn(move || {
+        // Not all of them may be read.
+        let _ = input.write_all(rows.as_bytes());
+        input
+    });
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+            panic!("still waiting for records that nobody needs");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let output = child.wait_with_output().unwrap();
+    drop(writer.join().unwrap());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("out.csv"), "{said}");
+}
+
+#[test]
 fn a_folder_without_a_part_is_begun_again() {
     let workshop = with_new_texts(30);
     // What a call leaves that was killed before its first part: its description, which it may not have written yet.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use frostbert::{
     cache::{progress::Progress, wording::printable},
     internals::{
-        data::Record,
+        data::{Record, StopReading},
         prediction::several::{
             ChunkSize, NamedPredictor, PredictedRecords, predict_all, predict_with_all,
             records_at_a_time,
@@ -33,6 +33,7 @@ const LISTED_LABELS: usize = 3;
 pub(super) fn print_all(
     predictors: &mut [NamedPredictor],
     records: impl Iterator<Item = frostbert::Result<Record>> + Send,
+    stop: &StopReading,
     with_id: bool,
     arguments: &PredictArguments,
     context: &Context,
@@ -59,7 +60,7 @@ pub(super) fn print_all(
     let printed = if is_stdin {
         print_as_read(predictors, records, at_a_time, &mut printer)
     } else {
-        print_stream(predictors, records, at_a_time, &mut printer)
+        print_stream(predictors, records, stop, at_a_time, &mut printer)
     };
     if shows_progress {
         context.progress.finish();
@@ -88,12 +89,13 @@ fn print_as_read(
 fn print_stream(
     predictors: &mut [NamedPredictor],
     records: impl Iterator<Item = frostbert::Result<Record>> + Send,
+    stop: &StopReading,
     at_a_time: usize,
     printer: &mut Printer<'_>,
 ) -> Result<()> {
     let mut failed = None;
     let size = ChunkSize { records: at_a_time, part: usize::MAX };
-    predict_all(predictors, records, size, |predicted| match printer.print(predicted) {
+    predict_all(predictors, records, stop, size, |predicted| match printer.print(predicted) {
         Ok(reader) => Ok(reader != Reader::Gone),
         Err(error) => {
             failed = Some(error);

@@ -7,7 +7,8 @@ use frostbert::{
     Error,
     internals::{
         data::{
-            self, BadRows, ColumnName, Format, Records, Source, WantedFields, inspect::FileShape,
+            self, BadRows, ColumnName, Format, Records, Source, StopReading, WantedFields,
+            inspect::FileShape,
         },
         prediction::saved_run::SavedRun,
     },
@@ -15,12 +16,14 @@ use frostbert::{
 
 use super::PredictArguments;
 
-/// Reads the records of a file, and returns as what it is read: the ids that it names are to be copied.
+/// Reads the records of a file, and returns as what it is read: the ids that it names are to be copied. `stop` ends the
+/// wait for stdin or a pipe.
 pub(super) fn read(
     saved: &SavedRun,
     file: &Path,
     arguments: &PredictArguments,
     log: &BadRows,
+    stop: &StopReading,
 ) -> Result<(Records, Source)> {
     let want = WantedFields { label: false, text_pair: saved.pipeline.reads_pairs() };
     let format = arguments.format.format;
@@ -45,7 +48,8 @@ pub(super) fn read(
             kept_columns: kept_columns(&arguments.keep_columns, None)?,
             ..with_columns(source)
         };
-        let records = data::read_from_logged(std::io::stdin(), &source, want, log);
+        let input = stop.reader(std::io::stdin())?;
+        let records = data::read_from_logged(input, &source, want, log);
         return Ok((records?, source));
     }
     let mut source = with_columns(saved.source_with(file, format, &arguments.set)?);
@@ -57,11 +61,11 @@ pub(super) fn read(
         let kept_columns = kept_columns.cloned().collect();
         let with_ids = Source { id: Some(id), may_lack_id: true, kept_columns, ..source.clone() };
         // Nobody asked for these ids: if they cannot be read, the file is read without them.
-        if let Ok(records) = data::read_once(&with_ids, want, log) {
+        if let Ok(records) = data::read_once(&with_ids, want, log, stop) {
             return Ok((records, with_ids));
         }
     }
-    let records = data::read_once(&source, want, log);
+    let records = data::read_once(&source, want, log, stop);
     let records = records.map_err(|error| saved.explain_format(file, format, error))?;
     Ok((records, source))
 }
