@@ -147,10 +147,8 @@ pub(super) fn run(arguments: &ServeArguments, context: &Context) -> Result<ExitC
         embeds: !arguments.no_embed,
     };
     let engine = unloaded.load(&options, &context.machine, &context.progress)?;
-    let limits = RequestLimits {
-        bytes: usize::try_from(arguments.max_body).unwrap_or(usize::MAX),
-        inputs: arguments.max_inputs as usize,
-    };
+    let most_bytes = usize::try_from(arguments.max_body).unwrap_or(usize::MAX);
+    let limits = RequestLimits::new(most_bytes, arguments.max_inputs as usize);
     let mut hosts = arguments.allow_host.clone();
     hosts.push(arguments.host.clone());
     let access = Access::new(key.as_deref(), &hosts);

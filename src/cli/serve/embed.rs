@@ -54,7 +54,7 @@ pub(super) async fn embeddings(State(service): State<Shared>, request: Request) 
 }
 
 async fn vectors(service: &HttpService, request: Request) -> Result<String, HttpError> {
-    let body: EmbedBody = service.limits.read(request).await?;
+    let (body, _room) = service.limits.read::<EmbedBody>(request).await?;
     require_whole(body.dimensions)?;
     if body.truncation_direction.is_some_and(|side| !side.eq_ignore_ascii_case("right")) {
         return Err(HttpError::unfit(
@@ -76,7 +76,7 @@ async fn vectors(service: &HttpService, request: Request) -> Result<String, Http
 }
 
 async fn openai_vectors(service: &HttpService, request: Request) -> Result<String, HttpError> {
-    let body: EmbeddingsBody = service.limits.read(request).await?;
+    let (body, _room) = service.limits.read::<EmbeddingsBody>(request).await?;
     require_whole(body.dimensions)?;
     let is_base64 = match body.encoding_format.as_deref() {
         None | Some("float") => false,

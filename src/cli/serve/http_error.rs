@@ -64,6 +64,15 @@ impl HttpError {
             .hint("ask another server, or start it again")
     }
 
+    /// The bodies of other requests take all room that there is for bodies.
+    pub(super) fn no_room() -> HttpError {
+        HttpError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "there is no room for the body beside those of other requests",
+        )
+        .hint("ask again in a second")
+    }
+
     pub(super) fn refused(refusal: Refusal) -> HttpError {
         match refusal {
             Refusal::Full => HttpError::new(
@@ -204,6 +213,10 @@ mod tests {
         assert_eq!(full.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(full.headers()[header::RETRY_AFTER], "1");
         assert_eq!(HttpError::refused(Refusal::Full).tei_type(), "Overloaded");
+        assert_eq!(
+            HttpError::no_room().answer(ErrorForm::OpenAi).headers()[header::RETRY_AFTER],
+            "1"
+        );
         assert_eq!(HttpError::refused(Refusal::Closed), HttpError::stopped());
         let long = HttpError::of_answer(1, AnswerError::TooLong("`a` takes more".into()));
         assert_eq!(long.answer(ErrorForm::Tei).status(), StatusCode::PAYLOAD_TOO_LARGE);

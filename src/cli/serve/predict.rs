@@ -40,7 +40,7 @@ pub(super) async fn predict(State(service): State<Shared>, request: Request) -> 
 }
 
 async fn predictions(service: &HttpService, request: Request) -> Result<String, HttpError> {
-    let body: PredictBody = service.limits.read(request).await?;
+    let (body, _room) = service.limits.read::<PredictBody>(request).await?;
     let run = service.run(body.run.as_deref())?;
     let inputs = service.limits.listed(body.inputs, "inputs")?.into_iter().enumerate();
     let read = inputs.map(|(number, input)| {

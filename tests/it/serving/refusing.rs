@@ -1,5 +1,7 @@
 //! Requests that are not answered: each gets a status, JSON in the form of the interface, and harms no other.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use super::{
@@ -173,4 +175,27 @@ fn a_text_of_too_many_windows_is_refused_and_others_are_answered() {
     assert!(message.starts_with("inputs[1]: `cold cold"), "{message}");
     assert!(message.ends_with("takes more than 3 windows"), "{message}");
     assert!(error["error"]["hint"].as_str().unwrap().contains("--max-windows"), "{error}");
+}
+
+#[test]
+fn the_bodies_of_all_requests_have_room_for_64_mib_together() {
+    let workshop = trained();
+    let server = Server::start(&workshop, &["tiny", "--max-body", "60MB"]);
+    let large = "x".repeat(50_000_000);
+    let large = request("POST", "/predict", &[("Content-Type", "application/json")], &large);
+    // The end of the first does not come.
+    let mut first = Connection::open(server.port).unwrap();
+    first.send(&large[..large.len() - 1]).unwrap();
+    let refused = server.ask(&large);
+    assert_eq!(refused.status, 429, "{refused:?}");
+    assert_eq!(refused.headers["retry-after"], "1");
+    assert_eq!(refused.json()["error"]["kind"], "busy");
+    assert_eq!(server.predicted("tiny", &[json!("the cold snow")]).len(), 1, "a small one fits");
+    drop(first);
+    // Once the server has noticed that its client has gone, there is room again.
+    let start = Instant::now();
+    while server.ask(&large).status == 429 {
+        assert!(start.elapsed() < Duration::from_secs(30), "the room is never given back");
+    }
+    assert_eq!(server.ask(&large).status, 400, "read, but no JSON");
 }
