@@ -28,11 +28,17 @@ const HEAD_TIME: Duration = Duration::from_secs(30);
 /// The most bytes of the head of a request, which is also how much of a body is read at a time.
 const HEAD_BYTES: usize = 64 << 10;
 
-/// How long a connection that is idle when the server stops may still send a request.
-const IDLE_TIME: Duration = Duration::from_millis(500);
+/// How long connections that are there when a server stops are waited for.
+#[derive(Clone, Copy, Debug)]
+struct StopTimes {
+    /// How long a connection that is idle may still send a request.
+    idle: Duration,
+    /// How long clients may take to read the last answers, once all of them are found.
+    unread: Duration,
+}
 
-/// How long clients may take to read the last answers, once all of them are found.
-const STOP_TIME: Duration = Duration::from_secs(30);
+const STOP_TIMES: StopTimes =
+    StopTimes { idle: Duration::from_millis(500), unread: Duration::from_secs(30) };
 
 /// How long to wait where a connection cannot be accepted, as when too many files are open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -108,13 +114,13 @@ impl Connections {
     }
 
     /// Waits until all connections are closed, and returns whether they are. Those that are left are given up when for
-    /// [`STOP_TIME`] no request was being answered any more.
-    async fn finish_answers(&mut self, is_answering: impl Fn() -> bool) -> bool {
+    /// [`StopTimes::unread`] no request was being answered any more.
+    async fn finish_answers(&mut self, times: StopTimes, is_answering: impl Fn() -> bool) -> bool {
         let mut last_seen = Instant::now();
-        while timeout(IDLE_TIME, self.finish()).await.is_err() {
+        while timeout(times.idle, self.finish()).await.is_err() {
             if is_answering() {
                 last_seen = Instant::now();
-            } else if last_seen.elapsed() >= STOP_TIME {
+            } else if last_seen.elapsed() >= times.unread {
                 return false;
             }
         }
@@ -133,6 +139,20 @@ pub(super) async fn listen(
     is_answering: impl Fn() -> bool,
 ) -> anyhow::Result<bool> {
     let mut signals = StopSignals::new()?;
+    let next_signal = async || signals.next().await;
+    listen_until(listener, router, next_signal, STOP_TIMES, on_ready, on_stop, is_answering).await
+}
+
+/// Like [`listen`], with other signals and times.
+async fn listen_until(
+    listener: std::net::TcpListener,
+    router: Router,
+    mut next_signal: impl AsyncFnMut(),
+    times: StopTimes,
+    on_ready: impl FnOnce() -> anyhow::Result<()>,
+    on_stop: impl FnOnce(),
+    is_answering: impl Fn() -> bool,
+) -> anyhow::Result<bool> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     on_ready()?;
@@ -145,7 +165,7 @@ pub(super) async fn listen(
     loop {
         let places = Arc::clone(&connections.places);
         tokio::select! {
-            () = signals.next() => break,
+            () = next_signal() => break,
             accepted = accept(&listener, places) => match accepted {
                 Ok((stream, place)) => connections.spawn(stream, place),
                 Err(_) => sleep(ACCEPT_PAUSE).await,
@@ -169,13 +189,13 @@ pub(super) async fn listen(
     drop(listener);
     on_stop();
     // From now on every answer closes its connection; who is about to send a request may still do so.
-    if timeout(IDLE_TIME, connections.finish()).await.is_ok() {
+    if timeout(times.idle, connections.finish()).await.is_ok() {
         return Ok(true);
     }
     connections.closing.send_replace(true);
     tokio::select! {
-        () = signals.next() => {}
-        is_finished = connections.finish_answers(is_answering) => {
+        () = next_signal() => {}
+        is_finished = connections.finish_answers(times, is_answering) => {
             if is_finished {
                 return Ok(true);
             }
@@ -221,4 +241,98 @@ async fn answer(
 async fn closed(closing: &mut watch::Receiver<bool>) {
     // An error means that the server is gone.
     let _ = closing.wait_for(|is_closing| *is_closing).await.map(drop);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net,
+        sync::{
+            atomic::{AtomicBool, Ordering},
+            mpsc::channel,
+        },
+        thread,
+    };
+
+    use axum::routing::get;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// As in a server that stops, but shorter.
+    const TIMES: StopTimes =
+        StopTimes { idle: Duration::from_millis(20), unread: Duration::from_millis(300) };
+
+    /// What a stop under a request came to.
+    struct Stopped {
+        /// Whether everything was answered.
+        is_finished: bool,
+        /// How long the stop took.
+        took: Duration,
+        /// What the client has read.
+        read: String,
+    }
+
+    /// Stops a server while it works for `work` on an answer of `n_bytes`, which the client reads unless it is lazy.
+    fn stopped(work: Duration, n_bytes: usize, is_lazy: bool) -> Stopped {
+        let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (signal, mut signals) = mpsc::channel::<()>(1);
+        let is_answering = Arc::new(AtomicBool::new(false));
+        let answering = Arc::clone(&is_answering);
+        let handler = move || {
+            let (signal, answering) = (signal.clone(), Arc::clone(&answering));
+            async move {
+                answering.store(true, Ordering::Relaxed);
+                signal.send(()).await.unwrap();
+                sleep(work).await;
+                answering.store(false, Ordering::Relaxed);
+                "a".repeat(n_bytes)
+            }
+        };
+        let (is_over, over) = channel::<()>();
+        let client = thread::spawn(move || {
+            let mut stream = net::TcpStream::connect(address).unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            let mut read = String::new();
+            if is_lazy {
+                over.recv().unwrap();
+            } else {
+                stream.read_to_string(&mut read).unwrap();
+            }
+            read
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let start = Instant::now();
+        let is_finished = runtime.block_on(listen_until(
+            listener,
+            Router::new().route("/", get(handler)),
+            async || {
+                signals.recv().await;
+            },
+            TIMES,
+            || Ok(()),
+            || (),
+            || is_answering.load(Ordering::Relaxed),
+        ));
+        let took = start.elapsed();
+        // Only a lazy client waits for this.
+        let _ = is_over.send(());
+        Stopped { is_finished: is_finished.unwrap(), took, read: client.join().unwrap() }
+    }
+
+    #[test]
+    fn an_answer_that_takes_longer_than_clients_may_take_is_waited_for() {
+        let Stopped { is_finished, took, read } = stopped(TIMES.unread * 4, 3, false);
+        assert!(is_finished && took >= TIMES.unread * 4, "{took:?}");
+        assert!(read.starts_with("HTTP/1.1 200 ") && read.ends_with("\r\n\r\naaa"), "{read}");
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_its_answer_is_given_up() {
+        let Stopped { is_finished, took, .. } = stopped(Duration::ZERO, 64 << 20, true);
+        assert!(!is_finished, "the answer does not fit into the buffers of the system");
+        assert!((TIMES.unread..TIMES.unread * 20).contains(&took), "{took:?}");
+    }
 }
