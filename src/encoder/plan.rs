@@ -8,6 +8,12 @@ pub(crate) type BatchRows = Vec<u32>;
 /// most that of a batch of texts of this length, or that of one text.
 const PLAIN_TOKENS: usize = 512;
 
+/// About how many tokens a CPU computes in the time that a batch takes besides its tokens.
+const BATCH_TOKENS: usize = 8;
+
+/// The numbers of batches for each worker that are tried for few documents, in quarters: from one batch to ten.
+const QUARTERS_OF_BATCHES: std::ops::RangeInclusive<usize> = 4..=40;
+
 /// Cuts documents into batches of at most `budget_tokens` padded tokens (a longer document makes a batch of its own);
 /// texts of more than 512 tokens take more of the budget, as their attention does.
 ///
@@ -48,6 +54,32 @@ pub(crate) fn plan_small_batches(
     let whole = |batch: &BatchRows| cost(lengths[batch[0] as usize], batch.len());
     batches.sort_by_key(|batch| std::cmp::Reverse(whole(batch)));
     batches
+}
+
+/// Returns the budget, of at most `most_tokens`, with which the workers of a CPU compute few documents soonest. With large
+/// batches of different lengths, much is padding and some workers have nothing to do at the end; each batch takes some
+/// time of its own.
+pub(crate) fn budget_of_few(lengths: &[u32], most_tokens: usize, n_workers: usize) -> usize {
+    let tokens: usize = lengths.iter().map(|length| *length as usize).sum();
+    let budgets = QUARTERS_OF_BATCHES
+        .map(|quarters| most_tokens.min(4 * tokens / (quarters * n_workers.max(1)) + 1));
+    let soonest = budgets.min_by_key(|budget| {
+        tokens_until_done(lengths, &plan_batches(lengths, *budget), n_workers)
+    });
+    soonest.unwrap_or(most_tokens)
+}
+
+/// Returns about how long batches take, as the number of tokens that a worker computes meanwhile. Each worker takes the
+/// next batch when it is free.
+fn tokens_until_done(lengths: &[u32], batches: &[BatchRows], n_workers: usize) -> usize {
+    let mut busy = vec![0; n_workers.max(1)];
+    for batch in batches {
+        let padded = lengths[batch[0] as usize] as usize * batch.len();
+        if let Some(first_free) = busy.iter_mut().min() {
+            *first_free += padded + BATCH_TOKENS;
+        }
+    }
+    busy.into_iter().max().unwrap_or(0)
 }
 
 /// Returns what a batch of so many rows takes of the budget.
@@ -107,6 +139,26 @@ mod tests {
     fn equal_lengths_pad_nothing() {
         let lengths = [7; 100];
         assert_eq!(padding_efficiency(&lengths, &plan_batches(&lengths, 70)), 1.0);
+    }
+
+    #[test]
+    fn few_documents_are_cut_so_that_all_workers_are_done_soon() {
+        let lengths: Vec<u32> = (0..32).map(|number| 6 + number * 7 % 32).collect();
+        let tokens: usize = lengths.iter().map(|length| *length as usize).sum();
+        let done = |budget, n_workers| {
+            tokens_until_done(&lengths, &plan_batches(&lengths, budget), n_workers)
+        };
+        for n_workers in [2, 4] {
+            let share = tokens.div_ceil(n_workers);
+            let soonest = done(budget_of_few(&lengths, 4_096, n_workers), n_workers);
+            // A batch for each worker leaves some documents over, for which all others wait.
+            assert!(soonest * 5 < done(share, n_workers) * 4, "{n_workers}: {soonest}");
+        }
+        assert!(budget_of_few(&lengths, 50, 2) <= 50);
+        // Texts of one length need no padding: a batch for each worker is best.
+        let of_one_length = plan_batches(&[20; 8], budget_of_few(&[20; 8], 4_096, 2));
+        assert_eq!(of_one_length, vec![vec![0, 1, 2, 3], vec![4, 5, 6, 7]]);
+        assert_eq!(plan_batches(&[9], budget_of_few(&[9], 4_096, 2)), vec![vec![0]]);
     }
 
     #[test]

@@ -14,7 +14,8 @@ use crate::{
     encoder::{
         Encoder, EncoderSettings, Request,
         checkpoint::Checkpoint,
-        plan::plan_small_batches,
+        device::Devices,
+        plan::{budget_of_few, plan_small_batches},
         runtime::Runtime,
         session::TokenBatch,
         tokenizer::TextTokenizer,
@@ -140,7 +141,7 @@ pub(crate) struct EncodeRequest<'a> {
     pub(crate) dtype: Dtype,
     /// The most tokens in a batch, with padding; the device's default if `None`.
     pub(crate) batch_tokens: Option<usize>,
-    /// Whether few documents are cut into smaller batches, so that no worker is without one.
+    /// Whether few documents are cut into smaller batches, so that no worker is without one and all are done soon.
     pub(crate) spreads: bool,
 }
 
@@ -156,12 +157,14 @@ impl EncodeRequest<'_> {
     ) -> Result<EncodedTexts> {
         let most = self.most_tokens(encoder);
         let n_workers = encoder.workers().0.len().max(1);
-        let budget = |lengths: &[u32]| {
-            if !self.spreads {
-                return most;
+        let budget = |lengths: &[u32]| match encoder.devices {
+            _ if !self.spreads => most,
+            Devices::Cpu => budget_of_few(lengths, most, n_workers),
+            // A GPU computes a large batch faster, and most models without padding.
+            Devices::Cuda(_) => {
+                let tokens: usize = lengths.iter().map(|length| *length as usize).sum();
+                most.min(tokens.div_ceil(n_workers).max(1))
             }
-            let tokens: usize = lengths.iter().map(|length| *length as usize).sum();
-            most.min(tokens.div_ceil(n_workers).max(1))
         };
         let planned = self.plan(inputs, budget, usize::MAX)?;
         self.run_planned(encoder, planned, inputs)
