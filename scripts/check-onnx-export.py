@@ -3,7 +3,7 @@
 with what `frostbert predict --json` gives for the same records.
 
     frostbert predict RUN FILE --json > predictions.jsonl
-    python scripts/check-onnx-export.py EXPORT predictions.jsonl [--tolerance 1e-5]
+    python scripts/check-onnx-export.py EXPORT predictions.jsonl [--tolerance 1e-5] [--contexts FILE]
 
 EXPORT is the exported folder. Each record is run alone, and all of them in batches of 16. Probabilities and numbers
 must agree within the tolerance; with a larger one (2e-3 where cache.dtype is f16) a label may differ only where its
@@ -168,19 +168,31 @@ class Comparison:
                 self.problems.append(f"{name}: {record['start']}..{record['end']} and {ours}")
 
 
+def contexts_of(path):
+    """The context of each question, in the order of a file."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".json":
+        return [json.loads(line) for line in text.splitlines()]
+    paragraphs = [paragraph for article in json.loads(text)["data"] for paragraph in article["paragraphs"]]
+    return [paragraph["context"] for paragraph in paragraphs for _ in paragraph["qas"]]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("export")
     parser.add_argument("predictions")
     parser.add_argument("--tolerance", type=float, default=1e-5)
-    parser.add_argument("--contexts", help="for questions: a file of JSON lines with the contexts, in the same order")
+    parser.add_argument(
+        "--contexts", help="for questions: the SQuAD file that was predicted for (.json), or contexts as JSON lines")
     arguments = parser.parse_args()
     exported = Exported(arguments.export)
     lines = pathlib.Path(arguments.predictions).read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     if arguments.contexts:
-        contexts = pathlib.Path(arguments.contexts).read_text(encoding="utf-8").splitlines()
-        records = [dict(one, context=json.loads(line)) for one, line in zip(records, contexts, strict=True)]
+        contexts = contexts_of(pathlib.Path(arguments.contexts))
+        if len(contexts) < len(records):
+            raise SystemExit(f"{len(records)} questions, but {len(contexts)} contexts")
+        records = [dict(one, context=context) for one, context in zip(records, contexts)]
     encoded = [(record, exported.encode(record)) for record in records]
     most = exported.about["max_length"]
     kept = [pair for pair in encoded if all(len(one.ids) <= most for one in pair[1])]
