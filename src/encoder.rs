@@ -41,6 +41,8 @@ pub(crate) mod sentence_folder;
 pub(crate) mod session;
 mod shared_session;
 pub(crate) mod source;
+#[cfg(test)]
+mod tests_stub;
 mod token_positions;
 pub(crate) mod tokenizer;
 pub(crate) mod tokenizer_file;

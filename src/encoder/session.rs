@@ -319,7 +319,7 @@ impl EncoderSession {
 }
 
 /// Returns the rows of each window's real tokens in a padded batch.
-fn padded_rows(batch: &TokenBatch) -> Vec<Range<usize>> {
+pub(super) fn padded_rows(batch: &TokenBatch) -> Vec<Range<usize>> {
     let windows = batch.lengths.iter().enumerate();
     windows
         .map(|(window, length)| {

@@ -39,7 +39,22 @@ pub(super) enum WorkerSession {
     /// The graph with padding: on a CPU, for every model.onnx, and for families that the other does not know.
     Padded(EncoderSession),
     /// The graph without padding, on CUDA.
-    Packed(Box<CudaSession>),
+    Packed(Box<dyn PackedSession>),
+}
+
+/// Runs batches next to the threads that convert its states.
+pub(super) trait PackedSession: Send {
+    /// Runs a batch and returns each layer's states in buffers of their own.
+    ///
+    /// # Errors
+    /// Returns an error if the batch could not be run.
+    fn compute(&mut self, batch: &TokenBatch) -> Result<Vec<LayerStates>>;
+}
+
+impl PackedSession for CudaSession {
+    fn compute(&mut self, batch: &TokenBatch) -> Result<Vec<LayerStates>> {
+        CudaSession::compute(self, batch)
+    }
 }
 
 /// What to compute for a batch.

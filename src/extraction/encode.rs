@@ -3,6 +3,8 @@
 
 mod logged;
 mod shard_batches;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -39,7 +41,7 @@ use crate::{
         filling_shard::FillingShard,
         parity,
         spool::Spool,
-        tokenised::{TokenisedShard, TokenisedShards},
+        tokenised::TokenisedShard,
     },
 };
 
@@ -140,7 +142,7 @@ impl ExtractionJob<'_> {
     /// depend on which of the threads is the fastest.
     pub(crate) fn run(
         &self,
-        shards: &mut TokenisedShards<'_>,
+        mut shards: impl Iterator<Item = Result<TokenisedShard>> + Send,
         encoder: &mut Encoder,
         writer: &mut CacheWriter,
         computer: &ComputedBy,
