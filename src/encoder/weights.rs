@@ -8,7 +8,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use frostbert_cache::fingerprint::{self, Digest};
+use frostbert_cache::{
+    fingerprint::{self, Digest},
+    mmap::{self, MappedPages},
+};
 use half::{bf16, f16};
 use safetensors::{Dtype as StoredType, SafeTensors, tensor::TensorView};
 use serde::Deserialize;
@@ -52,6 +55,7 @@ pub(super) struct Weights {
 pub(super) struct WeightFile {
     path: PathBuf,
     content: WeightContent,
+    pages: MappedPages,
 }
 
 /// The content of a file, by its format.
@@ -103,7 +107,9 @@ impl Weights {
     /// Returns an error if a file is missing or damaged, or if the weights contain no encoder.
     pub(super) fn open(found: &Path) -> Result<(Weights, Digest)> {
         let (files, hash, index) = map_files(found)?;
-        let files = files.into_iter().map(|(path, bytes)| WeightFile::open(path, bytes));
+        let files = files
+            .into_iter()
+            .map(|(path, bytes, pages)| Ok(WeightFile { pages, ..WeightFile::open(path, bytes)? }));
         let files = files.collect::<Result<Vec<WeightFile>>>()?;
         let mut weights =
             Weights { files, index: index.map(|index| (found.to_path_buf(), index)), prefix: "" };
@@ -142,7 +148,7 @@ impl Weights {
         }
     }
 
-    /// Decodes one tensor to f32.
+    /// Decodes one tensor to f32. What was read of its file does not stay in memory: graphs hold weights of their own.
     ///
     /// `name` is the encoder's own name without a prefix, such as `encoder.layer.0.output.dense.weight`; the old names
     /// `LayerNorm.gamma` and `LayerNorm.beta` are recognised too.
@@ -185,14 +191,16 @@ impl Weights {
                 "name a folder whose config.json belongs to its weights",
             ));
         }
-        decode(&tensor).ok_or_else(|| {
+        let decoded = decode(&tensor).ok_or_else(|| {
             refuse(
                 &file.path,
                 format!("`{full_name}` as f32, f16 or bf16"),
                 format!("{:?}", tensor.dtype()),
                 "use a checkpoint whose weights are floating point numbers",
             )
-        })
+        });
+        file.pages.release();
+        decoded
     }
 
     /// Returns the file that should hold a tensor.
@@ -244,7 +252,7 @@ impl WeightFile {
         } else {
             WeightContent::Safetensors(bytes)
         };
-        Ok(WeightFile { path, content })
+        Ok(WeightFile { path, content, pages: MappedPages::default() })
     }
 
     /// Returns all tensors with their names.
@@ -317,12 +325,12 @@ impl WeightTensor<'_> {
 }
 
 /// The mapped files, their hash, and the file of each tensor if there is an index.
-type Mapped = (Vec<(PathBuf, Bytes)>, Digest, Option<BTreeMap<String, usize>>);
+type Mapped = (Vec<(PathBuf, Bytes, MappedPages)>, Digest, Option<BTreeMap<String, usize>>);
 
 fn map_files(found: &Path) -> Result<Mapped> {
     if !is_index(found) {
-        let (bytes, hash) = fingerprint::map_and_hash(found)?;
-        return Ok((vec![(found.to_path_buf(), bytes)], hash, None));
+        let (bytes, pages, hash) = map_and_hash(found)?;
+        return Ok((vec![(found.to_path_buf(), bytes, pages)], hash, None));
     }
     let weight_map = read_index(found, ending_of_shards(found))?;
     let names: BTreeSet<&String> = weight_map.values().collect();
@@ -338,13 +346,21 @@ fn map_files(found: &Path) -> Result<Mapped> {
                 "fetch this shard too: every shard of the checkpoint must lie beside the index",
             ));
         }
-        let (bytes, hash) = fingerprint::map_and_hash(&path)?;
+        let (bytes, pages, hash) = map_and_hash(&path)?;
         hashes.push_str(&hash.to_string());
-        files.push((path, bytes));
+        files.push((path, bytes, pages));
     }
     let numbers: BTreeMap<&String, usize> = names.into_iter().zip(0..).collect();
     let index = weight_map.iter().map(|(tensor, file)| (tensor.clone(), numbers[file])).collect();
     Ok((files, fingerprint::hash_bytes(hashes.as_bytes()), Some(index)))
+}
+
+/// Maps a file and returns its hash. None of it stays in memory until it is used.
+fn map_and_hash(path: &Path) -> Result<(Bytes, MappedPages, Digest)> {
+    let (bytes, pages) = mmap::map_with_pages(path)?;
+    let hash = fingerprint::hash_on_all_cores(&bytes);
+    pages.release();
+    Ok((bytes, pages, hash))
 }
 
 /// Returns the shards that an index lists, each once; they are files in its folder.

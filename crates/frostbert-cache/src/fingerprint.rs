@@ -266,9 +266,15 @@ pub fn hash_bytes(bytes: &[u8]) -> Digest {
 /// Returns an error if the file cannot be read.
 pub fn map_and_hash(path: &Path) -> Result<(bytes::Bytes, Digest)> {
     let bytes = mmap::map(path)?;
+    let hash = hash_on_all_cores(&bytes);
+    Ok((bytes, hash))
+}
+
+/// Like [`hash_bytes`], for many bytes.
+pub fn hash_on_all_cores(bytes: &[u8]) -> Digest {
     let mut hasher = blake3::Hasher::new();
-    hasher.update_rayon(&bytes);
-    Ok((bytes, hasher.finalize().into()))
+    hasher.update_rayon(bytes);
+    hasher.finalize().into()
 }
 
 #[cfg(test)]
