@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ._shards import kind_of
+from ._shards import kind_of, missing
 
 if TYPE_CHECKING:
     from .cache import Cache
@@ -29,6 +29,8 @@ class StateDataset(Dataset[Any]):
         self.classes: list[str] | None = None
         if isinstance(labels, Mapping):
             held = [key for key in cache.keys_of(state).to_pylist() if key in labels]
+            if labels and not held:
+                raise missing(len(labels), len(labels), next(iter(labels)), state)
             batch = cache.ragged(held, state)
             self.keys, values, self._offsets = batch.keys, batch.values, batch.offsets
             labels = [labels[key] for key in held]

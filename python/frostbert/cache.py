@@ -32,7 +32,7 @@ class Batch:
         offsets: document `i` has the rows `offsets[i]` to `offsets[i + 1]`, `[documents + 1]`.
     """
 
-    keys: Any
+    keys: pa.FixedSizeBinaryArray
     values: States
     offsets: Rows
 
@@ -116,7 +116,7 @@ class Cache:
         return state in self.states
 
     @property
-    def keys(self) -> Any:
+    def keys(self) -> pa.FixedSizeBinaryArray:
         """The keys of all documents, an Arrow array of 32 bytes each, in the order of the shards.
 
         >>> len(open("cache").keys)
@@ -125,7 +125,7 @@ class Cache:
         arrays = [self._files.documents(shard)[0] for shard in self._files.manifest.shards]
         return pc.unique(pa.concat_arrays(arrays)) if arrays else key_array([])
 
-    def keys_of(self, state: str) -> Any:
+    def keys_of(self, state: str) -> pa.FixedSizeBinaryArray:
         """The keys of the documents that have a state, in the order of its rows."""
         return pa.concat_arrays([part.keys for part in self._parts_of(state)])
 
@@ -177,6 +177,7 @@ class Cache:
         """
         if size < 1:
             raise ValueError(f"a batch has at least one document, not {size}")
+        self._parts_of(state)
         return self._batches(state, size)
 
     def _batches(self, state: str, size: int) -> Iterator[Batch]:
@@ -247,7 +248,7 @@ class Cache:
             values[ranges(offsets[:-1][asked_of_part], lengths[asked_of_part])] = self._open(part, state).take(rows)
         return Batch(asked, values, offsets)
 
-    def alignment(self, state: str) -> Any:
+    def alignment(self, state: str) -> pa.Table:
         """What each row of a state is of, as an Arrow table with as many rows.
 
         Of a state of tokens: `doc` (number of the document in `keys_of(state)`), `window`, `position`, `token_id`,
@@ -277,7 +278,7 @@ class Cache:
             tables.append(table)
         return pa.concat_tables(tables)
 
-    def to_arrow(self, *states: str, dtype: str | None = None) -> Any:
+    def to_arrow(self, *states: str, dtype: str | None = None) -> pa.Table:
         """The documents that have all of some states as an Arrow table: `key`, and a column for each state.
 
         A pooled state is a fixed-size list of `hidden` values, a state of tokens or words a list of those. Without
@@ -289,8 +290,14 @@ class Cache:
         """
         return self.to_reader(*states, dtype=dtype).read_all()
 
-    def to_reader(self, *states: str, dtype: str | None = None, size: int = 16384) -> Any:
-        """As `to_arrow`, but a `pyarrow.RecordBatchReader` of `size` documents at a time."""
+    def to_reader(
+        self, *states: str, dtype: str | None = None, size: int = 16384
+    ) -> pa.RecordBatchReader:
+        """As `to_arrow`, but a `pyarrow.RecordBatchReader` of `size` documents at a time.
+
+        >>> [batch.num_rows for batch in open("cache").to_reader("mean-L02", size=8)]
+        [8, 4]
+        """
         if dtype not in (None, "f16", "f32"):
             raise ValueError(f"dtype is 'f16' or 'f32', not {dtype!r}")
         as_type = self.dtype if dtype is None else np.dtype("<f2" if dtype == "f16" else "<f4")
