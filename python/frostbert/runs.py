@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence, Union
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from . import _program, _toml
@@ -71,12 +72,12 @@ class Run:
         return content
 
     @property
-    def predictions(self) -> Any:
+    def predictions(self) -> pa.Table:
         """predictions.parquet as an Arrow table: a row for every example of train, validation and test."""
         return pq.read_table(self._file("predictions.parquet"))
 
     @property
-    def leaderboard(self) -> Any:
+    def leaderboard(self) -> pa.Table:
         """The settings of a sweep as an Arrow table, the best first."""
         return pq.read_table(self._file("leaderboard.parquet"))
 
@@ -99,7 +100,7 @@ class Run:
         """The trained head."""
         return load(self.path)
 
-    def predict(self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, **options: Any) -> Any:
+    def predict(self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, **options: Any) -> pa.Table:
         """As `frostbert.predict` with this run."""
         return predict(self.path, texts, text_pairs, **options)
 
@@ -153,7 +154,7 @@ def predict(
     *,
     quiet: bool = True,
     model: str | os.PathLike[str] | None = None,
-) -> Any:
+) -> pa.Table:
     """Predicts for new texts, from the texts on: an Arrow table with a row for each, in their order.
 
     Its columns are those of `frostbert predict --out`: for classification `label`, `confidence` and `p_<label>` of each
@@ -162,6 +163,9 @@ def predict(
     >>> predict("runs/reviews", ["a good film", "a bad film"]).column_names
     ['label', 'confidence', 'p_bad', 'p_good']
     """
+    head = _head_of(run)
+    if head and any(state.startswith("column:") for state in head.states):
+        raise UsageError("this run was trained on vectors, not on texts", hint="frostbert.load(run).predict(X)")
     with _records({"text": texts, "text_pair": text_pairs}) as (folder, file):
         out = Path(folder) / "predictions.parquet"
         command = ["predict", os.fspath(run), file, "--format", "jsonl", "--text-column", "text", "--out", str(out)]
@@ -169,7 +173,7 @@ def predict(
             command += ["--text-pair-column", "text_pair"]
         if model is not None:
             command += ["--model", os.fspath(model)]
-        if _has_labels(run):
+        if head is None or head.task in ("classification", "multilabel"):
             command.append("--probabilities")
         _program.call(command, quiet=quiet)
         return pq.read_table(out, memory_map=False)
@@ -200,12 +204,17 @@ def embed(
     """The embeddings of some texts, `[texts, dimensions]`: `frostbert embed`.
 
     `model` is a folder; without one, `default_model()`. `options` are those of the command, such as `pooling="cls"`,
-    `layer=3`, `dtype="f16"`, `prompt="query: "`, `cache="cache"`; `settings` are any of a pipeline. A text that was
-    embedded before is read from the cache.
+    `layer=3`, `dtype="f16"`, `prompt="query: "`, `cache="cache"`, `quantize="binary"`; `settings` are any of a
+    pipeline. A text that was embedded before is read from the cache.
 
     >>> embed(["a good film", "a bad film"], model="tiny_bert", settings={"cache": {"max_length": 32}}).shape
     (2, 32)
     """
+    if options.get("quantize") in ("int8", "uint8"):
+        hint = "`frostbert embed --quantize` writes them to a file, beside the embeddings"
+        raise UsageError(f"{options['quantize']} needs the ranges of its dimensions, which are not returned", hint=hint)
+    if len(texts) == 0:
+        raise UsageError("expected texts, got an empty list")
     with _records({"text": texts}) as (folder, file):
         out = Path(folder) / "embeddings.npy"
         command = ["embed", file, "--out", str(out), "--model", os.fspath(model or default_model())]
@@ -239,7 +248,9 @@ def _pipeline_file(pipeline: Pipeline) -> Iterator[str]:
 @contextmanager
 def _records(columns: Mapping[str, Sequence[str] | None]) -> Iterator[tuple[str, str]]:
     """Writes a file of records, one for each text."""
-    given = {name: list(column) for name, column in columns.items() if column is not None}
+    if any(isinstance(column, (str, bytes)) for column in columns.values()):
+        raise TypeError("texts are a list of str, not one str")
+    given = {name: as_list(column) for name, column in columns.items() if column is not None}
     if len({len(column) for column in given.values()}) != 1:
         raise UsageError("there must be as many second texts as texts")
     if any(not isinstance(text, str) for column in given.values() for text in column):
@@ -252,12 +263,25 @@ def _records(columns: Mapping[str, Sequence[str] | None]) -> Iterator[tuple[str,
         yield folder, str(path)
 
 
-def _has_labels(run: str | os.PathLike[str]) -> bool:
-    """Whether the head has probabilities; of a tag, which only the program knows, the answer is yes."""
+def as_list(values: Any) -> list[Any]:
+    """A list of Python's own values, of whatever holds some: a list, an array, a column of Arrow, pandas or polars.
+
+    >>> as_list(pa.array(["a", None])), as_list(np.array([1.5])), as_list(("a", "b"))
+    (['a', None], [1.5], ['a', 'b'])
+    """
+    for method in ("to_pylist", "tolist"):
+        if hasattr(values, method):
+            found: list[Any] = getattr(values, method)()
+            return found
+    return list(values)
+
+
+def _head_of(run: str | os.PathLike[str]) -> Head | None:
+    """The head of a run, or `None` of a tag, which only the program knows."""
     try:
-        return load(run).task in ("classification", "multilabel")
+        return load(run)
     except MissingError:
-        return True
+        return None
 
 
 def _extraction(report: dict[str, Any]) -> Extraction:

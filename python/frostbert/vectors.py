@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any, Mapping, Sequence, overload
@@ -12,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .errors import DataError, UsageError
-from .keys import hasher
-from .runs import Pipeline, Run, run_sweep, train
+from .runs import Pipeline, Run, as_list, run_sweep, train
 
 #: Vectors and the labels of their rows.
 Examples = tuple[Any, Any]
@@ -35,11 +35,17 @@ def fit(
     """Trains a head on vectors of any origin, `X [rows, dimensions]`, and their labels `y [rows]`.
 
     `y` holds classes (texts or integers), numbers (then it is a regression), or a list of labels for each row (then
-    rows can have several). What `validation` and `test` do not give is split from the rows. `sections` are those of a
-    pipeline: `head={"kind": "logistic"}`, `train={"epochs": 20}`, `data={"split": ...}`, `name="mine"`, `seed=7`.
+    rows can have several). Classes come back as texts. What `validation` and `test`, pairs `(X, y)`, do not give is
+    split from the rows. `sections` are those of a pipeline: `head={"kind": "logistic"}`, `train={"epochs": 20}`,
+    `data={"split": ...}`, `name="mine"`, `seed=7`.
 
     The vectors are written to a Parquet file in `folder`, named by its content, which the run's lock refers to: keep it
     as long as runs are to be replayed. Nothing is encoded, and no model is needed.
+
+    >>> X = np.random.default_rng(7).standard_normal((60, 8)).astype("float32")
+    >>> finished = fit(X, np.where(X[:, 0] > 0, "right", "left"), quiet=True, head={"kind": "lda"}, folder="fitted")
+    >>> finished.head.labels, finished.head.predict_proba(X[:2]).shape
+    (['left', 'right'], (2, 2))
     """
     return train(_pipeline(X, y, validation, test, folder, sections), quiet=quiet)
 
@@ -82,12 +88,16 @@ def sweep(
     >>> found = sweep("reviews.toml", quiet=True, head={"kind": "logistic"}, sweep={"C": [0.1, 1.0], "folds": 2})
     >>> found.leaderboard.num_rows, sorted(found.best["settings"])
     (2, ['C'])
+    >>> X = np.random.default_rng(7).standard_normal((60, 8)).astype("float32")
+    >>> found = sweep(X, X[:, 0] > 0, quiet=True, head={"kind": "logistic"}, sweep={"C": [0.1, 1.0], "folds": 2})
+    >>> found.head.predict(X).shape
+    (60,)
     """
     if y is None:
         if not isinstance(X, (str, os.PathLike, Mapping)):
             raise TypeError("sweep takes a pipeline, or vectors and their labels")
-        if validation is not None or test is not None:
-            raise TypeError("validation and test of a pipeline are in its [data]")
+        if validation is not None or test is not None or folder != "vectors":
+            raise TypeError("validation, test and folder are for vectors; a pipeline has them in its [data]")
         return run_sweep(X, quiet, sections)
     return run_sweep(_pipeline(X, y, validation, test, folder, sections), quiet, {})
 
@@ -103,13 +113,18 @@ def _pipeline(
     refused = sorted({"model", "cache", "tasks"} & set(sections))
     if refused:
         raise UsageError(f"[{refused[0]}] has no meaning for vectors of your own", hint="leave it out")
-    task = dict(sections.get("data", {})).get("task") or task_of(y)
+    given = dict(sections.get("data", {}))
+    sources = sorted({"train", "validation", "test"} & set(given))
+    if sources:
+        hint = "give validation=(X, y) and test=(X, y); data= has the other keys, such as task and split"
+        raise UsageError(f"data.{sources[0]} is made of the vectors", hint=hint)
+    task = given.get("task") or task_of(y)
     data = {"task": task, "train": write(X, y, folder, task)}
     if validation is not None:
         data["validation"] = write(*validation, folder, task)
     if test is not None:
         data["test"] = write(*test, folder, task)
-    return {"name": "vectors", **sections, "data": {**data, **sections.get("data", {})}}
+    return {"name": "vectors", **sections, "data": {**data, **given}}
 
 
 def task_of(y: Any) -> str:
@@ -136,11 +151,11 @@ def write(X: Any, y: Any, folder: str | os.PathLike[str], task: str | None = Non
         raise DataError(f"{len(vectors)} vectors need as many labels, not {len(labels)}")
     values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
     table = pa.table({"embedding": values, "label": labels})
-    digest = hasher()
+    digest = hashlib.blake2b(digest_size=8)
     digest.update(f"{vectors.dtype.str} {vectors.shape} {labels.type} ".encode())
     digest.update(vectors.tobytes())
     digest.update(repr(labels.to_pylist()).encode("utf-8"))
-    path = Path(folder) / f"{digest.hexdigest()[:16]}.parquet"
+    path = Path(folder) / f"{digest.hexdigest()}.parquet"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -150,14 +165,36 @@ def write(X: Any, y: Any, folder: str | os.PathLike[str], task: str | None = Non
 
 
 def as_vectors(X: Any) -> npt.NDArray[Any]:
-    """`X` as an array `[rows, dimensions]` of f16, f32 or f64; of other numbers as f32."""
-    vectors = np.ascontiguousarray(X)
+    """`X` as an array `[rows, dimensions]` of f16, f32 or f64; of other numbers as f32.
+
+    >>> as_vectors(pa.array([[1.0, 2.0], [3.0, 4.0]])).shape, as_vectors([[1, 2], [3, 4]]).dtype
+    ((2, 2), dtype('float32'))
+    """
+    vectors = _array(X)
     if vectors.ndim != 2 or vectors.shape[1] == 0:
         raise DataError(f"vectors are [rows, dimensions], not of shape {vectors.shape}")
     if vectors.dtype.kind not in "fiub":
         raise DataError(f"vectors are numbers, not {vectors.dtype}")
     is_float = vectors.dtype.kind == "f" and vectors.dtype.itemsize in (2, 4, 8)
     return vectors.astype(vectors.dtype.newbyteorder("=") if is_float else np.float32, copy=False)
+
+
+def _array(X: Any) -> npt.NDArray[Any]:
+    """An array of what holds rows: an array, lists, a column of lists of Arrow or pandas."""
+    rows: Any = X
+    try:
+        vectors = np.asarray(X)
+        if vectors.dtype == object and vectors.ndim == 1 and len(vectors) > 0:
+            rows = vectors
+            vectors = np.stack([np.asarray(row) for row in rows])
+        return np.ascontiguousarray(vectors)
+    except ValueError as error:
+        widths = [0 if row is None else int(np.size(row)) for row in rows]
+        odd = next((row for row, width in enumerate(widths) if width != widths[0]), None)
+        if odd is None:
+            raise DataError(f"vectors are [rows, dimensions] of numbers: {error}") from error
+        problem = f"row {odd} (from 0) has {widths[odd]} values, the first row {widths[0]}"
+        raise DataError(problem, hint="give every row as many") from error
 
 
 def _labels(y: Any, task: str) -> Any:
@@ -180,6 +217,9 @@ def _cell(row: Any) -> str:
     if isinstance(row, str):
         return row
     labels = [str(label) for label in (row if isinstance(row, _SETS) else [row])]
+    if isinstance(row, (set, frozenset)):
+        # Their order differs from process to process, and with it the name of the file.
+        labels.sort()
     wrong = next((label for label in labels if "," in label), None)
     if wrong is not None:
         raise DataError(f"the label {wrong!r} holds a comma, which separates labels in a cell")
@@ -197,7 +237,7 @@ def _plain(y: Any, task: str | None = None) -> Sequence[Any]:
     if n_dimensions != 1:
         hint = "give a label for each row, or, with data={'task': 'multilabel'}, a column of zeros and ones for each"
         raise DataError(f"labels are of one dimension, not of shape {tuple(y.shape)}", hint=hint)
-    listed: Sequence[Any] = y.tolist() if hasattr(y, "tolist") else list(y)
+    listed = as_list(y)
     for row, label in enumerate(listed):
         if any(_is_missing(one) for one in (label if isinstance(label, _SETS) else [label])):
             raise DataError(f"row {row} (from 0) has no label", hint="leave rows without a label out")

@@ -41,7 +41,7 @@ class Files(unittest.TestCase):
         self.assertEqual(vectors.as_vectors([[1, 2], [3, 4]]).dtype, np.dtype("f4"))
 
     def test_what_are_no_vectors_is_refused(self):
-        for wrong in (np.zeros(3), np.zeros((2, 0)), [["a"]]):
+        for wrong in (np.zeros(3), np.zeros((2, 0)), [["a"]], [[1.0], None]):
             with self.assertRaises(frostbert.DataError):
                 vectors.as_vectors(wrong)
         with self.assertRaises(frostbert.DataError):
@@ -50,6 +50,37 @@ class Files(unittest.TestCase):
             vectors.write(np.zeros((1, 3)), [["a,b"]], "vectors")
         with self.assertRaises(frostbert.UsageError):
             frostbert.fit(*separable(), model={"path": "tiny_bert"})
+        with self.assertRaisesRegex(frostbert.UsageError, "data.test"):
+            frostbert.fit(*separable(), data={"test": {"path": "x.parquet"}})
+        for ragged in ([[1, 2], [3, 4], [5]], pa.array([[1.0, 2.0], [3.0, 4.0], [5.0]])):
+            with self.assertRaisesRegex(frostbert.DataError, r"row 2 \(from 0\) has 1 values, the first row 2"):
+                vectors.as_vectors(ragged)
+        with self.assertRaisesRegex(TypeError, "folder"):
+            frostbert.sweep("reviews.toml", folder="elsewhere")
+        self.assertFalse(Path("vectors").exists())
+        X, y = separable()
+        X[7, 3] = np.nan
+        with self.assertRaises(frostbert.DataError) as raised:
+            frostbert.fit(X, y, quiet=True)
+        self.assertEqual(raised.exception.line, 8)
+        self.assertIn("NaN as value 4 of 16", raised.exception.message)
+
+    def test_columns_of_arrow_and_numpy_are_vectors_and_labels(self):
+        X, y = separable(n_rows=4)
+        source = vectors.write(X, y, "vectors")
+        column = pa.FixedSizeListArray.from_arrays(pa.array(X.reshape(-1)), 16)
+        objects = np.empty(4, object)
+        objects[:] = list(X)
+        for same in (column, pa.chunked_array([column.slice(0, 1), column.slice(1)]), list(X), objects):
+            self.assertEqual(vectors.write(same, pa.array(y), "vectors"), source)
+        self.assertEqual(vectors.task_of(pa.array([0.5, 1.0])), "regression")
+        with self.assertRaisesRegex(frostbert.DataError, r"row 1 \(from 0\) has no label"):
+            vectors.write(X, pa.array(["a", None, "b", "c"]), "vectors")
+
+    def test_sets_of_labels_are_written_in_order(self):
+        rows = [{"b", "a", "c"}, frozenset(("c", "a"))]
+        table = pq.read_table(vectors.write(np.zeros((2, 3)), rows, "vectors")["path"])
+        self.assertEqual(table["label"].to_pylist(), ["a,b,c", "a,c"])
 
     def test_labels_are_one_for_each_row(self):
         X = np.zeros((2, 3))
@@ -90,6 +121,9 @@ class Training(unittest.TestCase):
         self.assertEqual(finished.head.labels, ["0", "1", "2"])
         self.assertGreater((finished.head.predict(X) == y.astype(str)).mean(), 0.9)
         self.assertEqual(frostbert.load(finished.path).predict_proba(X).shape, (120, 3))
+        with self.assertRaises(frostbert.UsageError) as raised:
+            finished.predict(["a good film"])
+        self.assertEqual(raised.exception.hint, "frostbert.load(run).predict(X)")
 
     def test_a_sweep_compares_heads_over_vectors(self):
         X, y = separable()
@@ -101,7 +135,7 @@ class Training(unittest.TestCase):
         X, y = separable()
         numbers = frostbert.fit(X, X[:, 0] * 2.0, quiet=True, name="numbers", head={"kind": "ridge", "lambda": 1e-3})
         np.testing.assert_allclose(numbers.head.predict(X), X[:, 0] * 2, atol=0.1)
-        sets = [["even"] * (label % 2 == 0) + ["small"] * (label < 2) for label in y]
+        sets = [["even"] * (label % 2 == 0) + ["small"] * (label < 2) for label in y.tolist()]
         several = frostbert.fit(X, sets, quiet=True, name="sets")
         self.assertEqual(sorted(several.head.labels), ["even", "small"])
 
