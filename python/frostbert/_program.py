@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 from typing import IO, Any, Sequence
 
-from .errors import Error, MissingError, from_json
+from .errors import Error, MissingError, UsageError, from_json
 
 
 def program() -> str:
@@ -34,16 +34,13 @@ def program() -> str:
     return found
 
 
-def call(arguments: Sequence[str | os.PathLike[str]], *, quiet: bool = False, folder: str | None = None) -> Any:
+def call(arguments: Sequence[str | os.PathLike[str]], *, quiet: bool = False) -> Any:
     """Runs a command with `--json`, and returns what it prints; an error becomes an exception.
 
     What the program tells on stderr (notes, warnings, progress) goes to `sys.stderr` unless it is to be quiet.
     """
     command = [program(), *(os.fspath(word) for word in arguments), "--json"] + (["--quiet"] if quiet else [])
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder,
-        encoding="utf-8", errors="replace",
-    )  # fmt: skip
+    process = _started(command)
     assert process.stdout is not None and process.stderr is not None
     told: list[str] = []
     listener = threading.Thread(target=_pass_on, args=(process.stderr, told, quiet), daemon=True)
@@ -70,6 +67,22 @@ def call(arguments: Sequence[str | os.PathLike[str]], *, quiet: bool = False, fo
     if code != 0 or answer is None:
         raise Error(f"`{' '.join(command)}` ended with code {code}: {' '.join(told[-3:]) or 'it said nothing'}")
     return answer
+
+
+def _started(command: list[str]) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+            errors="replace",
+        )  # fmt: skip
+    except ValueError as error:
+        raise UsageError(f"an argument of the program holds a zero byte: {error}") from error
+    except OSError as error:
+        hint = "pip install --force-reinstall frostbert"
+        if os.environ.get("FROSTBERT"):
+            hint = "the environment variable FROSTBERT names it: correct it, or unset it"
+        reason = error.strerror or str(error)
+        raise MissingError(f"`{command[0]}` does not start: {reason}", hint=hint, file=command[0]) from error
 
 
 def _pass_on(source: IO[str], told: list[str], quiet: bool) -> None:

@@ -2,9 +2,9 @@
 
 import io
 import unittest
-import unittest.mock
 from contextlib import redirect_stderr
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from workshop import TEXTS, workshop
@@ -86,8 +86,24 @@ class Program(unittest.TestCase):
         self.assertEqual(nothing.getvalue(), "")
 
     def test_a_program_that_is_not_there_is_named(self):
-        with self.assertRaises(FileNotFoundError), unittest.mock.patch.dict("os.environ", FROSTBERT="/no/frostbert"):
-            frostbert.extract("reviews.toml")
+        for name in ("/no/frostbert", str(self.folder), "reviews.csv"):
+            with self.assertRaises(frostbert.MissingError) as raised, mock.patch.dict("os.environ", FROSTBERT=name):
+                frostbert.extract("reviews.toml")
+            self.assertIn(f"`{name}` does not start", raised.exception.message)
+            self.assertIn("FROSTBERT", raised.exception.hint)
+        with self.assertRaises(frostbert.UsageError):
+            frostbert.extract("reviews.toml\0")
+
+    def test_only_caches_and_keys_need_blake3(self):
+        with mock.patch.dict("sys.modules", blake3=None):
+            finished = frostbert.run("reviews.toml", quiet=True)
+            self.assertEqual(finished.predict(["a good film"]).num_rows, 1)
+            self.assertEqual(finished.head.predict(np.zeros((2, 32))).shape, (2,))
+            self.assertEqual(frostbert.fit(np.eye(20), [0, 1] * 10, quiet=True).head.labels, ["0", "1"])
+            for call in (lambda: frostbert.key_of("a good film"), lambda: frostbert.open("cache")):
+                with self.assertRaises(frostbert.MissingError) as raised:
+                    call()
+                self.assertEqual(raised.exception.hint, "pip install blake3")
 
     def test_embeddings_are_the_rows_of_the_cache(self):
         texts = [text for text, _ in TEXTS] + [TEXTS[0][0]]
@@ -96,6 +112,17 @@ class Program(unittest.TestCase):
         with frostbert.open("cache") as cache:
             keys = [frostbert.key_of(text) for text in texts]
             np.testing.assert_array_equal(rows, cache.rows(keys, "mean-L02"))
+
+    def test_what_cannot_be_embedded_is_refused(self):
+        with self.assertRaisesRegex(TypeError, "not one str"):
+            frostbert.embed("a good film", model="tiny_bert")
+        with self.assertRaisesRegex(frostbert.UsageError, "empty"):
+            frostbert.embed([], model="tiny_bert")
+        with self.assertRaisesRegex(frostbert.UsageError, "ranges"):
+            frostbert.embed(["a good film"], model="tiny_bert", quantize="int8")
+        with self.assertRaises(frostbert.UsageError) as raised:
+            frostbert.embed(["a good film"], model="tiny_bert", poling="cls")
+        self.assertIn("--poling", raised.exception.message)
 
     def test_predictions_are_in_the_order_of_the_texts_and_those_of_the_head(self):
         finished = frostbert.run("reviews.toml", quiet=True)
