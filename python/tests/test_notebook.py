@@ -1,6 +1,7 @@
 """Runs the code of examples/quickstart.ipynb, cell by cell in one namespace, as a notebook does."""
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -25,6 +26,9 @@ class Notebook(unittest.TestCase):
         self.enterContext(contextlib.chdir(self.examples))
 
     def test_every_cell_of_the_quickstart_runs(self):
+        missing = [name for name in ("onnxruntime", "tokenizers") if importlib.util.find_spec(name) is None]
+        if missing:
+            self.skipTest(f"the notebook needs {' and '.join(missing)}")
         if not (REPOSITORY / "models/minilm").exists():
             try:
                 frostbert.default_model()
@@ -38,7 +42,7 @@ class Notebook(unittest.TestCase):
             with self.subTest(cell=number), contextlib.redirect_stderr(io.StringIO()):
                 exec(compile(source, f"quickstart.ipynb, cell {number}", "exec"), space)
         self.assertTrue(os.path.exists(self.examples / "quickstart-onnx/model.onnx"))
-        self.assertLess(space["difference"], 5e-3)
+        self.assertLess(space["difference"], 1e-5)
 
 
 if __name__ == "__main__":
