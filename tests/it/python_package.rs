@@ -1,10 +1,10 @@
-//! The program where its wheel puts it, and the package `frostbert` (python/) on what the program writes. The Python that
-//! FROSTBERT_PYTHON names runs it; all that the package does is tested by `scripts/check-python`.
+//! The program where its wheel puts it, and the package `frostbert` (python/) on what the program writes. The Python
+//! that FROSTBERT_PYTHON names runs it.
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use serde_json::Value;
@@ -92,23 +92,53 @@ fn doctor_names_both_runtimes_of_an_environment_that_has_two() {
     assert!(problem["hint"].as_str().unwrap().contains("pip uninstall"), "{problem}");
 }
 
-/// Returns the Python that FROSTBERT_PYTHON names, if it has what the package needs.
-fn python() -> Option<PathBuf> {
+/// Returns the Python that FROSTBERT_PYTHON names, if this line runs in it; without it, says what the Python needs.
+fn python(line: &str, needed: &str) -> Option<PathBuf> {
     let named = std::env::var_os("FROSTBERT_PYTHON").filter(|python| !python.is_empty());
     let python = named.map(PathBuf::from).filter(|python| {
         let mut command = Command::new(python);
-        command.args(["-c", "import blake3, numpy, pyarrow"]);
+        command.args(["-c", line]);
         finish(command).code == Some(0)
     });
     if python.is_none() {
-        say("skipped: FROSTBERT_PYTHON names no Python with numpy, pyarrow and blake3");
+        say(&format!("skipped: FROSTBERT_PYTHON names no Python with {needed}"));
     }
     python
 }
 
+/// Runs `scripts/check-python` on this program. It must pass, and what it skips is said.
+fn check(python: &Path, option: &str) {
+    let mut command = Command::new(python);
+    command.arg(repository().join("scripts/check-python")).args([option, "--program"]);
+    command.arg(env!("CARGO_BIN_EXE_frostbert")).stdin(Stdio::null());
+    // A busy machine with a development build can take longer than `finish` waits.
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(told.contains("passed: "), "{told}");
+    told.lines().filter(|line| line.starts_with("skipped: ")).for_each(say);
+}
+
+#[test]
+fn the_package_passes_its_examples_and_tests() {
+    let line = "import sys, blake3, numpy, pyarrow.parquet; assert sys.version_info >= (3, 11)";
+    let Some(python) = python(line, "numpy, pyarrow and blake3, 3.11 or newer") else { return };
+    check(&python, "--quick");
+}
+
+#[test]
+fn every_cell_of_the_quickstart_notebook_runs() {
+    let line = "import sys, blake3, numpy, onnxruntime, pyarrow.parquet, tokenizers; \
+                assert sys.version_info >= (3, 11)";
+    let needed = "numpy, pyarrow, blake3, onnxruntime and tokenizers, 3.11 or newer";
+    let Some(python) = python(line, needed) else { return };
+    check(&python, "--notebook");
+}
+
 #[test]
 fn the_package_reads_the_same_bits_as_an_export_of_the_cache() {
-    let Some(python) = python() else { return };
+    let needed = "numpy, pyarrow and blake3";
+    let Some(python) = python("import blake3, numpy, pyarrow", needed) else { return };
     let workshop = Workshop::rich(90);
     let extracted = workshop.json(&["extract", "pipeline.toml"]);
     let cache = extracted["cache"].as_str().unwrap();
