@@ -105,7 +105,9 @@ pub mod encoder {
         pub use crate::encoder::runtime::Runtime;
     }
     pub mod sentence_folder {
-        pub use crate::encoder::sentence_folder::{SentenceFolder, SentenceSummary};
+        pub use crate::encoder::sentence_folder::{
+            MultiVectorSummary, SentenceFolder, SentenceSummary,
+        };
     }
     pub mod session {
         pub use crate::encoder::session::{EncoderSession, SessionOptions, TokenBatch};

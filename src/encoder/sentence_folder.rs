@@ -7,17 +7,23 @@
 mod dense;
 mod module;
 mod poolings;
+mod query_expansion;
 mod summary;
+mod token_mask;
+mod token_vectors;
 mod vector;
 
 use std::path::{Path, PathBuf};
 
 use dense::Dense;
 use frostbert_cache::{states::Pooling, wording::shorten};
-use module::FolderModule;
+use module::{FolderModule, SENTENCE};
+pub(crate) use query_expansion::QueryExpansion;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-pub use summary::SentenceSummary;
+pub use summary::{MultiVectorSummary, SentenceSummary};
+pub(crate) use token_mask::{TextRole, TokenFilter};
+pub(crate) use token_vectors::TokenVectors;
 pub(crate) use vector::{SentenceVector, VectorStep};
 
 use super::{
@@ -57,6 +63,8 @@ const ENCODERS: [&str; 7] =
 const FETCH_AGAIN: &str = "fetch the model again, or name a pooling: cls, mean or max";
 const NAME_A_POOLING: &str =
     "name a pooling that is stored: cls, mean or max (head.pooling, embed --pooling)";
+const USE_TOKEN_VECTORS: &str = "use these vectors (similar --multi-vector, embed --pooling multi-vector, cache export \
+                                 --state multi-vector), or name a pooling: cls, mean or max";
 
 /// A sentence-transformers folder.
 #[derive(Clone, Debug)]
@@ -80,6 +88,9 @@ struct EncoderFileSettings {
     max_seq_length: Option<usize>,
     #[serde(default)]
     do_lower_case: bool,
+    document_length: Option<usize>,
+    query_length: Option<usize>,
+    query_expansion: Option<Value>,
     #[serde(flatten)]
     others: Map<String, Value>,
 }
@@ -126,13 +137,13 @@ impl SentenceFolder {
         for module in &self.modules[2..] {
             match module.name() {
                 "Dense" => {
-                    module.check_names()?;
+                    module.check_names(SENTENCE, SENTENCE)?;
                     let dense = Dense::read(&module.folder, width)?;
                     width = dense.n_outputs();
                     steps.push(VectorStep::Dense(dense));
                 }
                 "Normalize" => {
-                    module.check_names()?;
+                    module.check_names(SENTENCE, SENTENCE)?;
                     steps.push(VectorStep::Normalize);
                 }
                 // Dropout drops nothing outside training.
@@ -151,14 +162,22 @@ impl SentenceFolder {
         Ok(SentenceVector { poolings, n_inputs, steps, width, kept })
     }
 
-    /// The longest input in tokens that the folder asks for: `max_seq_length`, else `model_max_length` of the
-    /// tokenizer, else the positions of the model; never more than these. `None` if the folder says nothing.
+    /// The longest input in tokens that the folder asks for: `document_length` where it makes a vector of each token,
+    /// else `max_seq_length`, else `model_max_length` of the tokenizer, else the positions of the model; never more
+    /// than these. `None` if the folder says nothing.
     ///
     /// # Errors
     /// Returns an error if one of the files cannot be read.
     pub fn max_length(&self) -> Result<Option<usize>> {
+        let has_token_vectors = self.has_token_vectors()?;
+        let document = self.encoder_settings()?.document_length;
+        self.length_of(document.filter(|_| has_token_vectors))
+    }
+
+    /// The longest input in tokens, where this one is asked for or, if it is `None`, what the folder says of any input.
+    fn length_of(&self, asked: Option<usize>) -> Result<Option<usize>> {
         let encoder = &self.modules[0].folder;
-        let mut asked = self.encoder_settings()?.max_seq_length;
+        let mut asked = asked.or(self.encoder_settings()?.max_seq_length);
         let tokenizer = encoder.join("tokenizer_config.json");
         if asked.is_none() && tokenizer.is_file() {
             let settings: Map<String, Value> = json(&tokenizer, "the settings of a tokenizer")?;
@@ -193,8 +212,10 @@ impl SentenceFolder {
     /// # Errors
     /// Returns an error if the settings cannot be read.
     pub fn ignored(&self) -> Result<Vec<String>> {
+        let used: &[&str] =
+            if self.has_token_vectors()? { &token_vectors::SIMILARITIES } else { &["cosine"] };
         let similarity = self.settings()?.similarity_fn_name;
-        let other = similarity.filter(|name| name != "cosine");
+        let other = similarity.filter(|name| !used.contains(&name.as_str()));
         let mut ignored: Vec<String> =
             other.map(|name| format!("similarity_fn_name = {name}")).into_iter().collect();
         let settings = self.encoder_settings()?.others;
@@ -216,6 +237,11 @@ impl SentenceFolder {
     /// Checks that the modules are an encoder, a pooling, and what can follow it.
     fn check_modules(&self) -> Result<()> {
         let path = self.folder.join(MODULES);
+        if self.has_token_vectors()? {
+            let expected = "modules that make one vector of a text".into();
+            let got = "modules that make one of each token".into();
+            return Err(refuse(&path, expected, got, USE_TOKEN_VECTORS));
+        }
         for (place, module) in self.modules.iter().enumerate() {
             let (is_known, expected) = match place {
                 0 => {

@@ -44,6 +44,16 @@ pub(super) fn exist(folder: &Path) -> bool {
     VOCABULARIES.iter().any(|name| folder.join(name).is_file())
 }
 
+/// Returns the first special token of these keys that the files of a folder name, such as `mask_token`.
+///
+/// # Errors
+/// Returns an error if one of the files cannot be read.
+pub(super) fn named_token(folder: &Path, keys: &[&str]) -> Result<Option<String>> {
+    let settings = TokenizerSettings::read(folder)?;
+    let mut named = keys.iter().filter_map(|key| settings.special(key, ""));
+    Ok(named.find(|token| !token.is_empty()).map(String::from))
+}
+
 /// Builds the tokenizer of a folder. `lowercase` replaces what the files say about case.
 ///
 /// # Errors

@@ -168,6 +168,18 @@ impl Dense {
         out
     }
 
+    /// Does the same for each row.
+    pub(super) fn apply_to_rows(&self, inputs: &Array2<f32>) -> Array2<f32> {
+        let mut out = inputs.dot(&self.weight.t());
+        for mut row in out.rows_mut() {
+            for (place, value) in row.iter_mut().enumerate() {
+                let bias = self.bias.as_ref().map_or(0.0, |bias| bias[place]);
+                *value = self.activation.apply(*value + bias);
+            }
+        }
+        out
+    }
+
     /// Appends everything that determines the outputs.
     pub(super) fn put_bytes(&self, out: &mut Vec<u8>) {
         out.extend(self.describe().into_bytes());

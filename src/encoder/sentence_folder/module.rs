@@ -8,8 +8,11 @@ use serde_json::Value;
 use super::{FETCH_AGAIN, NAME_A_POOLING, json, refuse};
 use crate::{encoder::sentence_files::MODULES, error::Result};
 
-/// The vector that every module reads and writes.
-const SENTENCE: &str = "sentence_embedding";
+/// The vector of a text, which modules read and write unless they say otherwise.
+pub(super) const SENTENCE: &str = "sentence_embedding";
+
+/// The vectors of a text's tokens.
+pub(super) const TOKENS: &str = "token_embeddings";
 
 /// One entry of modules.json.
 #[derive(Clone, Debug)]
@@ -76,19 +79,26 @@ impl FolderModule {
         self.class.starts_with("sentence_transformers.")
     }
 
-    /// Checks that the module reads and writes the vector of the sentence.
-    pub(super) fn check_names(&self) -> Result<()> {
+    /// Returns the names of what the module reads and writes; it reads `default` if it does not say.
+    pub(super) fn names(&self, default: &str) -> Result<[String; 2]> {
         let path = self.folder.join("config.json");
-        if !path.is_file() {
-            return Ok(());
-        }
-        let names: ModuleNames = json(&path, "the settings of a module")?;
-        let mut others = [names.module_input_name, names.module_output_name].into_iter().flatten();
-        match others.find(|name| name != SENTENCE) {
+        let names: ModuleNames = if path.is_file() {
+            json(&path, "the settings of a module")?
+        } else {
+            Default::default()
+        };
+        let input = names.module_input_name.unwrap_or_else(|| default.into());
+        let output = names.module_output_name.unwrap_or_else(|| input.clone());
+        Ok([input, output])
+    }
+
+    /// Checks that the module reads and writes the vectors of a name; it reads `default` if it does not say.
+    pub(super) fn check_names(&self, expected: &str, default: &str) -> Result<()> {
+        match self.names(default)?.into_iter().find(|name| name != expected) {
             None => Ok(()),
             Some(other) => Err(refuse(
-                &path,
-                format!("a module that reads and writes `{SENTENCE}`"),
+                &self.folder.join("config.json"),
+                format!("a module that reads and writes `{expected}`"),
                 format!("`{other}`"),
                 NAME_A_POOLING,
             )),

@@ -23,7 +23,10 @@ pub struct SentenceSummary {
     pub sentence: Option<String>,
     /// The number of values in a sentence vector.
     pub dimensions: Option<usize>,
-    /// Why no sentence vector is computed.
+    /// How the vectors of tokens are computed, in a folder that makes them instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub multi_vector: Option<MultiVectorSummary>,
+    /// Why no sentence vector is computed, or no vectors of tokens.
     pub refused: Option<String>,
     /// The texts of its prompts by name.
     pub prompts: BTreeMap<String, String>,
@@ -35,6 +38,21 @@ pub struct SentenceSummary {
     pub ignored: Vec<String>,
 }
 
+/// How a folder makes a vector of each token, in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MultiVectorSummary {
+    /// What becomes of the states of the last layer.
+    pub steps: String,
+    /// The number of values in a vector.
+    pub dimensions: usize,
+    /// Which tokens have a vector.
+    pub tokens: String,
+    /// How long queries are, and with what short ones are filled up.
+    pub queries: String,
+    /// The similarity of a query and a document: `maxsim` or `meanmaxsim`.
+    pub similarity: String,
+}
+
 impl SentenceFolder {
     /// Summarises the folder, for states of `hidden` values and a tokenizer as its files say.
     ///
@@ -44,13 +62,26 @@ impl SentenceFolder {
         let vector = self.vector(hidden, None);
         let poolings = self.poolings(None).unwrap_or_default();
         let prompts = FolderPrompts::read(&self.folder)?;
+        let of_tokens =
+            if self.has_token_vectors()? { Some(self.token_vectors(hidden, None)) } else { None };
+        let refused = match &of_tokens {
+            Some(vectors) => vectors.as_ref().err(),
+            None => vector.as_ref().err(),
+        };
         Ok(SentenceSummary {
             parts: self.parts().into_iter().map(String::from).collect(),
             pooling: poolings.iter().map(|pooling| pooling.name().to_string()).collect(),
             max_length: self.max_length()?,
             sentence: vector.as_ref().ok().map(|vector| vector.describe()),
             dimensions: vector.as_ref().ok().map(|vector| vector.n_values()),
-            refused: vector.as_ref().err().map(ToString::to_string),
+            refused: refused.map(ToString::to_string),
+            multi_vector: of_tokens.and_then(Result::ok).map(|vectors| MultiVectorSummary {
+                steps: vectors.describe(),
+                dimensions: vectors.n_values(),
+                tokens: vectors.describe_mask(),
+                queries: vectors.describe_queries(),
+                similarity: vectors.similarity_name().into(),
+            }),
             default_prompt: prompts.default_prompt().map(|(name, _)| name.to_string()),
             prompts: prompts.texts,
             include_prompt: include_prompt(&pooling_folder(&self.folder)?)?,

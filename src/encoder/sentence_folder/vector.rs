@@ -5,6 +5,8 @@ use frostbert_cache::{
     states::{Pooling, StateId},
 };
 
+use ndarray::Array2;
+
 use super::dense::Dense;
 
 /// A module after the pooling.
@@ -13,6 +15,30 @@ pub(crate) enum VectorStep {
     Dense(Dense),
     /// To length 1.
     Normalize,
+}
+
+impl VectorStep {
+    /// The step in words.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            VectorStep::Dense(dense) => dense.describe(),
+            VectorStep::Normalize => "Normalize".into(),
+        }
+    }
+
+    /// Does the step for each row.
+    pub(super) fn apply_to_rows(&self, rows: Array2<f32>) -> Array2<f32> {
+        match self {
+            VectorStep::Dense(dense) => dense.apply_to_rows(&rows),
+            VectorStep::Normalize => {
+                let mut rows = rows.as_standard_layout().into_owned();
+                for mut row in rows.rows_mut() {
+                    normalize(row.as_slice_mut().expect("a row is contiguous"));
+                }
+                rows
+            }
+        }
+    }
 }
 
 /// What sentence-transformers makes of the states of a text's last layer: poolings side by side, then linear layers and
@@ -49,10 +75,7 @@ impl SentenceVector {
     pub(crate) fn describe(&self) -> String {
         let poolings: Vec<&str> = self.poolings.iter().map(|pooling| pooling.name()).collect();
         let mut parts = vec![poolings.join(" + ")];
-        parts.extend(self.steps.iter().map(|step| match step {
-            VectorStep::Dense(dense) => dense.describe(),
-            VectorStep::Normalize => "Normalize".into(),
-        }));
+        parts.extend(self.steps.iter().map(VectorStep::describe));
         if self.kept < self.width {
             parts.push(format!("first {} of {} values", self.kept, self.width));
         }
