@@ -17,6 +17,10 @@ pub struct FolderPrompts {
     default: Option<String>,
 }
 
+/// The prompts that `encode_query` and `encode_document` of a multi-vector model take without being told.
+const OF_QUERIES: &str = "query";
+const OF_DOCUMENTS: &str = "document";
+
 /// What the file of prompts says about them; it says more.
 #[derive(Deserialize)]
 struct PromptsFile {
@@ -24,6 +28,20 @@ struct PromptsFile {
     prompts: Option<BTreeMap<String, Option<String>>>,
     #[serde(default)]
     default_prompt_name: Option<String>,
+    #[serde(default)]
+    model_type: Option<String>,
+}
+
+impl PromptsFile {
+    /// The name of the prompt that is put before texts if none is chosen. A multi-vector model has markers of queries
+    /// and of documents, without which it was never trained: what is embedded is a document.
+    fn default_name(&self) -> Option<String> {
+        if self.model_type.as_deref() != Some("MultiVectorEncoder") {
+            return self.default_prompt_name.clone();
+        }
+        let prompts = self.prompts.as_ref()?;
+        prompts.contains_key(OF_DOCUMENTS).then(|| OF_DOCUMENTS.into())
+    }
 }
 
 /// What the file of the pooling says about prompts.
@@ -52,9 +70,10 @@ impl FolderPrompts {
         let Some(file) = read_if_there::<PromptsFile>(&path)? else {
             return Ok(FolderPrompts::default());
         };
+        let default = file.default_name();
         let texts = file.prompts.unwrap_or_default().into_iter();
         let texts = texts.map(|(name, text)| (name, text.unwrap_or_default()));
-        let prompts = FolderPrompts { texts: texts.collect(), default: file.default_prompt_name };
+        let prompts = FolderPrompts { texts: texts.collect(), default };
         match &prompts.default {
             Some(name) if !prompts.texts.contains_key(name) => Err(Error::Checkpoint {
                 path,
@@ -99,6 +118,11 @@ impl FolderPrompts {
     pub fn default_prompt(&self) -> Option<(&str, &str)> {
         let name = self.default.as_deref()?;
         Some((name, self.texts.get(name)?.as_str()))
+    }
+
+    /// Returns the prompt of queries of a multi-vector model; empty if it has none.
+    pub(crate) fn of_queries(&self) -> &str {
+        self.texts.get(OF_QUERIES).map_or("", String::as_str)
     }
 
     /// Describes the prompts that are not empty, as in `` `query` ("query: ") ``; `None` if there are none.
@@ -191,6 +215,20 @@ mod tests {
         assert!(read(r#"{"prompts": ["a"]}"#).is_err());
         let none = FolderPrompts::read(tempfile::tempdir().unwrap().path()).unwrap();
         assert_eq!(none, FolderPrompts::default());
+    }
+
+    #[test]
+    fn what_a_multi_vector_model_embeds_has_the_prompt_of_documents() {
+        let both = r#""prompts": {"query": "[Q] ", "document": "[D] ", "other": "o: "}"#;
+        let of = |more: &str| read(&format!("{{{both}, {more}}}")).unwrap();
+        let multi_vector =
+            of(r#""model_type": "MultiVectorEncoder", "default_prompt_name": "other""#);
+        assert_eq!(multi_vector.default_prompt(), Some(("document", "[D] ")));
+        assert_eq!(multi_vector.of_queries(), "[Q] ");
+        let single = of(r#""model_type": "SentenceTransformer", "default_prompt_name": "other""#);
+        assert_eq!(single.default_prompt(), Some(("other", "o: ")));
+        let none = read(r#"{"model_type": "MultiVectorEncoder", "prompts": null}"#).unwrap();
+        assert_eq!((none.default_prompt(), none.of_queries()), (None, ""));
     }
 
     #[test]

@@ -87,8 +87,13 @@ pub(super) fn fill_in(
         defaults.note = note_of(file, taken, not_asked);
         return Ok(defaults);
     }
+    // A model with a vector of each token has no pooling of its own.
+    let pools = match &folder {
+        Some(folder) => !folder.has_token_vectors()?,
+        None => false,
+    };
     if read.contains(&HeadPooling::Auto)
-        && let Some(folder) = &folder
+        && let Some(folder) = folder.as_ref().filter(|_| pools)
     {
         defaults.pooling = match folder.poolings(file.model.lowercase)?[..] {
             [Pooling::Cls] => HeadPooling::Cls,
@@ -101,7 +106,7 @@ pub(super) fn fill_in(
     }
     if defaults.is_auto {
         file.head.pooling = defaults.pooling;
-        if folder.is_some() {
+        if pools {
             taken.push(format!("head.pooling = {}", defaults.pooling));
         }
     }

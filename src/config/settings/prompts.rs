@@ -1,21 +1,21 @@
 //! The prompts that are put before texts. Names of the model's prompts become their texts when a pipeline file is read, so
 //! that its lock holds the texts themselves, and the model's default prompt is taken where the file chooses none.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use frostbert_cache::{states::StateKind, wording::shorten};
 
 use crate::{
     config::{
         file::{DataSection, PipelineFile},
-        names::{HeadPooling, Pair},
+        names::{HeadPooling, Pair, Store},
         settings::{
             Pipeline, extraction::swept_store, model_folder::FolderDefaults, models::swept_models,
             refusal,
         },
     },
     data::{Prompts, Source},
-    encoder::prompts::FolderPrompts,
+    encoder::{prompts::FolderPrompts, sentence_folder::SentenceFolder},
     error::{Error, Result},
 };
 
@@ -221,11 +221,24 @@ fn obstacle(file: &PipelineFile) -> Option<String> {
     let defaults = FolderDefaults { pooling: HeadPooling::Mean, ..FolderDefaults::default() };
     let read = || swept_store(file.head.pooling, data.task, file.sweep.as_ref(), &defaults);
     let store = cache.store.clone().unwrap_or_else(read);
-    let other = store.iter().find(|store| !matches!(store.kind(), StateKind::Pooled(_)))?;
+    let has_token_vectors = || has_token_vectors(&file.model.path);
+    let is_free = |store: &&Store| match store.kind() {
+        StateKind::Pooled(_) => true,
+        // The vectors of a text's tokens are those of the text with its prompt.
+        StateKind::Tokens => has_token_vectors(),
+        StateKind::Words => false,
+    };
+    let other = store.iter().find(|store| !is_free(store))?;
     Some(format!(
         "states of {other} are stored with their place in the text, which a prompt would shift (store \"mean\", \"cls\" \
          or \"max\")"
     ))
+}
+
+/// Whether a folder is that of a multi-vector model. What is wrong with it is reported when the model is opened.
+fn has_token_vectors(folder: &Path) -> bool {
+    let folder = SentenceFolder::read(folder).ok().flatten();
+    folder.is_some_and(|folder| folder.has_token_vectors().is_ok_and(|has| has))
 }
 
 /// A source with the prompts that apply to it: its own, or that of the model.
@@ -256,6 +269,18 @@ impl Pipeline {
         text_of(&prompts, "--prompt", given, &refusal(&self.path))
     }
 
+    /// Returns the prompt of a query for a multi-vector model: the one given, by its name or as it is, or else the
+    /// model's prompt of queries.
+    ///
+    /// # Errors
+    /// Returns an error if it is the name of none of the model's prompts.
+    pub(crate) fn multi_vector_query_prompt(&self, given: Option<&str>) -> Result<String> {
+        match given {
+            Some(_) => self.query_prompt(given),
+            None => Ok(FolderPrompts::read(&self.extraction.model)?.of_queries().to_string()),
+        }
+    }
+
     /// Says that a text that comes with no prompt of its own has none, although the texts of a source have one, as only
     /// `model.prompt` is also that of a query; `None` if the file says what a query has, or no source has a prompt.
     pub fn lacking_query_prompt(&self) -> Option<String> {
@@ -277,8 +302,6 @@ impl Pipeline {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     /// A model folder with these prompts.

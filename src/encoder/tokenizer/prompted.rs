@@ -65,7 +65,8 @@ impl TextTokenizer {
     ) -> Result<Encoding> {
         let joined = format!("{prompt}{text}");
         let pieces = &self.template.single;
-        let tokens = self.first_tokens(&joined, aligned, self.wanted(pieces))?.0;
+        let mut tokens = self.first_tokens(&joined, aligned, self.wanted(pieces))?.0;
+        count_from_text(&mut tokens, prompt);
         let (max_length, overflow) = (self.max_length, self.overflow);
         let encoding = match overflow {
             Overflow::Truncate => cut(&tokens, None, &self.template, max_length, overflow),
@@ -80,6 +81,25 @@ impl TextTokenizer {
         // A token of each window is left, even of a text without any.
         let shortest = encoding.lengths().min().unwrap_or(0);
         Ok(Encoding { left_out: left_out.min(shortest.saturating_sub(1)), ..encoding })
+    }
+}
+
+/// Counts the words and characters of a text with a prompt before it from the beginning of the text. Tokens that begin
+/// in the prompt are in no word and at no character of it, like special tokens.
+fn count_from_text(tokens: &mut Sequence, prompt: &str) {
+    let n_chars = prompt.chars().count() as u32;
+    let places = || tokens.words.iter().zip(&tokens.offsets);
+    let first = places().find(|(word, offsets)| **word >= 0 && offsets.0 >= n_chars);
+    let first = first.map_or(0, |(word, _)| *word);
+    for (word, offsets) in tokens.words.iter_mut().zip(&mut tokens.offsets) {
+        if offsets.0 < n_chars {
+            (*word, *offsets) = (-1, (0, 0));
+            continue;
+        }
+        *offsets = (offsets.0 - n_chars, offsets.1 - n_chars);
+        if *word >= 0 {
+            *word -= first;
+        }
     }
 }
 
@@ -155,6 +175,25 @@ mod tests {
         assert_eq!(encoded(&tokenizer, "the film is ", "").1, 4);
         let plain = tokenizer.encode(&[Document::Text("the film is cold")], false).unwrap();
         assert_eq!(plain[0].left_out, 0);
+    }
+
+    #[test]
+    fn words_and_characters_are_those_of_the_text_without_its_prompt() {
+        let tokenizer = tokenizer(32, Overflow::Truncate);
+        let alignment = |input: Document<'_>| {
+            let encoding = &tokenizer.encode(&[input], true).unwrap()[0];
+            encoding.windows[0].alignment.clone()
+        };
+        let plain = alignment(Document::Text("cold warming snow"));
+        // [CLS], and three words before the text.
+        let prompted =
+            alignment(Document::Prompted { prompt: "the film is ", text: "cold warming snow" });
+        assert_eq!(prompted.words[..4], [-1, -1, -1, -1]);
+        assert_eq!(prompted.char_ends[..4], [0, 0, 0, 0]);
+        assert_eq!(prompted.words[4..], plain.words[1..]);
+        assert_eq!(prompted.char_starts[4..], plain.char_starts[1..]);
+        assert_eq!(prompted.char_ends[4..], plain.char_ends[1..]);
+        assert_eq!(prompted.token_ids[4..], plain.token_ids[1..]);
     }
 
     #[test]
