@@ -1,5 +1,6 @@
 //! Embeds data files into one file: runs stage 1 for them, and writes a row for each record, in order.
 
+mod record_table;
 mod rows;
 
 use std::{
@@ -8,18 +9,15 @@ use std::{
     time::Instant,
 };
 
-use arrow::{
-    array::{ArrayRef, RecordBatch, StringArray},
-    datatypes::{DataType, Field, Schema, SchemaRef},
-};
+use arrow::datatypes::DataType;
 use frostbert_cache::{
     export::{DerivedState, ExportFormat, ExportOptions, Quantization},
     mmap::map,
     progress::Progress,
     reader::CacheReader,
     states::Dtype,
-    wording::counted,
 };
+use record_table::{RecordTable, wanted};
 use rows::EmbeddingRows;
 use serde::Serialize;
 use serde_json::Value;
@@ -33,7 +31,7 @@ use crate::{
             prompts::{self, PromptInput},
         },
     },
-    data::{Format, Record, Source, WantedFields, dataset::numbered, read},
+    data::{Format, Source, read},
     encoder::checkpoint::Checkpoint,
     error::{Error, Result},
     extraction::{
@@ -42,14 +40,8 @@ use crate::{
         machine::Machine,
         sentence::{SENTENCE, SentenceState},
     },
-    report::row_writer::{RowFormat, RowWriter, folder_of, require_other_file, write_output},
+    report::row_writer::{RowFormat, folder_of, require_other_file},
 };
-
-/// Number of records that are written at a time.
-const CHUNK_RECORDS: usize = 4096;
-
-/// Approximate number of bytes of text that are written at a time.
-const CHUNK_BYTES: usize = 64 << 20;
 
 /// What to embed, and how.
 #[derive(Clone, Debug)]
@@ -266,11 +258,6 @@ pub fn embed(
     })
 }
 
-/// Returns the fields to read from a source besides its texts.
-fn wanted(source: &Source) -> WantedFields {
-    WantedFields { label: source.label.is_some(), text_pair: false }
-}
-
 /// Keys of a pipeline that the options of the command set, or that would leave records out, and their sections.
 const SET_BY_OPTIONS: [&str; 9] = [
     "data",
@@ -352,122 +339,4 @@ fn pipeline_of(request: &EmbedRequest, stored: &[&str]) -> Result<Pipeline> {
         source.skip_bad = None;
     }
     Ok(pipeline)
-}
-
-/// The columns of the file, read again from the data files.
-#[derive(Clone, Copy)]
-struct RecordTable<'a> {
-    request: &'a EmbedRequest,
-    /// The embeddings, if a column of the table holds them.
-    embeddings: Option<&'a EmbeddingRows>,
-    /// Number of rows that were embedded.
-    n_rows: usize,
-}
-
-impl RecordTable<'_> {
-    fn has_ids(&self) -> bool {
-        self.request.sources.iter().any(|source| source.id.is_some())
-    }
-
-    fn has_labels(&self) -> bool {
-        self.request.sources.iter().any(|source| source.label.is_some())
-    }
-
-    /// Whether there is a column besides the embeddings.
-    fn has_columns(&self) -> bool {
-        self.has_ids() || self.has_labels() || self.request.with_text
-    }
-
-    fn schema(&self) -> SchemaRef {
-        let text = |name: &str| Field::new(name, DataType::Utf8, true);
-        let mut fields = Vec::new();
-        if self.has_ids() {
-            fields.push(text("id"));
-        }
-        if self.request.with_text {
-            fields.push(text("text"));
-        }
-        if self.has_labels() {
-            fields.push(text("label"));
-        }
-        if let Some(rows) = self.embeddings {
-            let item = Arc::new(Field::new("item", rows.data_type.clone(), false));
-            let lists = DataType::FixedSizeList(item, rows.dimensions as i32);
-            fields.push(Field::new("embedding", lists, false));
-        }
-        Arc::new(Schema::new(fields))
-    }
-
-    fn batch(&self, schema: &SchemaRef, first: usize, records: &[Record]) -> RecordBatch {
-        let texts = |text: &dyn Fn(&Record) -> Option<String>| -> ArrayRef {
-            Arc::new(records.iter().map(text).collect::<StringArray>())
-        };
-        let mut columns: Vec<ArrayRef> = Vec::new();
-        if self.has_ids() {
-            columns.push(texts(&|record| record.id.clone()));
-        }
-        if self.request.with_text {
-            columns.push(texts(&|record| Some(record.text.clone())));
-        }
-        if self.has_labels() {
-            columns.push(texts(&|record| {
-                let listed = record.labels.as_ref().map(|labels| labels.join(", "));
-                record.label.clone().or(listed)
-            }));
-        }
-        if let Some(rows) = self.embeddings {
-            columns.push(rows.lists(first, first + records.len()));
-        }
-        RecordBatch::try_new(schema.clone(), columns).expect("columns of the schema")
-    }
-
-    /// Writes the table, whole or not at all.
-    fn write(&self, out: &Path, format: RowFormat) -> Result<()> {
-        let schema = self.schema();
-        let failed = || Error::io("write", out);
-        write_output(out, |file| {
-            let mut writer = RowWriter::new(file, &schema, format).map_err(failed())?;
-            let mut first = 0;
-            let mut records = self.records().peekable();
-            while records.peek().is_some() {
-                let mut chunk: Vec<Record> = Vec::new();
-                let mut n_bytes = 0;
-                while chunk.len() < CHUNK_RECORDS && n_bytes < CHUNK_BYTES {
-                    let Some(record) = records.next().transpose()? else { break };
-                    n_bytes += record.text.len();
-                    chunk.push(record);
-                }
-                if first + chunk.len() > self.n_rows {
-                    return Err(self.changed());
-                }
-                writer.write(&self.batch(&schema, first, &chunk)).map_err(failed())?;
-                first += chunk.len();
-            }
-            if first < self.n_rows {
-                return Err(self.changed());
-            }
-            writer.finish().map_err(failed())
-        })
-    }
-
-    fn changed(&self) -> Error {
-        let paths = self.request.sources.iter().map(|source| source.path.display().to_string());
-        Error::Argument {
-            action: "write embeddings",
-            expected: format!(
-                "{} in the files, as when they were embedded",
-                counted(self.n_rows, "record")
-            ),
-            got: format!("a different number in {}", paths.collect::<Vec<_>>().join(", ")),
-            hint: "the data changed meanwhile: run the same command again".into(),
-        }
-    }
-
-    fn records(&self) -> impl Iterator<Item = Result<Record>> + '_ {
-        self.request
-            .sources
-            .iter()
-            .enumerate()
-            .flat_map(|(number, source)| numbered(read(source, wanted(source)), number, source))
-    }
 }
