@@ -9,6 +9,7 @@ mod derived;
 mod folder;
 mod gather;
 mod npy;
+mod of_tokens;
 mod parquet_list;
 mod quantized;
 mod rows;
@@ -37,6 +38,7 @@ use crate::{
     states::{Dtype, StateId, StateKind},
     wording::{counted, part_of},
 };
+use derived::table_of_derived;
 use folder::StagedExport;
 use gather::{Gatherer, MOST_OPEN, OpenShards};
 use quantized::Quantizer;
@@ -119,6 +121,26 @@ impl ExportOptions {
         let derived = self.derived.iter().flat_map(|derived| derived.states());
         let needed: BTreeSet<StateId> = self.states.iter().chain(derived).copied().collect();
         needed.into_iter().collect()
+    }
+
+    /// Checks that no state of all tokens stands in the table of a vector that only some tokens have.
+    fn check_tokens(&self) -> Result<()> {
+        let Some(derived) = self.derived.as_deref() else {
+            return Ok(());
+        };
+        let table = table_of_derived(derived);
+        let other = self.states.iter().find(|state| table_of(state.kind) == table);
+        match other.filter(|_| table != DOCUMENTS) {
+            None => Ok(()),
+            Some(other) => Err(Error::Export {
+                folder: self.folder.clone(),
+                problem: format!(
+                    "{other} has a row for every token, and {} for those that the model counts",
+                    derived.name()
+                ),
+                hint: "export them one by one, into folders of their own (--out)".into(),
+            }),
+        }
     }
 
     /// Returns the names and widths of the exported vectors.
@@ -217,6 +239,7 @@ pub fn export_rows(
             && distinct.len() == options.states.len(),
         "an export is of distinct states"
     );
+    options.check_tokens()?;
     let staged = StagedExport::new(&options.folder)?;
     // Records come in any order, so shards would be closed and reopened for every batch.
     let most_open = match source.sources() {
@@ -225,7 +248,8 @@ pub fn export_rows(
     };
     let mut shards = OpenShards::new(cache, most_open);
     let needed = options.needed();
-    let counts = count(cache, &mut shards, source, &needed, progress)?;
+    let derived = options.derived.as_deref();
+    let counts = count(cache, &mut shards, source, (&needed[..], derived), progress)?;
     let manifest = cache.manifest();
     let mut gatherer = Gatherer {
         shards,
@@ -297,9 +321,11 @@ fn count(
     cache: &CacheReader,
     shards: &mut OpenShards<'_>,
     source: &dyn RowSource,
-    states: &[StateId],
+    (states, derived): (&[StateId], Option<&dyn DerivedState>),
     progress: &dyn Progress,
 ) -> Result<ExportCounts> {
+    let of_tokens =
+        derived.filter(|derived| table_of_derived(*derived) == table_of(StateKind::Tokens));
     let mut counts = ExportCounts::default();
     let mut lacking = vec![0u64; states.len()];
     let first_of = |kind: StateKind| states.iter().find(move |state| state.kind == kind);
@@ -319,9 +345,13 @@ fn count(
         }
         if complete {
             for (state, rows) in [(tokens, &mut counts.tokens), (words, &mut counts.words)] {
-                if let Some(state) = state {
-                    *rows += shards.n_rows(&row.key, *state)? as u64;
-                }
+                *rows += match (state, of_tokens) {
+                    (None, _) => 0,
+                    (Some(state), Some(derived)) if state.kind == StateKind::Tokens => {
+                        shards.n_kept(&row, *state, derived)?
+                    }
+                    (Some(state), _) => shards.n_rows(&row.key, *state)? as u64,
+                };
             }
         }
         progress.advance(1, 0);
@@ -349,7 +379,8 @@ fn measure_ranges(
     progress: &dyn Progress,
 ) -> Result<()> {
     let has_vectors = |table: &&ExportTable| {
-        !table.states.is_empty() || (table.name == DOCUMENTS && options.derived.is_some())
+        let derived = options.derived.as_deref();
+        !table.states.is_empty() || derived.is_some_and(|own| table_of_derived(own) == table.name)
     };
     for table in tables.iter().filter(has_vectors) {
         let vectors = || counted(table.n_rows, "vector");

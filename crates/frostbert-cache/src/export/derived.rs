@@ -1,25 +1,47 @@
-//! A vector that is in no cache and is computed from the pooled states of a document while it is exported.
+//! Vectors that are in no cache and are computed from states while they are exported: one of a document, from its
+//! pooled states, or one of each of its tokens, from the states of these.
 
 use std::fmt::Debug;
 
 use arrow::buffer::Buffer;
 use serde::Serialize;
 
+use super::table::{DOCUMENTS, table_of};
 use crate::states::StateId;
 
-/// A vector of a document, computed in f32 from its pooled states.
+/// A vector of a document or of a token, computed in f32 from its states.
 pub trait DerivedState: Debug + Send + Sync {
     /// Its name, which is that of its column or file.
     fn name(&self) -> &str;
 
-    /// The pooled states that it is computed from, whose rows are concatenated in this order.
+    /// The pooled states that it is computed from, whose rows are concatenated in this order; or the one state of
+    /// tokens, if each token has a vector.
     fn states(&self) -> &[StateId];
 
     /// The number of its values.
     fn width(&self) -> usize;
 
-    /// Computes it from the concatenated rows of a document.
+    /// Computes it from the concatenated rows of a document, or from the row of a token.
     fn compute(&self, states: &[f32], out: &mut [f32]);
+
+    /// Computes those of several tokens.
+    fn compute_rows(&self, states: &[f32], out: &mut [f32]) {
+        let n_rows = out.len() / self.width().max(1);
+        let hidden = states.len() / n_rows.max(1);
+        let rows =
+            states.chunks_exact(hidden.max(1)).zip(out.chunks_exact_mut(self.width().max(1)));
+        rows.for_each(|(states, out)| self.compute(states, out));
+    }
+
+    /// Whether a token with this id has a vector, if tokens have.
+    fn keeps(&self, _token_id: u32) -> bool {
+        true
+    }
+}
+
+/// Returns the name of the table that contains the rows of a vector.
+pub(super) fn table_of_derived(derived: &dyn DerivedState) -> &'static str {
+    derived.states().first().map_or(DOCUMENTS, |state| table_of(state.kind))
 }
 
 /// The description of an exported vector that was computed from states.

@@ -17,7 +17,7 @@ use arrow::{
 
 use super::{
     ExportCounts, ExportFormat,
-    derived::{DerivedState, compute_all},
+    derived::{DerivedState, compute_all, table_of_derived},
     quantized::Quantizer,
     rows::DocumentRow,
     table::{DOCUMENTS, ExportTable, METADATA, SOURCE, table_of},
@@ -66,7 +66,7 @@ impl<'a> OpenShards<'a> {
     ///
     /// # Errors
     /// Returns [`Error::Miss`] if the cache has no such state.
-    fn locate(&self, key: &Key, state: StateId) -> Result<Location> {
+    pub(super) fn locate(&self, key: &Key, state: StateId) -> Result<Location> {
         let place = self.cache.locate(key, state);
         place.ok_or_else(|| Error::Miss {
             cache: self.cache.folder().to_path_buf(),
@@ -97,7 +97,7 @@ impl<'a> OpenShards<'a> {
     }
 
     /// Returns the alignment of a shard that holds states of this kind.
-    fn layout(&mut self, shard: u32, kind: StateKind) -> Result<&ShardLayout> {
+    pub(super) fn layout(&mut self, shard: u32, kind: StateKind) -> Result<&ShardLayout> {
         let cache = self.cache;
         let open = self.shard(shard);
         if open.layout.is_none() {
@@ -157,8 +157,8 @@ impl<'a> OpenShards<'a> {
 }
 
 /// The rows of one state for several documents: their locations in the cache, and their places in the batch.
-struct PlacedRows {
-    locations: Vec<Location>,
+pub(super) struct PlacedRows {
+    pub(super) locations: Vec<Location>,
     /// The first row of each document in the batch, followed by the number of rows.
     start: Vec<usize>,
 }
@@ -170,7 +170,7 @@ impl PlacedRows {
 }
 
 /// Named columns.
-type ExportColumns = Vec<(String, ArrayRef)>;
+pub(super) type ExportColumns = Vec<(String, ArrayRef)>;
 
 /// Builds the record batches of an export.
 pub(super) struct Gatherer<'a> {
@@ -198,10 +198,12 @@ impl Gatherer<'_> {
         for (name, n_rows) in all {
             let states = states.iter().copied().filter(|state| table_of(state.kind) == name);
             let states: Vec<StateId> = states.collect();
-            if states.is_empty() && name != DOCUMENTS {
+            let has_derived =
+                self.derived.as_ref().is_some_and(|derived| table_of_derived(&**derived) == name);
+            if states.is_empty() && name != DOCUMENTS && !has_derived {
                 continue;
             }
-            let columns = self.columns(&states, &[], 0)?;
+            let columns = self.columns(name, &states, &[], 0)?;
             let fields = columns
                 .iter()
                 .map(|(name, values)| Field::new(name, values.data_type().clone(), false));
@@ -256,7 +258,7 @@ impl Gatherer<'_> {
         rows: &[DocumentRow],
         first: u64,
     ) -> Result<RecordBatch> {
-        let columns = self.columns(&table.states, rows, first)?;
+        let columns = self.columns(table.name, &table.states, rows, first)?;
         let columns = columns.into_iter().map(|(_, values)| values).collect();
         Ok(RecordBatch::try_new(table.schema.clone(), columns)
             .expect("the schema is that of these columns"))
@@ -264,10 +266,15 @@ impl Gatherer<'_> {
 
     fn columns(
         &mut self,
+        table: &str,
         states: &[StateId],
         rows: &[DocumentRow],
         first: u64,
     ) -> Result<ExportColumns> {
+        let derived = self.derived.clone().filter(|derived| table_of_derived(&**derived) == table);
+        if let (Some(derived), true) = (&derived, table != DOCUMENTS) {
+            return self.columns_of_tokens(&**derived, rows, first);
+        }
         let placed = states.iter().map(|state| self.place(rows, *state));
         let placed: Vec<PlacedRows> = placed.collect::<Result<_>>()?;
         if let Some(other) = placed.iter().find(|other| other.start != placed[0].start) {
@@ -290,7 +297,7 @@ impl Gatherer<'_> {
             let written = self.written(&name, self.hidden, values, self.dtype);
             columns.push((name, written));
         }
-        if let (None | Some(StateKind::Pooled(_)), Some(derived)) = (kind, self.derived.clone()) {
+        if let Some(derived) = derived {
             let values = self.derived(&*derived, rows)?;
             let written = self.written(derived.name(), derived.width(), values, Dtype::F32);
             columns.push((derived.name().into(), written));
@@ -298,7 +305,7 @@ impl Gatherer<'_> {
         Ok(columns)
     }
 
-    fn place(&mut self, rows: &[DocumentRow], state: StateId) -> Result<PlacedRows> {
+    pub(super) fn place(&mut self, rows: &[DocumentRow], state: StateId) -> Result<PlacedRows> {
         let mut placed = PlacedRows { locations: Vec::with_capacity(rows.len()), start: vec![0] };
         for row in rows {
             let location = self.shards.locate(&row.key, state)?;
@@ -335,7 +342,7 @@ impl Gatherer<'_> {
     }
 
     /// Builds the columns that locate tokens or words in their documents.
-    fn alignment(
+    pub(super) fn alignment(
         &mut self,
         kind: StateKind,
         rows: &[DocumentRow],
@@ -380,7 +387,11 @@ impl Gatherer<'_> {
             self.widen(&state.to_string(), &values);
         }
         if let Some(derived) = self.derived.clone() {
-            let values = self.derived(&*derived, rows)?;
+            let values = if table_of_derived(&*derived) == DOCUMENTS {
+                self.derived(&*derived, rows)?
+            } else {
+                self.of_tokens(&*derived, rows)?.values
+            };
             self.widen(derived.name(), &values);
         }
         Ok(())
@@ -393,7 +404,13 @@ impl Gatherer<'_> {
     }
 
     /// Returns the values of a vector of this name and width as they are written, one vector for each row.
-    fn written(&self, name: &str, width: usize, values: Buffer, dtype: Dtype) -> ArrayRef {
+    pub(super) fn written(
+        &self,
+        name: &str,
+        width: usize,
+        values: Buffer,
+        dtype: Dtype,
+    ) -> ArrayRef {
         let (values, width): (ArrayRef, usize) = match (&self.quantizer, dtype) {
             (Some(quantizer), _) => {
                 (quantizer.apply(name, values.typed_data()), quantizer.kind.width(width))
@@ -406,7 +423,12 @@ impl Gatherer<'_> {
     }
 
     /// Collects the values of a state, in this type if it is not the stored one, which only f32 can be.
-    fn values(&mut self, state: StateId, placed: &PlacedRows, dtype: Dtype) -> Result<Buffer> {
+    pub(super) fn values(
+        &mut self,
+        state: StateId,
+        placed: &PlacedRows,
+        dtype: Dtype,
+    ) -> Result<Buffer> {
         let stored = self.shards.cache.manifest().dtype;
         let width = dtype.size_bytes();
         let mut out = MutableBuffer::from_len_zeroed(placed.n_rows() * self.hidden * width);
