@@ -15,6 +15,7 @@ pub(crate) mod gc;
 pub(crate) mod given;
 pub(crate) mod lazy_encoder;
 pub(crate) mod machine;
+pub(crate) mod multi_vector;
 pub(crate) mod parity;
 pub(crate) mod sentence;
 pub(crate) mod spool;

@@ -208,6 +208,44 @@ impl Checkpoint {
     }
 }
 
+impl Checkpoint {
+    /// Checks that tokens which nothing attends to have the states that `transformers` gives them, in a text of this
+    /// many tokens: every token must be in reach of those that are attended to, and a mask must only hide keys.
+    ///
+    /// # Errors
+    /// Returns an error that says why this model has none.
+    pub(crate) fn check_unattended(&self, tokens: usize) -> Result<()> {
+        let got = match &self.model {
+            Model::Onnx(_) => "a model.onnx".to_string(),
+            Model::Fused(model) if model.shape.disentangled.is_some() => {
+                format!(
+                    "a `{}`, whose attention is masked for queries too",
+                    model.shape.family.name
+                )
+            }
+            Model::Fused(model) => {
+                let layers = model.shape.rotary.iter().flatten();
+                match layers.filter_map(|layer| layer.window).min() {
+                    Some(window) if tokens > window + 1 => {
+                        format!(
+                            "windows of {window} tokens on either side, and a length of {tokens}"
+                        )
+                    }
+                    _ => return Ok(()),
+                }
+            }
+        };
+        Err(Error::Checkpoint {
+            path: self.folder.clone(),
+            expected: "a model that runs in frostbert's own graph and whose windows hold a whole query, because \
+                       query_expansion adds tokens that nothing attends to (`attend` is false)"
+                .into(),
+            got,
+            hint: "encode the queries with sentence-transformers, or use a model with `attend = true`".into(),
+        })
+    }
+}
+
 /// The file through which a folder's weights are opened.
 pub(super) enum WeightsFile {
     /// Weights for our own graph: model.safetensors, pytorch_model.bin, or the index of shards of either.

@@ -67,6 +67,20 @@ impl TokenBatch {
         TokenBatch { lengths, width, ids, type_ids, mask }
     }
 
+    /// Hides the last `n` tokens of a batch of one window from attention: no token attends to them, and they attend to
+    /// the others. They have states like other tokens, but only in sessions with padding.
+    ///
+    /// # Panics
+    /// Panics if there are several windows, or no more than `n` tokens.
+    pub(crate) fn with_last_unattended(mut self, n: usize) -> TokenBatch {
+        assert!(
+            self.lengths.len() == 1 && n < self.width,
+            "other tokens of the only window are left"
+        );
+        self.mask[self.width - n..].fill(0);
+        self
+    }
+
     /// Returns the first windows of the batch, at least one, with unchanged padding.
     pub(super) fn first(&self, windows: usize) -> TokenBatch {
         let places = windows * self.width;

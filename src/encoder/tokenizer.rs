@@ -161,6 +161,11 @@ impl TextTokenizer {
         TextTokenizer { most_windows: Some(most), ..self }
     }
 
+    /// Returns the id of a token, as the vocabulary spells it.
+    pub(crate) fn id_of(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
     /// Tokenises documents in parallel on the current rayon pool and returns them in order. Alignments take longer and
     /// are computed only if `aligned` is set.
     ///

@@ -155,6 +155,20 @@ pub fn sentence_of_cache(
     folder: Option<&Path>,
     pipeline: Option<&Pipeline>,
 ) -> Result<Arc<dyn DerivedState>> {
+    let checkpoint = model_of_cache(cache, folder, pipeline)?;
+    Ok(Arc::new(SentenceState::required(&checkpoint)?))
+}
+
+/// Opens the model that made a cache: the one in `folder`, or if that is `None`, in a folder that the pipeline or the
+/// cache itself names.
+///
+/// # Errors
+/// Returns an error if no folder is known, or none holds that model.
+pub(super) fn model_of_cache(
+    cache: &CacheReader,
+    folder: Option<&Path>,
+    pipeline: Option<&Pipeline>,
+) -> Result<Checkpoint> {
     let mut folders: Vec<PathBuf> = folder.map(Path::to_path_buf).into_iter().collect();
     if folders.is_empty() {
         let models = pipeline.iter().flat_map(|pipeline| pipeline.by_model());
@@ -164,9 +178,7 @@ pub fn sentence_of_cache(
     let mut problem = None;
     for folder in &folders {
         match model_that_made(cache, folder, pipeline) {
-            Ok(Some(checkpoint)) => {
-                return Ok(Arc::new(SentenceState::required(&checkpoint)?));
-            }
+            Ok(Some(checkpoint)) => return Ok(checkpoint),
             Ok(None) => {
                 let other = refuse(
                     format!("the model that made the cache `{}`", cache.folder().display()),
@@ -226,7 +238,7 @@ fn made(checkpoint: &Checkpoint, inputs: &FingerprintInputs) -> bool {
 
 fn refuse(expected: String, got: String) -> Error {
     Error::Argument {
-        action: "export sentence vectors",
+        action: "export vectors",
         expected,
         got,
         hint: "name the model's folder with --model, or a pipeline with --pipeline".into(),
