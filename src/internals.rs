@@ -165,6 +165,9 @@ pub mod extraction {
     pub mod machine {
         pub use crate::extraction::machine::Machine;
     }
+    pub mod multi_vector {
+        pub use crate::extraction::multi_vector::multi_vectors_of_cache;
+    }
     pub mod sentence {
         pub use crate::extraction::sentence::sentence_of_cache;
     }
@@ -317,6 +320,9 @@ pub mod page {
 pub mod prediction {
     pub mod evaluation {
         pub use crate::prediction::evaluation::evaluate;
+    }
+    pub mod multi_vector {
+        pub use crate::prediction::multi_vector::{compare_multi_vectors, nearest_multi_vectors};
     }
     pub mod predictor {
         pub use crate::prediction::predictor::Predictor;

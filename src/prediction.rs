@@ -4,6 +4,7 @@
 pub(crate) mod cached_states;
 pub(crate) mod evaluation;
 pub(crate) mod known_rows;
+pub(crate) mod multi_vector;
 pub(crate) mod prediction_file;
 pub(crate) mod predictor;
 pub(crate) mod record_chunk;

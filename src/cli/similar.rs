@@ -8,7 +8,10 @@ use frostbert::{
     cache::progress::Progress,
     internals::{
         config::settings::Pipeline,
-        prediction::similar::{compare, nearest},
+        prediction::{
+            multi_vector::{compare_multi_vectors, nearest_multi_vectors},
+            similar::{compare, nearest},
+        },
     },
 };
 use serde_json::json;
@@ -20,14 +23,19 @@ use super::{Context, PipelineArguments, output};
 pub(super) struct SimilarArguments {
     #[command(flatten)]
     pipeline: PipelineArguments,
-    /// A text; give two to print their cosine
+    /// A text; give two to print their similarity
     #[arg(long, value_name = "TEXT")]
     text: Vec<String>,
     /// A text for which to find the nearest texts in the pipeline's files
     #[arg(long, value_name = "TEXT")]
     query: Option<String>,
-    /// What is put before the query or the two texts: one of the model's prompts by its name, or a text such as
-    /// "query: " [default: model.prompt]
+    /// Compare by the vectors of tokens of a multi-vector model, such as a ColBERT: the sum over the query's vectors of
+    /// the largest dot product with one of the text's. Of two texts, the first is the query
+    #[arg(long)]
+    multi_vector: bool,
+    /// What is put before the query or the two texts (with --multi-vector, before the query alone): one of the model's
+    /// prompts by its name, or a text such as "query: " [default: model.prompt; with --multi-vector, the model's prompt
+    /// of queries]
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
     /// Number of nearest texts
@@ -47,6 +55,7 @@ pub(super) fn run(arguments: &SimilarArguments, context: &Context) -> Result<Exi
             )));
         };
         let texts = [first.as_str(), second];
+        let compare = if arguments.multi_vector { compare_multi_vectors } else { compare };
         let score = compare(&pipeline, texts, prompt, &context.machine, &context.progress)?;
         if context.json {
             output::print_json(&json!({ "score": score }))?;
@@ -56,6 +65,7 @@ pub(super) fn run(arguments: &SimilarArguments, context: &Context) -> Result<Exi
         return Ok(ExitCode::SUCCESS);
     };
     let top = arguments.top as usize;
+    let nearest = if arguments.multi_vector { nearest_multi_vectors } else { nearest };
     let matches = nearest(&pipeline, query, prompt, top, &context.machine, &context.progress)?;
     if context.json {
         output::print_json(&json!({ "matches": matches }))?;
@@ -70,8 +80,11 @@ pub(super) fn run(arguments: &SimilarArguments, context: &Context) -> Result<Exi
 }
 
 /// Says which texts `--prompt` is put before, as notes on the pipeline are about its own prompts, and warns if a source
-/// alone has a prompt.
+/// alone has a prompt. A multi-vector model has a prompt of queries of its own.
 fn say_what_prompt(arguments: &SimilarArguments, pipeline: &Pipeline, context: &Context) {
+    if arguments.multi_vector {
+        return;
+    }
     match (&arguments.prompt, &arguments.query) {
         (Some(_), Some(_)) => context.progress.note(
             "--prompt is put before the query alone: the texts of the files have the prompts of the pipeline file",

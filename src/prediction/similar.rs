@@ -3,6 +3,7 @@
 use std::{
     cmp::{Ordering, Reverse},
     collections::{BinaryHeap, HashMap, HashSet},
+    path::Path,
 };
 
 use frostbert_cache::{
@@ -37,7 +38,8 @@ use crate::{
 pub struct Match {
     /// The text.
     pub text: String,
-    /// The cosine similarity of its state and the query's.
+    /// Its similarity: the cosine of its state and the query's, or what a multi-vector model makes of the vectors of
+    /// both.
     pub score: f64,
 }
 
@@ -164,33 +166,53 @@ pub fn nearest(
     let keys = keys_of(&pipeline)?;
     let view = compared.view(FeatureView::read_all(&cache, &compared.states, &keys)?);
 
-    let mut best: BinaryHeap<Reverse<ScoredDocument>> = BinaryHeap::new();
+    let mut best = BestDocuments::new(top);
     let all: Vec<u32> = (0..keys.len() as u32).collect();
     view.for_each_tile(&all, 4096, |samples, tile| {
         for (sample, row) in samples.iter().zip(tile.rows.rows()) {
-            best.push(Reverse(ScoredDocument {
-                score: cosine(query.row(0), row),
-                key: keys[*sample as usize],
-            }));
-            if best.len() > top {
-                best.pop();
-            }
+            best.add(cosine(query.row(0), row), keys[*sample as usize]);
         }
     })?;
-    let mut found: Vec<ScoredDocument> = best.into_iter().map(|Reverse(scored)| scored).collect();
-    found.sort_by(|one, other| other.cmp(one));
-    let mut texts = texts_of(&pipeline, found.iter().map(|scored| scored.key).collect())?;
-    found
-        .into_iter()
-        .map(|scored| {
-            let text = texts.remove(&scored.key).ok_or_else(|| frostbert_cache::Error::Miss {
-                cache: report.cache.clone(),
-                lacks: "a text that was just read".into(),
-                hint: "the data changed meanwhile: run the same command again".into(),
-            })?;
-            Ok(Match { text, score: scored.score })
-        })
-        .collect()
+    best.matches(&pipeline, &report.cache)
+}
+
+/// The documents with the highest scores.
+pub(super) struct BestDocuments {
+    top: usize,
+    best: BinaryHeap<Reverse<ScoredDocument>>,
+}
+
+impl BestDocuments {
+    pub(super) fn new(top: usize) -> BestDocuments {
+        BestDocuments { top, best: BinaryHeap::new() }
+    }
+
+    pub(super) fn add(&mut self, score: f64, key: Key) {
+        self.best.push(Reverse(ScoredDocument { score, key }));
+        if self.best.len() > self.top {
+            self.best.pop();
+        }
+    }
+
+    /// Returns their texts, best first; ties are ordered by key.
+    pub(super) fn matches(self, pipeline: &Pipeline, cache: &Path) -> Result<Vec<Match>> {
+        let mut found: Vec<ScoredDocument> =
+            self.best.into_iter().map(|Reverse(scored)| scored).collect();
+        found.sort_by(|one, other| other.cmp(one));
+        let mut texts = texts_of(pipeline, found.iter().map(|scored| scored.key).collect())?;
+        found
+            .into_iter()
+            .map(|scored| {
+                let text =
+                    texts.remove(&scored.key).ok_or_else(|| frostbert_cache::Error::Miss {
+                        cache: cache.to_path_buf(),
+                        lacks: "a text that was just read".into(),
+                        hint: "the data changed meanwhile: run the same command again".into(),
+                    })?;
+                Ok(Match { text, score: scored.score })
+            })
+            .collect()
+    }
 }
 
 #[derive(PartialEq)]
@@ -225,7 +247,7 @@ fn each_text(pipeline: &Pipeline, mut visit: impl FnMut(Document<'_>)) -> Result
 }
 
 /// Returns the keys of all texts, without duplicates.
-fn keys_of(pipeline: &Pipeline) -> Result<Vec<Key>> {
+pub(super) fn keys_of(pipeline: &Pipeline) -> Result<Vec<Key>> {
     let mut seen = HashSet::new();
     let mut keys = Vec::new();
     each_text(pipeline, |input| {
