@@ -18,15 +18,19 @@ use frostbert::{
     },
     internals::{
         config::settings::Pipeline,
-        extraction::{export::export_records, sentence::sentence_of_cache},
+        extraction::{
+            export::export_records, multi_vector::multi_vectors_of_cache,
+            sentence::sentence_of_cache,
+        },
     },
 };
 use serde_json::json;
 
 use super::{Context, OverrideArguments, output, screen};
 
-/// The name of the state that is in no cache.
+/// The names of the states that are in no cache.
 const SENTENCE: &str = "sentence";
+const MULTI_VECTOR: &str = "multi-vector";
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArguments {
@@ -42,12 +46,13 @@ pub(super) struct ExportArguments {
     pipeline: Option<PathBuf>,
     #[command(flatten)]
     overrides: OverrideArguments,
-    /// States to write, as in mean-L06 tokens-L06, and `sentence`, the vector that sentence-transformers would return
-    /// [default: those that the pipeline stores, or without a pipeline those that every document has]
+    /// States to write, as in mean-L06 tokens-L06, and `sentence`, the vector that sentence-transformers would return,
+    /// or `multi-vector`, the vectors of tokens of a multi-vector model [default: those that the pipeline stores, or
+    /// without a pipeline those that every document has]
     #[arg(long = "state", value_name = "STATE", num_args = 1..)]
     states: Vec<StateArgument>,
-    /// The folder of the model that made the cache, for `sentence` [default: the pipeline's, or the one that the cache
-    /// notes]
+    /// The folder of the model that made the cache, for `sentence` and `multi-vector` [default: the pipeline's, or the
+    /// one that the cache notes]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Write f32 where the cache holds f16, for tools that have no f16
@@ -78,6 +83,7 @@ enum ExportFormatArgument {
 enum StateArgument {
     Stored(StateId),
     Sentence,
+    MultiVector,
 }
 
 impl FromStr for StateArgument {
@@ -88,10 +94,13 @@ impl FromStr for StateArgument {
         if name == SENTENCE {
             return Ok(StateArgument::Sentence);
         }
+        if name == MULTI_VECTOR {
+            return Ok(StateArgument::MultiVector);
+        }
         name.parse().map(StateArgument::Stored).map_err(|error: frostbert::cache::Error| {
-            let meant = nearest(name, [SENTENCE]);
+            let meant = nearest(name, [SENTENCE, MULTI_VECTOR]);
             let meant = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
-            format!("{error}, or `{SENTENCE}`{meant}")
+            format!("{error}, or `{SENTENCE}` or `{MULTI_VECTOR}`{meant}")
         })
     }
 }
@@ -138,7 +147,9 @@ the row of the document. Memory use does not grow with the size of the states (w
 states, it grows by 20 bytes per token). The folder appears once it is complete.
 
 The state `sentence` is in no cache: it is computed from the pooled states of the last layer, in f32, as the model's \
-sentence-transformers folder says (pooling, Dense, Normalize, the first truncate_dim values).";
+sentence-transformers folder says (pooling, Dense, Normalize, the first truncate_dim values). The state `multi-vector` \
+of a multi-vector model is computed from the tokens of the last layer; the table of tokens then has a row for each \
+token that has a vector.";
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -163,18 +174,22 @@ pub(super) fn run(arguments: &ExportArguments, context: &Context) -> Result<Exit
         ExportFormatArgument::Arrow => ExportFormat::Arrow,
         ExportFormatArgument::ParquetList => ExportFormat::ParquetList,
     };
-    let wants_sentence = arguments.states.contains(&StateArgument::Sentence);
-    if arguments.model.is_some() && !wants_sentence {
-        bail!("--model is needed for --state sentence alone: leave it out, or ask for that state");
-    }
-    let derived = if wants_sentence {
-        Some(sentence_of_cache(&cache, arguments.model.as_deref(), pipeline.as_ref())?)
-    } else {
-        None
+    let wants = |state| arguments.states.contains(&state);
+    let (model, pipeline_given) = (arguments.model.as_deref(), pipeline.as_ref());
+    let derived = match (wants(StateArgument::Sentence), wants(StateArgument::MultiVector)) {
+        (true, true) => bail!(
+            "a model makes one vector of a text or one of each token: ask for --state sentence or multi-vector"
+        ),
+        (true, false) => Some(sentence_of_cache(&cache, model, pipeline_given)?),
+        (false, true) => Some(multi_vectors_of_cache(&cache, model, pipeline_given)?),
+        (false, false) if model.is_some() => bail!(
+            "--model is needed for --state sentence and multi-vector alone: leave it out, or ask for such a state"
+        ),
+        (false, false) => None,
     };
     let stored = arguments.states.iter().filter_map(|state| match state {
         StateArgument::Stored(state) => Some(*state),
-        StateArgument::Sentence => None,
+        StateArgument::Sentence | StateArgument::MultiVector => None,
     });
     let quantize = arguments.quantize.map(QuantizeArgument::quantization);
     let options = ExportOptions {
