@@ -36,7 +36,8 @@ pub(super) struct EmbedArguments {
     #[arg(long, value_name = "DIR", default_value = "models/minilm")]
     model: PathBuf,
     /// The vector that represents a text: the mean or maximum over all its tokens, the state of [CLS], or the one that
-    /// sentence-transformers would return; auto: that one if the model's folder says how, else the mean
+    /// sentence-transformers would return; multi-vector: a vector of each token, of a model that makes them; auto: what
+    /// the model's folder says how to make, else the mean
     #[arg(long, value_enum, default_value = "auto")]
     pooling: PoolingArgument,
     /// What is put before every text: one of the model's prompts by its name, or a text such as "query: " [default: the
@@ -87,6 +88,7 @@ enum PoolingArgument {
     Cls,
     Max,
     Sentence,
+    MultiVector,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -101,7 +103,11 @@ Write the embeddings of texts to a file that other tools can read, without a pip
 Row i is record i of the files, in order, including repeated texts. States are cached: a second call encodes only what \
 is not in the cache yet. A table (.parquet, .arrow) has the columns `id`, `text` and `label` if they are requested, \
 and `embedding`; for an array (.npy, .safetensors with the tensor `embeddings`), the requested columns are written to \
-FILE.meta.parquet. Texts that are too long are truncated to cache.max_length tokens, and counted.";
+FILE.meta.parquet. Texts that are too long are truncated to cache.max_length tokens, and counted.
+
+With --pooling multi-vector a text has a vector of each token: `embedding` is a list of vectors, and of an array the \
+vectors of record i are the rows from offsets[i] to offsets[i + 1], where the offsets are the tensor `offsets` or, of \
+an .npy file, FILE.offsets.npy.";
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -140,6 +146,7 @@ pub(super) fn run(arguments: &EmbedArguments, context: &Context) -> Result<ExitC
             PoolingArgument::Cls => "cls",
             PoolingArgument::Max => "max",
             PoolingArgument::Sentence => "sentence",
+            PoolingArgument::MultiVector => "multi-vector",
         }
         .into(),
         layer: arguments.layer,
@@ -174,17 +181,19 @@ fn copy_of_stdin() -> Result<tempfile::NamedTempFile> {
 }
 
 fn describe(report: &EmbedReport) -> String {
-    let state = match &report.sentence {
+    let state = match report.sentence.as_ref().or(report.multi_vector.as_ref()) {
         Some(steps) => format!("{} ({steps})", report.state),
         None => report.state.clone(),
     };
+    let vectors = report.vectors.map(|vectors| counted(vectors, "vector"));
     screen::facts(&[
         ("embedded", report.out.display().to_string()),
         (
             "",
             format!(
-                "{} x {} {}, {}",
+                "{}{} x {} {}, {}",
                 counted(report.rows, "row"),
+                vectors.map_or(String::new(), |vectors| format!(", {vectors}")),
                 report.dimensions,
                 report.dtype,
                 state

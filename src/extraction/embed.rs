@@ -15,10 +15,10 @@ use frostbert_cache::{
     mmap::map,
     progress::Progress,
     reader::CacheReader,
-    states::Dtype,
+    states::{Dtype, StateKind},
 };
 use record_table::{RecordTable, wanted};
-use rows::EmbeddingRows;
+use rows::{EmbeddingRows, offsets_of};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -38,6 +38,7 @@ use crate::{
         export::export_records,
         extract::extract_with,
         machine::Machine,
+        multi_vector::{MULTI_VECTOR, MultiVectors},
         sentence::{SENTENCE, SentenceState},
     },
     report::row_writer::{RowFormat, folder_of, require_other_file},
@@ -50,8 +51,9 @@ pub struct EmbedRequest {
     pub sources: Vec<Source>,
     /// The checkpoint folder.
     pub model: PathBuf,
-    /// The pooling: `cls`, `mean` or `max`; or `sentence`, the vector of a sentence-transformers folder; or `auto`: that
-    /// vector if the model has one and the layer is the last, and else the mean.
+    /// The pooling: `cls`, `mean` or `max`; or `sentence`, the vector of a sentence-transformers folder; or
+    /// `multi-vector`, the vectors of tokens of a multi-vector model; or `auto`: what the model's folder makes of these
+    /// if the layer is the last, and else the mean.
     pub pooling: String,
     /// The layer: absolute, or negative to count from the end.
     pub layer: i64,
@@ -78,14 +80,20 @@ pub struct EmbedReport {
     /// The file that was written.
     #[serde(serialize_with = "frostbert_cache::wording::path_shown")]
     pub out: PathBuf,
-    /// The state that was written, or `sentence`.
+    /// The state that was written, or `sentence` or `multi-vector`.
     pub state: String,
     /// How a sentence vector was made, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sentence: Option<String>,
+    /// How the vectors of tokens were made, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub multi_vector: Option<String>,
     /// Number of rows in the file: one for each record.
     pub rows: u64,
-    /// Number of values in a row.
+    /// Number of vectors, where each token has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vectors: Option<u64>,
+    /// Number of values in a vector.
     pub dimensions: usize,
     /// The name of the type of the values or, if they are quantised, of how.
     pub dtype: &'static str,
@@ -153,6 +161,7 @@ pub fn embed(
     require_other_file(&request.out, request.sources.iter().map(|source| source.path.as_path()))?;
     let stored = match request.pooling.as_str() {
         "auto" | SENTENCE => "mean",
+        MULTI_VECTOR => "tokens",
         named => named,
     };
     let mut pipeline = pipeline_of(request, &[stored])?;
@@ -171,15 +180,21 @@ pub fn embed(
         read(source, wanted(source))?.next().transpose()?;
     }
     let checkpoint = pipeline.extraction.checkpoint()?;
-    let sentence = sentence_of(request, &checkpoint)?;
-    if let Some(sentence) = &sentence {
+    let made = made_of_states(request, &checkpoint)?;
+    if let Some(made) = &made {
         // Which states it is made of, and whether the layer is the last, is known only now.
-        let stored = sentence.states().iter().map(|state| state.kind.name());
+        let stored = made.state.states().iter().map(|state| state.kind.name());
         pipeline = pipeline_of(request, &stored.collect::<Vec<&str>>())?;
     }
+    let is_ragged = made.as_ref().is_some_and(MadeOfStates::is_of_tokens);
+    if is_ragged {
+        progress.note(
+            "each text is embedded as a document of the multi-vector model: `similar --multi-vector` embeds queries",
+        );
+    }
     let states = pipeline.stored_states(checkpoint.config.layers)?;
-    let state = match (&sentence, &states[..]) {
-        (Some(_), _) => SENTENCE.to_string(),
+    let state = match (&made, &states[..]) {
+        (Some(made), _) => made.state.name().to_string(),
         (None, [state]) => state.to_string(),
         (None, _) => unreachable!("the options of the command name one pooling and one layer"),
     };
@@ -190,8 +205,8 @@ pub fn embed(
     let staging = staging.map_err(Error::io("make a folder in", folder))?;
     let options = ExportOptions {
         format: ExportFormat::Npy,
-        states: if sentence.is_some() { Vec::new() } else { states },
-        derived: sentence.clone().map(|sentence| Arc::new(sentence) as Arc<dyn DerivedState>),
+        states: if made.is_some() { Vec::new() } else { states },
+        derived: made.as_ref().map(|made| made.state.clone()),
         as_f32: false,
         quantize: request.quantize,
         folder: staging.path().join("rows"),
@@ -200,7 +215,16 @@ pub fn embed(
     let array = options.folder.join(format!("{state}.npy"));
     let width = exported.derived.as_ref().map_or(exported.hidden, |derived| derived.width);
     // What is computed from the stored states is not rounded to their type.
-    let dtype = if sentence.is_some() { Dtype::F32 } else { exported.dtype };
+    let dtype = if made.is_some() { Dtype::F32 } else { exported.dtype };
+    let n_records = exported.rows as usize;
+    let n_vectors = exported.tokens.filter(|_| is_ragged);
+    let offsets = match n_vectors {
+        Some(n_vectors) => {
+            let records = map(&options.folder.join("tokens.doc.npy"))?;
+            Some(offsets_of(&records, n_vectors as usize, n_records))
+        }
+        None => None,
+    };
     let rows = EmbeddingRows {
         bytes: map(&array)?,
         dimensions: request.quantize.map_or(width, |kind| kind.width(width)),
@@ -209,14 +233,13 @@ pub fn embed(
             (None, Dtype::F16) => DataType::Float16,
             (None, Dtype::F32) => DataType::Float32,
         },
-        n_rows: exported.rows as usize,
+        n_rows: n_vectors.map_or(n_records, |n_vectors| n_vectors as usize),
+        offsets,
     };
-    let columns = RecordTable { request, n_rows: rows.n_rows, embeddings: None };
+    let columns = RecordTable { request, n_rows: n_records, embeddings: None };
     // An array has no room for other columns, so they go to a table of their own. It is written first, so that no array
     // is there without it.
-    let mut beside = request.out.clone().into_os_string();
-    beside.push(".meta.parquet");
-    let beside = Path::new(&beside);
+    let beside = &with_suffix(&request.out, ".meta.parquet");
     if matches!(format, OutFormat::Npy | OutFormat::Safetensors) {
         if columns.has_columns() {
             columns.write(beside, RowFormat::Parquet)?;
@@ -225,17 +248,17 @@ pub fn embed(
             frostbert_cache::durable::remove_file(beside)?;
         }
     }
-    let mut ranges = request.out.clone().into_os_string();
-    ranges.push(".ranges.npy");
+    let ranges = with_suffix(&request.out, ".ranges.npy");
     let measured = options.folder.join(format!("{state}.ranges.npy"));
     if measured.exists() {
         std::fs::rename(&measured, &ranges).map_err(Error::io("write", &ranges))?;
     } else {
         // Those of an earlier call would be of other values.
-        frostbert_cache::durable::remove_file(Path::new(&ranges))?;
+        frostbert_cache::durable::remove_file(&ranges)?;
     }
     match format {
         OutFormat::Npy => {
+            rows.write_offsets(&with_suffix(&request.out, ".offsets.npy"))?;
             std::fs::rename(&array, &request.out).map_err(Error::io("write", &request.out))?;
         }
         OutFormat::Safetensors => rows.write_safetensors(&request.out)?,
@@ -246,8 +269,10 @@ pub fn embed(
     Ok(EmbedReport {
         out: request.out.clone(),
         state,
-        sentence: sentence.map(|sentence| sentence.describe()),
+        sentence: made.as_ref().filter(|_| !is_ragged).map(|made| made.steps.clone()),
+        multi_vector: made.as_ref().filter(|_| is_ragged).map(|made| made.steps.clone()),
         rows: exported.rows,
+        vectors: n_vectors,
         dimensions: rows.dimensions,
         dtype: request.quantize.map_or(dtype.name(), Quantization::name),
         cache: extracted.cache,
@@ -271,21 +296,61 @@ const SET_BY_OPTIONS: [&str; 9] = [
     "cache.dir",
 ];
 
-/// The vector of a sentence-transformers folder, if that is to be written.
-fn sentence_of(request: &EmbedRequest, checkpoint: &Checkpoint) -> Result<Option<SentenceState>> {
+/// A vector that is computed from stored states.
+struct MadeOfStates {
+    state: Arc<dyn DerivedState>,
+    /// How, in words.
+    steps: String,
+}
+
+impl MadeOfStates {
+    fn of_text(sentence: SentenceState) -> MadeOfStates {
+        MadeOfStates { steps: sentence.describe(), state: Arc::new(sentence) }
+    }
+
+    fn of_tokens(vectors: MultiVectors) -> MadeOfStates {
+        MadeOfStates { steps: vectors.describe(), state: Arc::new(vectors) }
+    }
+
+    /// Whether each token has one.
+    fn is_of_tokens(&self) -> bool {
+        self.state.states().iter().any(|state| state.kind == StateKind::Tokens)
+    }
+}
+
+/// What the model's folder makes of the states, if that is to be written.
+fn made_of_states(request: &EmbedRequest, checkpoint: &Checkpoint) -> Result<Option<MadeOfStates>> {
     let n_layers = checkpoint.config.layers;
     let is_last = layer_from_bottom(request.layer, n_layers) == Some(n_layers);
     match request.pooling.as_str() {
-        "auto" if is_last => SentenceState::of(checkpoint),
-        SENTENCE if is_last => SentenceState::required(checkpoint).map(Some),
-        SENTENCE => Err(Error::Argument {
+        "auto" if is_last => match MultiVectors::of(checkpoint)? {
+            Some(vectors) => Ok(Some(MadeOfStates::of_tokens(vectors))),
+            None => Ok(SentenceState::of(checkpoint)?.map(MadeOfStates::of_text)),
+        },
+        SENTENCE if is_last => {
+            SentenceState::required(checkpoint).map(MadeOfStates::of_text).map(Some)
+        }
+        MULTI_VECTOR if is_last => {
+            MultiVectors::required(checkpoint).map(MadeOfStates::of_tokens).map(Some)
+        }
+        SENTENCE | MULTI_VECTOR => Err(Error::Argument {
             action: "embed the files",
-            expected: "the last layer, of which sentence vectors are made".into(),
+            expected: format!(
+                "the last layer, of which {} vectors are made",
+                if request.pooling == SENTENCE { "sentence" } else { "token" }
+            ),
             got: format!("layer {}", request.layer),
             hint: "leave --layer out, or name a pooling: cls, mean or max".into(),
         }),
         _ => Ok(None),
     }
+}
+
+/// The path of a file beside the one that was asked for.
+fn with_suffix(out: &Path, suffix: &str) -> PathBuf {
+    let mut name = out.to_path_buf().into_os_string();
+    name.push(suffix);
+    name.into()
 }
 
 /// Returns a pipeline of stage 1 alone, in which every record has a row, that stores these kinds of states.

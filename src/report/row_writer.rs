@@ -26,6 +26,9 @@ use crate::error::{Error, Result};
 /// Number of rows in a row group of Parquet, which are held in memory until they are written.
 const GROUP_ROWS: usize = 16_384;
 
+/// Number of bytes of a row group of Parquet that are held in memory at most, where its rows are large.
+const GROUP_BYTES: usize = 256 << 20;
+
 /// The beginning and the end of the names of temporary files.
 const ASIDE_PREFIX: &str = ".frostbert-";
 const ASIDE_SUFFIX: &str = ".tmp";
@@ -175,7 +178,13 @@ impl<W: Write + Send> RowWriter<W> {
                 }
                 Ok(())
             }
-            RowWriter::Parquet(writer) => writer.write(batch).map_err(as_io),
+            RowWriter::Parquet(writer) => {
+                writer.write(batch).map_err(as_io)?;
+                if writer.in_progress_size() > GROUP_BYTES {
+                    writer.flush().map_err(as_io)?;
+                }
+                Ok(())
+            }
             RowWriter::Arrow(writer) => writer.write(batch).map_err(io_of_arrow),
         }
     }

@@ -18,7 +18,7 @@ use crate::{
 /// Number of records that are written at a time.
 const CHUNK_RECORDS: usize = 4096;
 
-/// Approximate number of bytes of text that are written at a time.
+/// Approximate number of bytes of text and vectors that are written at a time.
 const CHUNK_BYTES: usize = 64 << 20;
 
 /// Returns the fields to read from a source besides its texts.
@@ -63,9 +63,7 @@ impl RecordTable<'_> {
             fields.push(text("label"));
         }
         if let Some(rows) = self.embeddings {
-            let item = Arc::new(Field::new("item", rows.data_type.clone(), false));
-            let lists = DataType::FixedSizeList(item, rows.dimensions as i32);
-            fields.push(Field::new("embedding", lists, false));
+            fields.push(Field::new("embedding", rows.column_type(), false));
         }
         Arc::new(Schema::new(fields))
     }
@@ -106,7 +104,9 @@ impl RecordTable<'_> {
                 let mut n_bytes = 0;
                 while chunk.len() < CHUNK_RECORDS && n_bytes < CHUNK_BYTES {
                     let Some(record) = records.next().transpose()? else { break };
-                    n_bytes += record.text.len();
+                    let vectors =
+                        self.embeddings.map_or(0, |rows| rows.n_bytes(first + chunk.len()));
+                    n_bytes += record.text.len() + vectors;
                     chunk.push(record);
                 }
                 if first + chunk.len() > self.n_rows {
