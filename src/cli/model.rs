@@ -218,12 +218,21 @@ fn of_sentence(summary: &SentenceSummary) -> String {
         _ => "none is computed".into(),
     };
     let length = summary.max_length.map_or("not given: 128".into(), |length| length.to_string());
-    let mut facts = vec![
-        ("sentence-transformers", words(&summary.parts, "no modules")),
-        ("pooling", words(&summary.pooling, "not computed")),
-        ("longest input", length),
-        ("sentence vector", vector),
-    ];
+    let mut facts = vec![("sentence-transformers", words(&summary.parts, "no modules"))];
+    match &summary.multi_vector {
+        None => facts.extend([
+            ("pooling", words(&summary.pooling, "not computed")),
+            ("longest input", length),
+            ("sentence vector", vector),
+        ]),
+        Some(tokens) => facts.extend([
+            ("longest document", length),
+            ("queries", tokens.queries.clone()),
+            ("token vectors", format!("{}: {} values", tokens.steps, tokens.dimensions)),
+            ("tokens", tokens.tokens.clone()),
+            ("similarity", tokens.similarity.clone()),
+        ]),
+    }
     if let Some(refused) = &summary.refused {
         facts.push(("not run", refused.clone()));
     }
