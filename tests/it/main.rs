@@ -50,6 +50,7 @@ mod metrics_span;
 mod metrics_tagging;
 mod misleading_messages;
 mod moved;
+mod multi_vectors;
 mod multitask;
 mod not_plain_files;
 mod old_forms;
