@@ -5,12 +5,14 @@
 //! on (`splits`); a head is a trial with a seed on a split (`heads`). Heads that read the same states are trained
 //! together, some hundreds at a time: such a *unit* is saved to disk when it is done (`journal`).
 
+mod calibration;
 mod candidates;
 mod corrected;
 mod cross_validation;
 mod halving;
 mod heads;
 mod journal;
+mod layer_memory;
 mod nested;
 mod outcome;
 mod prediction_memory;

@@ -10,4 +10,4 @@ pub(crate) mod inputs;
 mod pictures;
 pub(crate) mod regularization;
 pub(crate) mod train;
-mod unfrozen;
+pub(crate) mod unfrozen;

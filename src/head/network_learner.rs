@@ -145,8 +145,13 @@ impl NetworkLearner {
         if self.network.n_encoder_parameters() == 0 {
             return n_parts;
         }
-        (GRADIENT_BYTES / (4 * self.parameters.len())).clamp(2, 16).min(n_parts)
+        gradient_lanes(self.parameters.len()).min(n_parts)
     }
+}
+
+/// The most gradients that a network of so many parameters with layers of an encoder has at a time.
+pub(crate) fn gradient_lanes(n_parameters: usize) -> usize {
+    (GRADIENT_BYTES / (4 * n_parameters.max(1))).clamp(2, 16)
 }
 
 /// The parameters of a head by their learning rates: each of the encoder's layers, and all that is above them. A table

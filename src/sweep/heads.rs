@@ -11,7 +11,6 @@ use frostbert_cache::{
     progress::{Progress, WithinStage},
     states::StateId,
 };
-use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -20,24 +19,22 @@ use crate::{
     head::{
         bank::{Bank, BankData, BankSettings, SampleSet},
         network::{Network, NetworkSpec},
-        outputs::{HeadOutputs, OutputHead, WAVE_BYTES, for_each_head},
+        outputs::{OutputHead, for_each_head},
         spec::HeadSpec,
         trained_head::{EpochRecord, TrainedHead},
         transform::Transform,
     },
-    metrics::{
-        metric::Metric,
-        outputs::{Chained, OutputRows, gathered},
-    },
+    metrics::{metric::Metric, outputs::OutputRows},
     sweep::{Sweep, target_sets::TargetSets, trials::Trial},
     tasks::{
         SamplePurpose, TaskRows, cosine,
-        predictions::{Calibration, PredictionEvaluator, Predictions},
+        predictions::{PredictionEvaluator, Predictions},
     },
     training::{
         fit::{network, spec, transform},
         full_batch::{self, FittedFor, FullBatchData, FullBatchHead, FullBatchKind},
         regularization::{choose_for, unchosen},
+        unfrozen::UnfrozenLayers,
     },
 };
 
@@ -50,6 +47,8 @@ pub(super) struct ViewKey {
     /// Whether sentence vectors are made of the states.
     sentence: bool,
     matching: bool,
+    /// Number of the encoder's layers above the states that are trained with a head.
+    unfrozen: usize,
     /// Whether two states are compared by their cosine, without a head.
     cosine: bool,
     pca: Option<usize>,
@@ -66,11 +65,18 @@ impl ViewKey {
             states: pipeline.head_states(model_layers)?,
             sentence: pipeline.reads_sentence(),
             matching: matches!(head.kind, KindSettings::Matching(..)),
+            unfrozen: pipeline.unfrozen_layers(model_layers)?,
             cosine: head.kind.is_cosine(),
             pca: head.pca,
             standardize: head.standardize,
             max_answer_tokens: head.max_answer_tokens,
         })
+    }
+
+    /// Whether layers of the encoder are trained with the heads, which are then trained one after the other: each has
+    /// millions of parameters.
+    pub(super) fn trains_layers(&self) -> bool {
+        self.unfrozen > 0
     }
 }
 
@@ -101,18 +107,20 @@ pub(super) struct HeadResult {
 /// The rows of some trials with the same features, and their splits as samples.
 pub(super) struct SharedFeatures<'c> {
     pub(super) rows: TaskRows<'c>,
-    transform: Transform,
+    pub(super) transform: Transform,
     target_sets: TargetSets,
-    validation: Vec<Vec<u32>>,
+    pub(super) validation: Vec<Vec<u32>>,
     followed: Vec<Metric>,
+    /// See [`ViewKey::trains_layers`].
+    pub(super) trains_layers: bool,
     /// Whether the trials are cosines, which have no heads to train.
     pub(super) learns_nothing: bool,
 }
 
 /// The parameters of a head, and the number of epochs that it was trained for.
 pub(super) struct FittedParameters {
-    network: NetworkSpec,
-    parameters: Vec<f32>,
+    pub(super) network: NetworkSpec,
+    pub(super) parameters: Vec<f32>,
     best_epoch: usize,
     epochs: usize,
     diverged: bool,
@@ -155,6 +163,7 @@ impl<'c> SharedFeatures<'c> {
             validation: judged.map(|judged| rows.samples_of(dataset, judged, purpose)).collect(),
             followed,
             rows,
+            trains_layers: key.trains_layers(),
             learns_nothing: key.cosine,
         })
     }
@@ -193,11 +202,17 @@ impl<'c> SharedFeatures<'c> {
             let train = &sweep.splits[plan.split].train;
             let objective = self.rows.task.objective(&trial.pipeline, sweep.dataset, train)?;
             let steps = trial.pipeline.head.kind.steps().expect("a head that is trained in steps");
-            let (seed, network) = (trial.pipeline.seed, self.network(trial));
-            let own = spec(seed, steps, sweep.own_metric(), objective, network);
+            let checkpoint = sweep.model(plan.trial).checkpoint;
+            let layers = UnfrozenLayers::read(&trial.pipeline, checkpoint)?;
+            let network = NetworkSpec {
+                encoder_layers: layers.as_ref().map(|layers| layers.spec.clone()),
+                ..self.network(trial)
+            };
+            let own = spec(trial.pipeline.seed, steps, sweep.own_metric(), objective, network);
             Ok(HeadSpec {
                 seed: own.seed + plan.seed,
                 set: self.target_sets.set(plan.trial, plan.split),
+                encoder_layers: layers.map(|layers| layers.training),
                 ..own
             })
         });
@@ -334,18 +349,29 @@ impl<'c> SharedFeatures<'c> {
         if self.learns_nothing {
             return self.compare(plans);
         }
+        let evaluators = self.evaluators(sweep);
         let kind = &sweep.trials[plans[0].trial].pipeline.head.kind;
-        let fits = if kind.is_full_batch() {
-            self.fit(plans, sweep, &mut |_| {}, progress)?
-        } else {
+        if kind.is_full_batch() {
+            let fits = self.fit(plans, sweep, &mut |_| {}, progress)?;
+            return self.results(plans, &fits, &evaluators);
+        }
+        let epochs: Vec<usize> = epochs.collect();
+        let mut results = Vec::with_capacity(plans.len());
+        for (plans, epochs) in self.waves(plans).zip(self.waves(&epochs)) {
             let mut specs = self.specs(plans, sweep)?;
             for (spec, epochs) in specs.iter_mut().zip(epochs) {
-                spec.stop_after = Some(epochs.max(1));
+                spec.stop_after = Some((*epochs).max(1));
                 spec.stopping = None;
             }
-            self.train(&specs, sweep, &mut |_| {})?
-        };
-        self.results(plans, &fits, &self.evaluators(sweep))
+            let fits = self.train(&specs, sweep, &mut |_| {})?;
+            results.extend(self.results(plans, &fits, &evaluators)?);
+        }
+        Ok(results)
+    }
+
+    /// The heads that are trained at the same time, wave by wave.
+    pub(super) fn waves<'p, T>(&self, heads: &'p [T]) -> std::slice::Chunks<'p, T> {
+        heads.chunks(if self.trains_layers { 1 } else { heads.len().max(1) })
     }
 
     /// Returns the results of heads, with their predictions for the rows of their splits.
@@ -370,7 +396,7 @@ impl<'c> SharedFeatures<'c> {
 
     /// Passes the outputs of every head on the validation samples of its split, with the evaluator of the split, to
     /// `read`, and returns its values in the order of the plans.
-    fn evaluate<T: Send>(
+    pub(super) fn evaluate<T: Send>(
         &self,
         plans: &[HeadPlan],
         fits: &[FittedParameters],
@@ -415,39 +441,6 @@ impl<'c> SharedFeatures<'c> {
             Ok(())
         })?;
         Ok(values.into_inner().expect("no reader panicked"))
-    }
-
-    /// What is tuned to the outputs of a trial's heads on the rows of all folds, none of which they learned from.
-    pub(super) fn calibration(&self, plans: &[HeadPlan], sweep: &Sweep<'_>) -> Result<Calibration> {
-        if self.learns_nothing {
-            return Ok(Calibration::default());
-        }
-        let fits = self.fit(plans, sweep, &mut |_| {}, &())?;
-        let samples: Vec<u32> =
-            plans.iter().flat_map(|plan| self.validation[plan.split].iter().copied()).collect();
-        let evaluator = self.rows.task.evaluator(sweep.pipeline, sweep.dataset, &samples, &[]);
-        let n_outputs = fits.iter().map(|fit| fit.network.n_outputs).max();
-        let bytes = samples.len().saturating_mul(4 * n_outputs.unwrap_or(0));
-        let is_row_each = self.rows.task.has_one_output_row();
-        if bytes > WAVE_BYTES && is_row_each {
-            let heads = plans.iter().zip(fits).map(|(plan, fit)| {
-                let head = OutputHead {
-                    number: 0,
-                    network: Network::new(fit.network),
-                    parameters: fit.parameters,
-                };
-                let samples = &self.validation[plan.split];
-                HeadOutputs::new(&self.rows.view, &self.transform, samples, head)
-            });
-            return evaluator.calibration(&Chained(heads.collect()));
-        }
-        let evaluators = self.evaluators(sweep);
-        let logits = self.evaluate(plans, &fits, &evaluators, |_, logits, _| {
-            Ok(gathered(logits)?.into_owned())
-        })?;
-        let views: Vec<ArrayView2<'_, f32>> = logits.iter().map(Array2::view).collect();
-        let all = concatenate(Axis(0), &views).expect("outputs of one width");
-        evaluator.calibration(&all.view())
     }
 }
 

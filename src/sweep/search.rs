@@ -15,6 +15,7 @@ use crate::{
         halving::halve,
         heads::SharedFeatures,
         journal::{Journal, UnitRecord, unit_name},
+        layer_memory,
         outcome::{SearchOutcome, score},
         units::{TrialGroup, groups, plans, train_unit},
     },
@@ -40,6 +41,7 @@ pub(super) fn search(
     let halves = sweep.section.search == Search::Halving;
     let n_heads = heads_of_trial * sweep.trials.len();
     let unit_heads = at_a_time(sweep, &groups)?;
+    layer_memory::check(sweep, &groups, progress)?;
     progress.start("training heads", Some(n_heads as u64), "heads");
     let mut best: Option<(f64, usize)> = None;
     let (mut number, mut n_kept) = (0, 0);
@@ -98,7 +100,8 @@ pub(super) fn search(
     Ok(done)
 }
 
-/// Returns how many heads of each group are trained together: as many as fit in memory if there are many classes.
+/// Returns how many heads of each group are trained together: as many as fit in memory if there are many classes, and
+/// one if layers of the encoder are trained.
 ///
 /// # Errors
 /// When the heads of one trial do not fit.
@@ -107,7 +110,7 @@ pub(super) fn at_a_time(sweep: &Sweep<'_>, groups: &[TrialGroup]) -> Result<Vec<
     let heads_of_trial = sweep.section.seeds * sweep.splits.len();
     let mut all = Vec::with_capacity(groups.len());
     for group in groups {
-        let mut fewest = UNIT_HEADS;
+        let mut fewest = if group.key.trains_layers() { 1 } else { UNIT_HEADS };
         for trial in &group.trials {
             let pipeline = &sweep.trials[*trial].pipeline;
             let model = sweep.model(*trial);

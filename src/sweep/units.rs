@@ -86,10 +86,16 @@ pub(super) fn train_unit(
         test_scores::add_predictions(sweep, shared, &plans, &[], &mut results)?;
         return Ok(unit(shared, &plans, results, &evaluators, seconds));
     }
-    let fits = shared.fit(&plans, sweep, &mut on_epoch, progress)?;
-    let seconds = start.elapsed().as_secs_f64();
-    let mut results = shared.results(&plans, &fits, &evaluators)?;
-    test_scores::add_predictions(sweep, shared, &plans, &fits, &mut results)?;
+    let mut results = Vec::with_capacity(plans.len());
+    let mut seconds = 0.0;
+    for plans in shared.waves(&plans) {
+        let start = Instant::now();
+        let fits = shared.fit(plans, sweep, &mut on_epoch, progress)?;
+        seconds += start.elapsed().as_secs_f64();
+        let mut own = shared.results(plans, &fits, &evaluators)?;
+        test_scores::add_predictions(sweep, shared, plans, &fits, &mut own)?;
+        results.extend(own);
+    }
     Ok(unit(shared, &plans, results, &evaluators, seconds))
 }
 

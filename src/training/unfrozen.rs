@@ -11,9 +11,9 @@ use crate::{
 };
 
 /// Layers as a network has them, with their start and their learning rates.
-pub(super) struct UnfrozenLayers {
-    pub(super) spec: EncoderLayersSpec,
-    pub(super) training: LayerTraining,
+pub(crate) struct UnfrozenLayers {
+    pub(crate) spec: EncoderLayersSpec,
+    pub(crate) training: LayerTraining,
 }
 
 impl UnfrozenLayers {
@@ -21,7 +21,7 @@ impl UnfrozenLayers {
     ///
     /// # Errors
     /// Returns an error if the model has fewer layers, or is of a family whose layers are not trained.
-    pub(super) fn read(
+    pub(crate) fn read(
         pipeline: &Pipeline,
         checkpoint: Option<&Checkpoint>,
     ) -> Result<Option<UnfrozenLayers>> {
