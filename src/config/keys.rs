@@ -117,6 +117,8 @@ pub(crate) enum Condition {
     Adam,
     /// `train.loss = "focal"`
     Focal,
+    /// `train.unfreeze`
+    Unfreeze,
 }
 
 /// What happens to a key that is set where it does not apply.
@@ -324,27 +326,39 @@ pub(crate) static KEYS: [Key; 34] = [
         ..train("memory_mb", "2048", Values::Count)
     },
     Key {
-        meaning: "number of the encoder's last layers that are trained with the head, from cached token states of the layer below them; or `\"all\"`: see [Training the last layers](training.md#the-last-layers-of-the-encoder). Not in a sweep",
+        meaning: "number of the encoder's last layers that are trained with the head, from cached token states of the layer below them; or `\"all\"`: see [Training the last layers](training.md#the-last-layers-of-the-encoder)",
         tasks: POOLED_TASKS,
         elsewhere: refused("trains layers of the encoder"),
         ..train("unfreeze", "none", Values::NotNegative)
     },
     Key {
-        meaning: "with `unfreeze`: learning rate of the last layer before the schedule; `train.lr` stays that of the head",
+        meaning: "learning rate of the last layer before the schedule; `train.lr` stays that of the head",
+        needs: Condition::Unfreeze,
         ..train("layer_lr", "5e-5, with `unfreeze`", Values::Positive)
     },
     Key {
-        meaning: "with `unfreeze`: factor of the learning rate from each layer to the one below it",
+        meaning: "factor of the learning rate from each layer to the one below it",
+        needs: Condition::Unfreeze,
         ..train("layer_decay", "0.95, with `unfreeze`", Values::UpToOne)
     },
     Key {
-        meaning: "with `unfreeze`: low-rank updates of some weights, which are trained in place of the layers themselves, as in `{ rank = 8, alpha = 16, targets = [\"query\", \"value\"] }`; these values are the defaults of its keys, and other targets are `key`, `dense`, `intermediate` and `output`",
+        meaning: "low-rank updates of some weights, which are trained in place of the layers themselves, as in `{ rank = 8, alpha = 16, targets = [\"query\", \"value\"] }`; these values are the defaults of its keys, and other targets are `key`, `dense`, `intermediate` and `output`. In a sweep `lora_rank`: the rank alone, 0 for none",
+        needs: Condition::Unfreeze,
         ..train("lora", "none", Values::Any)
     },
 ];
 
 /// The key of the models that a sweep compares. It is none of `[head]` and `[train]`, so it goes by its whole name.
 pub(crate) const MODEL_PATH: &str = "model.path";
+
+/// The key of the number of layers that are trained.
+pub(crate) const UNFREEZE: &str = "unfreeze";
+
+/// The key of a sweep that stands for the rank of `train.lora`.
+pub(crate) const LORA_RANK: &str = "lora_rank";
+
+/// Other names that keys have in a sweep: `layer` is one layer, or a list of layers to mix.
+static SYNONYMS: [(&str, &str); 2] = [("layer", "layers"), (LORA_RANK, "lora")];
 
 /// What decides which keys have a meaning.
 #[derive(Clone, Copy, Debug)]
@@ -357,13 +371,22 @@ pub(crate) struct Choice {
     pub optimizer: OptimizerKind,
     /// `train.loss`, if the file sets it.
     pub loss: Option<Loss>,
+    /// Whether layers of the encoder are trained: `train.unfreeze`.
+    pub unfreezes: bool,
 }
 
 impl Key {
-    /// Finds the key of this name; `layer`, which a sweep accepts, is the key `layers`.
+    /// Finds the key of this name, or of a name that it has in a sweep.
     pub(crate) fn find(name: &str) -> Option<&'static Key> {
-        let name = if name == "layer" { "layers" } else { name };
+        let synonym = SYNONYMS.iter().find(|(other, _)| *other == name);
+        let name = synonym.map_or(name, |(_, name)| *name);
         KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// Whether numbers that a sweep draws for the key of this name are whole.
+    pub(crate) fn is_drawn_whole(name: &str) -> bool {
+        let counts = |key: &Key| matches!(key.values, Values::Count | Values::Layers);
+        [UNFREEZE, LORA_RANK].contains(&name) || Key::find(name).is_some_and(counts)
     }
 
     /// Returns the key with its section, as in `head.kind`.
@@ -377,6 +400,7 @@ impl Key {
             (Condition::Sgd, _) => "sgd".into(),
             (Condition::Adam, _) => "adam, adamw".into(),
             (Condition::Focal, _) => "focal".into(),
+            (Condition::Unfreeze, _) => UNFREEZE.into(),
             (Condition::Nothing, n) if n < ALL_TASKS.len() => names(self.tasks),
             (Condition::Nothing, _) => return self.path(),
         };
@@ -395,24 +419,24 @@ impl Key {
             Condition::Sgd => choice.optimizer == OptimizerKind::Sgd,
             Condition::Adam => choice.optimizer != OptimizerKind::Sgd,
             Condition::Focal => choice.loss == Some(Loss::Focal),
+            Condition::Unfreeze => choice.unfreezes,
         };
         let is_for_task = self.tasks.contains(&choice.task) || self.elsewhere != Ignored;
         needs && is_for_task && self.kinds.contains(&choice.kind)
     }
 
-    /// Whether a sweep can vary it: what a head reads and how it is trained, but not how much memory that takes, nor
-    /// how layers of the encoder are trained.
+    /// Whether a sweep can vary it by its own name: what a head reads and how it is trained, but not how much memory
+    /// that takes, and of low-rank updates their rank alone.
     pub(crate) fn is_swept(&self) -> bool {
-        !["memory_mb", "unfreeze", "layer_lr", "layer_decay", "lora"].contains(&self.name)
+        !["memory_mb", "lora"].contains(&self.name)
     }
 }
 
-/// The names of the keys in `[sweep]`; `layer` is one layer, or a list of layers to mix.
+/// The names of the keys in `[sweep]`.
 pub(crate) fn swept_names() -> impl Iterator<Item = &'static str> {
-    let names = KEYS.iter().filter(|key| key.is_swept()).map(|key| key.name);
-    let names = names.flat_map(|name| {
-        let synonym = (name == "layers").then_some("layer");
-        synonym.into_iter().chain([name])
+    let names = KEYS.iter().flat_map(|key| {
+        let synonyms = SYNONYMS.iter().filter(move |(_, name)| *name == key.name);
+        synonyms.map(|(other, _)| *other).chain(key.is_swept().then_some(key.name))
     });
     std::iter::once(MODEL_PATH).chain(names)
 }

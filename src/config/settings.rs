@@ -11,6 +11,7 @@ mod numbers;
 pub(crate) mod prompts;
 mod sources;
 pub(crate) mod training;
+mod unfreezing;
 mod variant;
 
 use std::{
@@ -250,7 +251,7 @@ impl Pipeline {
     /// Returns an error if the model does not have one of the layers, or if there are more than [`MAX_STATES`] states.
     pub fn stored_states(&self, model_layers: usize) -> Result<Vec<StateId>> {
         let refuse = refusal(&self.path);
-        self.unfrozen_layers(model_layers)?;
+        self.check_unfreezings(model_layers)?;
         let mut states = Vec::new();
         for layer in self.extraction.layers.numbers(model_layers, "cache.layers", &refuse)? {
             let kinds = self.extraction.kinds.iter();
@@ -303,7 +304,6 @@ impl Pipeline {
             ));
         }
         self.check_label_columns()?;
-        training::check_sweep(&self.file, &refuse)?;
         let swept = self.sweep.as_ref();
         if swept.is_some_and(|section| section.values("kind").next().is_some()) {
             // The other settings of `[head]` apply to the kinds that have them, so each trial is checked instead.

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use crate::config::{
     file::sweep::{Search, SweepSection},
-    keys::{Key, Values},
+    keys::Key,
     settings::Settings,
 };
 
@@ -123,8 +123,7 @@ fn domain(key: &str, value: &Value) -> Result<Domain, [String; 2]> {
 
 fn distribution(key: &str, table: &Table, log: bool) -> Option<Domain> {
     let (min, max) = (table.get("min")?, table.get("max")?);
-    let is_whole =
-        Key::find(key).is_some_and(|key| matches!(key.values, Values::Count | Values::Layers));
+    let is_whole = Key::is_drawn_whole(key);
     if let (Value::Integer(min), Value::Integer(max), true) = (min, max, is_whole) {
         let (min, max) = (*min, *max);
         let valid = min < max && (!log || min > 0);
@@ -240,6 +239,10 @@ mod tests {
         for settings in trials(&section(text), 7).unwrap() {
             let [(_, epochs), (_, decay)] = &settings[..] else { panic!() };
             assert!(epochs.is_integer() && decay.is_float(), "{settings:?}");
+        }
+        let text = "trials = 3\nunfreeze = { min = 0, max = 2 }\nlora_rank = { min = 4, max = 8 }";
+        for settings in trials(&section(text), 7).unwrap() {
+            assert!(settings.iter().all(|(_, value)| value.is_integer()), "{settings:?}");
         }
     }
 

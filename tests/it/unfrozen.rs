@@ -3,11 +3,12 @@
 use std::fs;
 
 use safetensors::SafeTensors;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     cases::{PIPELINE, outputs},
     support::{TINY_PIPELINE, Workshop, csv, fixture, read_json, texts},
+    sweep::workshop as sweep_workshop,
 };
 
 const UNFREEZE: [&str; 2] = ["--set", "train.unfreeze=1"];
@@ -112,8 +113,10 @@ fn what_does_not_go_together_with_trained_layers_is_refused_with_the_cure() {
         (&["head.pca=4"], "leave head.pca out"),
         (&["cache.overflow=windows"], "set cache.overflow = \"truncate\""),
         (&["head.kind=ridge"], "train.unfreeze trains layers of the encoder, which a head of kind"),
-        (&["sweep.lr=[0.1, 0.2]"], "leave [sweep] out"),
-        (&["sweep.kind=[\"linear\", \"ridge\"]"], "leave [sweep] out"),
+        (&["sweep.unfreeze=[1, 3]"], "sweep.unfreeze is 3, but the model has 2 layers"),
+        (&["sweep.unfreeze=[1, \"some\"]"], "a number of layers, or \"all\""),
+        (&["sweep.unfreeze=[1]", "sweep.lora_rank=[-1]"], "[sweep], lora_rank = -1"),
+        (&["sweep.unfreeze=[1]", "head.layers=[1]"], "leave head.layers out"),
         (&["train.unfreeze=\"some\""], "a number of layers, or \"all\""),
         (&["train.lora={rank=0}"], "give it a rank of 1 or more"),
         (&["train.lora={targets=[\"head\"]}"], "unknown variant `head`"),
@@ -131,4 +134,74 @@ fn what_does_not_go_together_with_trained_layers_is_refused_with_the_cure() {
     let ran = workshop.run(&["export", &folder, "--to", "onnx", "--out", "exported"]);
     assert!(ran.has_failed(), "{}", ran.stdout);
     assert!(ran.stderr.contains("(train.unfreeze)"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_sweep_over_layers_saves_the_run_that_train_makes_of_the_best() {
+    let workshop = sweep_workshop("unfreeze = [1, 2]\nlayer_lr = [1e-3, 1e-2]");
+    let report = workshop.json(&["sweep", PIPELINE]);
+    assert_eq!(report["heads"], 4);
+    let settings = &report["best"]["settings"];
+    let best = ["unfreeze", "layer_lr"].map(|key| format!("train.{key}={}", settings[key]));
+    let text = fs::read_to_string(workshop.path(PIPELINE)).unwrap();
+    workshop.write("one.toml", text.split("[sweep]").next().unwrap());
+    let one = workshop.json(&["train", "one.toml", "--set", &best[0], "--set", &best[1]]);
+    let [sweep, train] =
+        [&report, &one].map(|report| workshop.path(report["run"].as_str().unwrap()));
+    for name in [
+        "head.safetensors",
+        "layers.safetensors",
+        "predictions.parquet",
+        "metrics.json",
+        "history.csv",
+    ] {
+        let bytes = |run: &std::path::Path| fs::read(run.join(name)).unwrap();
+        assert!(bytes(&sweep) == bytes(&train), "{name}");
+    }
+    let folder = report["run"].as_str().unwrap();
+    let said = workshop.json(&["predict", folder, "--text", "a very cold film"]);
+    assert!(said["label"].is_string(), "{said}");
+    let lock = format!("{folder}/lock.json");
+    let replay = workshop.succeed(&["run", "--locked", &lock]);
+    assert!(replay.stdout.contains("layers.safetensors"), "{}", replay.stdout);
+}
+
+#[test]
+fn a_sweep_with_folds_compares_frozen_heads_layers_and_ranks_by_the_same_bytes_for_any_threads() {
+    let workshop =
+        sweep_workshop("folds = 2\nseeds = 2\nunfreeze = [0, 1]\nlora_rank = [0, 2]\nlr = [1e-2]");
+    let runs = ["1", "3"].map(|threads| {
+        let ran = workshop.succeed(&["--json", "sweep", PIPELINE, "--threads", threads]);
+        let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert!(
+            ran.stderr.contains("2 of 3 settings train layers of the encoder"),
+            "{}",
+            ran.stderr
+        );
+        // The rank says nothing where no layer is trained.
+        assert_eq!(report["heads"], 3 * 2 * 2);
+        let board = report["leaderboard"].as_array().unwrap();
+        for row in board {
+            let settings = &row["settings"];
+            assert_eq!(settings["lora_rank"].is_null(), settings["unfreeze"] == 0, "{settings}");
+            assert!(row["score"].is_f64(), "{row}");
+        }
+        outputs(&workshop, &report["run"])
+    });
+    let [one, three] = runs;
+    for name in ["leaderboard.csv", "head.safetensors", "metrics.json", "predictions.parquet"] {
+        assert!(one[name] == three[name], "{name}");
+    }
+}
+
+#[test]
+fn halving_trains_frozen_heads_and_layers_side_by_side() {
+    let workshop = sweep_workshop(
+        "search = \"halving\"\nunfreeze = [0, 1, \"all\"]\nlr = [1e-3, 1e-2]\nepochs = [16]",
+    );
+    let report = workshop.json(&["sweep", PIPELINE]);
+    assert_eq!(report["heads"], 6);
+    let board = report["leaderboard"].as_array().unwrap();
+    let rungs: Vec<u64> = board.iter().map(|row| row["rung"].as_u64().unwrap()).collect();
+    assert!(rungs.is_sorted_by(|a, b| a >= b) && rungs[0] > rungs[5], "{rungs:?}");
 }

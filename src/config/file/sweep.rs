@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(&text[error.span().unwrap()], "rate");
         let known = "unknown field `rate`, expected one of `folds`, `nested`, ";
         assert!(error.message().starts_with(known), "{error}");
-        assert!(error.message().ends_with("`early_stopping`"), "{error}");
+        assert!(error.message().ends_with("`layer_decay`, `lora_rank`"), "{error}");
     }
 
     #[test]

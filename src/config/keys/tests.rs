@@ -44,6 +44,7 @@ fn row(key: &Key) -> String {
         Condition::Sgd => "; with `sgd`",
         Condition::Adam => "; with `adam` and `adamw`",
         Condition::Focal => "; with `focal`",
+        Condition::Unfreeze => "; with `unfreeze`",
     };
     let elsewhere = match key.elsewhere {
         Ignored => String::new(),
@@ -144,7 +145,8 @@ fn every_key_of_the_table_is_one_of_the_file() {
 
 #[test]
 fn a_key_has_an_effect_where_its_kind_its_task_and_what_it_needs_are_there() {
-    let choice = |task, kind, optimizer, loss| Choice { task, kind, optimizer, loss };
+    let choice =
+        |task, kind, optimizer, loss| Choice { task, kind, optimizer, loss, unfreezes: false };
     let adam = OptimizerKind::AdamW;
     let has_effect = |name: &str, choice| Key::find(name).unwrap().has_effect(choice);
     let linear = choice(Classification, Linear, adam, None);
@@ -158,6 +160,10 @@ fn a_key_has_an_effect_where_its_kind_its_task_and_what_it_needs_are_there() {
     // It has an effect so that it is refused, and not silently dropped.
     assert!(has_effect("label", tags));
     assert_eq!(Key::find("rate").map(|key| key.name), None);
+    assert!(has_effect("unfreeze", linear) && !has_effect("layer_lr", linear));
+    let trains_layers = Choice { unfreezes: true, ..linear };
+    assert!(has_effect("layer_lr", trains_layers) && has_effect("lora_rank", trains_layers));
+    assert!(!has_effect("lora_rank", choice(Classification, Ridge, adam, None)));
 }
 
 /// Returns a value of a key other than its default.

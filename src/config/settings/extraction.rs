@@ -7,10 +7,14 @@ use frostbert_cache::states::{Dtype, StateKind};
 use crate::{
     config::{
         file,
-        file::{LayersKey, LayersWord, PipelineFile, sweep::SweepSection},
+        file::{LayersKey, LayersWord, PipelineFile, TrainSection, sweep::SweepSection},
         names,
         names::{HeadPooling, Pair, Store, Task},
-        settings::{LayerChoice, model_folder::FolderDefaults},
+        settings::{
+            LayerChoice,
+            model_folder::FolderDefaults,
+            unfreezing::{layer_below, unfreezings},
+        },
     },
     data::{Part, Prompts, Record, Source, document::Document},
     encoder::{
@@ -153,7 +157,7 @@ fn filled_in(
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<ExtractionSettings> {
     let layers = stored_layers(file, &file.model.path);
-    let reads_tokens = file.unfreeze().is_some();
+    let unfreezings = unfreezings(file);
     let PipelineFile { model, data, cache, head, sweep, .. } = file;
     if data.task == Task::Qa {
         set_qa_defaults(cache);
@@ -195,10 +199,14 @@ fn filled_in(
         return Err(refuse("cache.layers is empty".into(), "name a layer, as in [-1]".into()));
     }
     let store = cache.store.get_or_insert_with(|| {
-        if reads_tokens {
-            return vec![Store::Tokens];
+        let trains_layers = unfreezings.iter().any(Option::is_some);
+        let mut store = if trains_layers { vec![Store::Tokens] } else { Vec::new() };
+        if unfreezings.contains(&None) {
+            let frozen = swept_store(head.pooling, data.task, sweep.as_ref(), defaults);
+            store
+                .extend(frozen.into_iter().filter(|kind| !trains_layers || *kind != Store::Tokens));
         }
-        swept_store(head.pooling, data.task, sweep.as_ref(), defaults)
+        store
     });
     let kinds: Vec<StateKind> = store.iter().map(|store| store.kind()).collect();
     if kinds.is_empty() {
@@ -237,13 +245,33 @@ pub(super) fn stored_layers(file: &PipelineFile, model: &Path) -> LayerChoice {
 /// The layers of a model that the heads of a file read: those of a sweep, and that of `[head]` where a head has none of
 /// its own.
 fn swept_layers(file: &PipelineFile, model: &Path) -> LayerChoice {
-    const KEYS: [&str; 2] = ["layer", "layers"];
     let compared = file.sweep.as_ref().filter(|section| section.compares_models());
     let of_model = compared.map(|section| PipelineFile {
         sweep: Some(section.of_model(model, model == file.model.path)),
         ..file.clone()
     });
     let file = of_model.as_ref().unwrap_or(file);
+    let mut all: Option<LayerChoice> = None;
+    for trained in unfreezings(file) {
+        let own = match trained {
+            Some(trained) => LayerChoice::Listed(vec![layer_below(trained)]),
+            None => frozen_layers(file),
+        };
+        match &mut all {
+            None => all = Some(own),
+            Some(all) => all.merge(&own),
+        }
+    }
+    all.unwrap_or_else(|| LayerChoice::of_head(file))
+}
+
+/// The same of the heads that train no layers.
+fn frozen_layers(file: &PipelineFile) -> LayerChoice {
+    const KEYS: [&str; 2] = ["layer", "layers"];
+    let file = &PipelineFile {
+        train: TrainSection { unfreeze: None, ..file.train.clone() },
+        ..file.clone()
+    };
     let mut own = LayerChoice::of_head(file);
     let Some(section) = &file.sweep else { return own };
     if section.leaves_out(&["pca"]) {

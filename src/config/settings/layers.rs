@@ -4,10 +4,8 @@ use toml::Value;
 
 use crate::{
     config::{
-        file::{
-            LayersKey, LayersWord, PipelineFile,
-            unfreeze::{UnfreezeKey, UnfreezeWord},
-        },
+        file::{LayersKey, LayersWord, PipelineFile},
+        settings::unfreezing::layer_below,
         task_facts::DefaultLayers,
     },
     error::{Error, Result},
@@ -35,14 +33,8 @@ impl LayerChoice {
         let swept = file.sweep.as_ref();
         let projects = file.head.pca.is_some()
             || swept.is_some_and(|section| section.values("pca").next().is_some());
-        match file.unfreeze() {
-            // The layer below those that are trained.
-            Some(UnfreezeKey::Last(n)) => {
-                let below = i64::try_from(n).map_or(i64::MIN, |n| -n - 1);
-                return LayerChoice::Listed(vec![below]);
-            }
-            Some(UnfreezeKey::Named(UnfreezeWord::All)) => return LayerChoice::Listed(vec![0]),
-            None => {}
+        if let Some(trained) = file.unfreeze() {
+            return LayerChoice::Listed(vec![layer_below(trained)]);
         }
         match &file.head.layers {
             LayersKey::Listed(layers) => LayerChoice::Listed(layers.clone()),

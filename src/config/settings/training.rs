@@ -5,7 +5,7 @@ use crate::{
         file::{
             HeadSection, LayersKey, LayersWord, PipelineFile, TrainSection, unfreeze::UnfreezeKey,
         },
-        keys::{Elsewhere, KEYS, Key, STEPWISE, Section},
+        keys::{Elsewhere, KEYS, Key, STEPWISE, Section, UNFREEZE},
         names::{HeadKind, HeadPooling, Loss, Overflow, Pair, Task},
         settings::HeadSettings,
     },
@@ -123,22 +123,6 @@ fn check_input(
     }
 }
 
-/// Refuses a sweep over a pipeline that trains layers of the encoder, whatever its trials say.
-pub(super) fn check_sweep(
-    file: &PipelineFile,
-    refuse: &impl Fn(String, String) -> Error,
-) -> Result<()> {
-    let asked = file.train.unfreeze.is_some_and(|key| key != UnfreezeKey::Last(0));
-    if !asked || file.sweep.is_none() {
-        return Ok(());
-    }
-    Err(refuse(
-        "train.unfreeze trains layers of the encoder with one head, but [sweep] trains many heads"
-            .into(),
-        "leave [sweep] out, or train.unfreeze".into(),
-    ))
-}
-
 fn has_repeated<T: PartialEq>(items: &[T]) -> bool {
     items.iter().enumerate().any(|(place, item)| items[..place].contains(item))
 }
@@ -151,8 +135,10 @@ fn check_unfreeze(
 ) -> Result<()> {
     let lora = file.train.lora.as_ref();
     if file.unfreeze().is_none() {
+        let mut swept = file.sweep.iter().flat_map(|section| section.values(UNFREEZE));
+        let is_swept = swept.next().is_some();
         return match lora {
-            Some(_) if STEPWISE.contains(&file.head_kind()) => Err(refuse(
+            Some(_) if STEPWISE.contains(&file.head_kind()) && !is_swept => Err(refuse(
                 "train.lora updates layers of the encoder, but train.unfreeze names none".into(),
                 "set train.unfreeze to a number of layers or \"all\", or leave train.lora out"
                     .into(),

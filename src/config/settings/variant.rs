@@ -6,7 +6,7 @@ use toml::{Table, Value};
 use crate::{
     config::{
         file::PipelineFile,
-        keys::{Choice, Elsewhere, KEYS, Key, MODEL_PATH, Section},
+        keys::{Choice, Elsewhere, KEYS, Key, LORA_RANK, MODEL_PATH, Section, UNFREEZE},
         settings::{Pipeline, head::hidden_widths},
     },
     error::{Error, Result},
@@ -37,10 +37,11 @@ impl Pipeline {
         if let Some(folder) = named.and_then(|(_, name)| self.folder_of_model(name)) {
             file.model.path = folder;
         }
-        // What has an effect depends on the kind of head, then on the optimiser and the loss.
+        // What has an effect depends on the kind of head, then on the optimiser, the loss and the layers that are
+        // trained.
         let stage = |key: &str| match key {
             "kind" => 0,
-            "optimizer" | "loss" => 1,
+            "optimizer" | "loss" | UNFREEZE => 1,
             _ => 2,
         };
         for number in 0..=2 {
@@ -58,6 +59,10 @@ impl Pipeline {
                     "list only values that the key can have".into(),
                 )
             })?;
+        }
+        if settings.iter().any(|(key, _)| key == UNFREEZE) && file.unfreeze().is_none() {
+            // There are no layers to update.
+            file.train.lora = None;
         }
         file.head.hidden = hidden_widths(&file);
         let widths = file.head.hidden.iter().map(|width| Value::Integer(*width as i64)).collect();
@@ -136,6 +141,16 @@ fn set(
                 continue;
             }
             let (name, value) = match (name.as_str(), value) {
+                (LORA_RANK, Value::Integer(0)) => {
+                    table.remove("lora");
+                    continue;
+                }
+                (LORA_RANK, rank) => {
+                    let own = table.get("lora").and_then(Value::as_table).cloned();
+                    let mut own = own.unwrap_or_default();
+                    own.insert("rank".into(), rank.clone());
+                    ("lora", Value::Table(own))
+                }
                 ("layer" | "layers", Value::Array(_) | Value::String(_)) => {
                     ("layers", value.clone())
                 }
@@ -169,6 +184,7 @@ fn has_effect(key: &str, file: &PipelineFile) -> bool {
         kind: file.head_kind(),
         optimizer: file.train.optimizer,
         loss: file.train.loss,
+        unfreezes: file.unfreeze().is_some(),
     };
     Key::find(key).is_some_and(|key| key.has_effect(choice))
 }
