@@ -7,6 +7,7 @@ pub(crate) mod cuda;
 pub(crate) mod disk;
 pub(crate) mod machine;
 pub(crate) mod model;
+pub(crate) mod process_memory;
 pub(crate) mod python_environment;
 
 use std::path::{Path, PathBuf};

@@ -70,6 +70,9 @@ pub mod doctor {
     pub mod model {
         pub use crate::doctor::model::{DeviceFindings, ModelFindings, TEXT_TOKENS};
     }
+    pub mod process_memory {
+        pub use crate::doctor::process_memory::{peak_rss_bytes, rss_bytes};
+    }
 }
 pub mod encoder {
     pub use crate::encoder::{Encoder, EncoderSettings, Request, fingerprint_inputs};

@@ -1,4 +1,4 @@
-//! The machine: finds ONNX Runtime and the default model, and measures the memory that this process has used.
+//! The machine: finds ONNX Runtime and the default model.
 
 use std::path::{Path, PathBuf};
 
@@ -85,24 +85,4 @@ fn in_folder(folder: &Path) -> Option<PathBuf> {
         let numbers: Vec<u64> = version.split('.').filter_map(|part| part.parse().ok()).collect();
         (numbers.is_empty(), numbers)
     })
-}
-
-/// Returns the peak memory of this process in bytes, or 0 if the system does not report it.
-pub(super) fn peak_rss_bytes() -> u64 {
-    bytes_of("VmHWM:")
-}
-
-/// Returns the memory of this process in bytes, or 0 if the system does not report it.
-#[cfg(feature = "serve")]
-pub(super) fn rss_bytes() -> u64 {
-    bytes_of("VmRSS:")
-}
-
-/// Returns the size in a line of the process's status.
-fn bytes_of(name: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let kibibytes =
-        line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-    kibibytes.unwrap_or(0) * 1024
 }

@@ -10,6 +10,7 @@ use anyhow::Result;
 use frostbert::{
     cache::wording::{counted, printable},
     internals::{
+        doctor::process_memory::peak_rss_bytes,
         metrics::{
             ClassScore, ClassificationMetrics,
             metric::Metric,
@@ -23,7 +24,6 @@ use serde::Serialize;
 
 use super::{
     log,
-    machine::peak_rss_bytes,
     screen::{Screen, write_to_stderr},
 };
 

@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
-use frostbert::internals::server::engine::{Engine, EngineTotals};
-
-use super::super::machine::rss_bytes;
+use frostbert::internals::{
+    doctor::process_memory::rss_bytes,
+    server::engine::{Engine, EngineTotals},
+};
 
 /// The upper ends of the buckets in which times are counted, in seconds.
 const BUCKETS: [f64; 13] =
