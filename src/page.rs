@@ -13,6 +13,7 @@ mod head_part;
 mod index;
 mod map;
 mod marked_text;
+mod methods;
 mod mistakes;
 mod numbers;
 mod parallel;
@@ -42,6 +43,7 @@ use self::{
     head_part::HeadView,
     index::TasksView,
     map::MapView,
+    methods::MethodsView,
     mistakes::MistakesView,
     render::render,
     run_files::RunFiles,
@@ -54,7 +56,7 @@ use self::{
 use crate::{
     config::names::Task,
     error::{Error, Result},
-    report::row_writer::write_output,
+    report::{methods::MethodComparison, row_writer::write_output},
     run_folder::find::{FoundRun, find, find_tasks},
 };
 
@@ -157,6 +159,14 @@ pub(crate) fn write_tasks(
     let title = format!("{} {number}", name.unwrap_or_default());
     let page = TasksView::of(title, &runs, REPORT_FILE);
     write_page(&folder.join(REPORT_FILE), false, "tasks.html", &page)
+}
+
+/// Writes the page of compared methods where they say.
+///
+/// # Errors
+/// When the page cannot be written.
+pub(crate) fn write_methods(comparison: &MethodComparison) -> Result<WrittenPage> {
+    write_page(&comparison.report, true, "methods.html", &MethodsView::of(comparison))
 }
 
 /// Writes the page of a run; returns its sentence too.

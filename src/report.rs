@@ -2,6 +2,7 @@
 
 pub(crate) mod chart;
 pub(crate) mod leaderboard;
+pub(crate) mod methods;
 pub(crate) mod model_card;
 pub(crate) mod plots;
 pub(crate) mod predicted_table;

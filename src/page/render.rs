@@ -8,12 +8,13 @@ use serde::Serialize;
 use super::{numbers::grouped, texts::harmless};
 
 /// Every template, by its name.
-const TEMPLATES: [(&str, &str); 14] = [
+const TEMPLATES: [(&str, &str); 15] = [
     ("base.html", include_str!("templates/base.html")),
     ("macros.html", include_str!("templates/macros.html")),
     ("run.html", include_str!("templates/run.html")),
     ("tasks.html", include_str!("templates/tasks.html")),
     ("comparison.html", include_str!("templates/comparison.html")),
+    ("methods.html", include_str!("templates/methods.html")),
     ("data.html", include_str!("templates/data.html")),
     ("head.html", include_str!("templates/head.html")),
     ("worth.html", include_str!("templates/worth.html")),

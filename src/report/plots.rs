@@ -3,6 +3,7 @@
 pub(crate) mod confusion;
 pub(crate) mod heat_map;
 pub(crate) mod history;
+pub(crate) mod methods;
 pub(crate) mod precision_recall;
 pub(crate) mod reliability;
 pub(crate) mod roc;
