@@ -3,6 +3,7 @@
 
 mod dry_run;
 mod heads;
+pub(crate) mod methods;
 pub(crate) mod precision;
 mod replay;
 

@@ -136,6 +136,9 @@ pub mod experiment {
         DryRun, Experiment, HeadsReport, Replayed, RunReport, Stages, TaskForecast, TaskReport,
         replay,
     };
+    pub mod methods {
+        pub use crate::experiment::methods::{MethodRequest, TrainingMethod, compare_methods};
+    }
     pub mod precision {
         pub use crate::experiment::precision::{LayerError, PrecisionReport, PrecisionRow, report};
     }

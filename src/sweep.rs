@@ -20,6 +20,7 @@ mod search;
 mod splits;
 mod target_sets;
 mod test_scores;
+mod tested_setting;
 mod trials;
 mod units;
 
@@ -41,6 +42,7 @@ pub use crate::sweep::{corrected::BiasCorrected, nested::NestedScore};
 pub(crate) use crate::sweep::{
     cross_validation::{OutOfFold, out_of_fold},
     journal::Journal,
+    tested_setting::{TestedSetting, test_setting},
 };
 use crate::{
     config::{

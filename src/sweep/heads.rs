@@ -122,8 +122,8 @@ pub(super) struct FittedParameters {
     pub(super) network: NetworkSpec,
     pub(super) parameters: Vec<f32>,
     best_epoch: usize,
-    epochs: usize,
-    diverged: bool,
+    pub(super) epochs: usize,
+    pub(super) diverged: bool,
 }
 
 impl FittedParameters {
@@ -136,6 +136,14 @@ impl FittedParameters {
             diverged: head.history.last().is_some_and(EpochRecord::diverged),
             parameters: head.parameters,
         }
+    }
+
+    /// Returns the number of parameters that are trained. A table that layers of the encoder share with those below is
+    /// held fixed.
+    pub(super) fn n_trained(&self) -> usize {
+        let network = Network::new(self.network.clone());
+        let of_layers: usize = network.encoder_places().iter().map(|place| place.len()).sum();
+        network.n_parameters() - network.n_encoder_parameters() + of_layers
     }
 }
 

@@ -59,8 +59,8 @@ pub(super) fn check(
     let memory_mb = needed.saturating_sub(BESIDE_BYTES).div_ceil(1 << 20);
     Err(sweep.pipeline.refuse(
         format!(
-            "search = \"halving\" trains all heads at the same time, and {} with layers of the encoder take about {} of \
-             memory, but train.memory_mb plus 1 GiB is {}",
+            "search = \"halving\" trains all heads at the same time, and {} with layers of the encoder take about {} \
+             of memory, but train.memory_mb plus 1 GiB is {}",
             counted(n_trials * heads_of_trial, "head"),
             megabytes(needed),
             megabytes(most),

@@ -176,7 +176,7 @@ fn heads_of(
 }
 
 /// The mean of the scores of some heads, where row `i` counts as `weights[i]` rows; none where one has none.
-fn mean(
+pub(super) fn mean(
     heads: &Option<Vec<RowStatistics>>,
     metric: Metric,
     weights: Option<&[u32]>,

@@ -5,7 +5,10 @@ use toml::{Table, Value};
 
 use crate::{
     config::{
-        file::PipelineFile,
+        file::{
+            PipelineFile,
+            sweep::{GivenSettings, SweepSection},
+        },
         keys::{Choice, Elsewhere, KEYS, Key, LORA_RANK, MODEL_PATH, Section, UNFREEZE},
         settings::{Pipeline, head::hidden_widths},
     },
@@ -75,6 +78,37 @@ impl Pipeline {
         });
         let settings = settings.collect();
         Ok(Variant { base: self, file, settings })
+    }
+}
+
+impl Pipeline {
+    /// Returns the pipeline with a sweep over these settings in place of its own, whose cache stores what any of them
+    /// reads. They begin with heads alone, without what only some of them can have: trained layers and principal
+    /// components.
+    ///
+    /// # Errors
+    /// Returns an error if what is left of the file is invalid.
+    pub(crate) fn comparing(&self, all: &[Settings]) -> Result<Pipeline> {
+        let mut file = self.file.clone();
+        file.head.pca = None;
+        file.train.unfreeze = None;
+        file.train.lora = None;
+        file.cache.store = None;
+        file.cache.layers = None;
+        let given = all.iter().map(|settings| GivenSettings(settings.iter().cloned().collect()));
+        file.sweep = Some(SweepSection { settings: given.collect(), ..SweepSection::default() });
+        Pipeline::check(&self.path, file)
+    }
+
+    /// Returns the checked pipeline with other values and without its sweep, as if its file had them.
+    ///
+    /// # Errors
+    /// Returns an error if they do not fit together.
+    pub(crate) fn with_settings(&self, settings: &Settings) -> Result<Pipeline> {
+        let Variant { file, .. } = self.variant(settings.clone())?;
+        let pipeline = Pipeline::check(&self.path, file)?;
+        pipeline.check_training()?;
+        Ok(pipeline)
     }
 }
 
