@@ -3,6 +3,7 @@
 
 mod cache;
 mod cache_list;
+mod compare;
 mod completions;
 mod distributed;
 mod doctor;
@@ -174,6 +175,8 @@ enum Command {
     /// Compare f32, f16 and int8: states layer by layer, speed, and the metric of the pipeline's head
     #[command(after_help = examples::PRECISION_REPORT)]
     PrecisionReport(precision_report::PrecisionReportArguments),
+    #[command(about = "Compare feature extraction, new heads and trained layers on one cache: score, time, memory", long_about = compare::ABOUT, after_help = compare::EXAMPLES)]
+    Compare(compare::CompareArguments),
     /// List, describe, check, export and clean caches
     #[command(subcommand)]
     Cache(cache::CacheCommand),
@@ -357,7 +360,10 @@ impl Arguments {
             Command::Train(_) => {
                 "the cache is unchanged, and no run was written: run the same command again"
             }
-            Command::Evaluate(_) | Command::Similar(_) | Command::PrecisionReport(_) => {
+            Command::Evaluate(_)
+            | Command::Similar(_)
+            | Command::PrecisionReport(_)
+            | Command::Compare(_) => {
                 "states that were committed are kept: run the same command again"
             }
             _ => "run the same command again",
@@ -408,6 +414,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Runs(command) => runs::run(command, &context),
         Command::Similar(arguments) => similar::run(arguments, &context),
         Command::PrecisionReport(arguments) => precision_report::run(arguments, &context),
+        Command::Compare(arguments) => compare::run(arguments, &context),
         Command::Cache(command) => cache::run(command, &context),
         Command::Model(command) => model::run(command, &context),
         Command::Doctor(arguments) => doctor::run(arguments, &context),

@@ -10,7 +10,8 @@ const FIRST: [&str; 8] = ["init", "extract", "plan", "work", "commit", "", "run"
 const LAST: [&str; 4] = ["cache gc", "cache prune", "runs rm", "vacuum"];
 
 /// Commands whose examples need nothing that others leave behind: a test of their own runs them at the same time.
-const ALONE: [&str; 10] = [
+const ALONE: [&str; 11] = [
+    "compare",
     "completions",
     "doctor",
     "embed",

@@ -41,6 +41,7 @@ mod label_columns;
 mod library;
 mod many_classes;
 mod messy_data;
+mod methods;
 mod metrics_label_errors;
 mod metrics_multilabel;
 mod metrics_oracle;

@@ -1,0 +1,161 @@
+//! `frostbert compare`: heads on a frozen encoder beside its trained layers, over one cache.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::{
+    cases::PIPELINE,
+    support::{Workshop, read_json},
+};
+
+/// The values of a weight and a bias for three classes over 32 features, and those of a layer.
+const LINEAR: u64 = 32 * 3 + 3;
+const LAYER: u64 = 8_544;
+
+fn compare(workshop: &Workshop, arguments: &[&str]) -> Value {
+    workshop.json(&[&["compare", PIPELINE], arguments].concat())
+}
+
+fn method<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let mut methods = report["methods"].as_array().unwrap().iter();
+    methods.find(|method| method["method"] == name).unwrap_or_else(|| panic!("{name} in {report}"))
+}
+
+#[test]
+fn every_method_is_measured_with_what_it_takes() {
+    let workshop = Workshop::tiny();
+    let report = compare(&workshop, &["--seeds", "2", "--epochs", "2"]);
+    let names: Vec<&str> = report["methods"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|own| own["method"].as_str().unwrap())
+        .collect();
+    // The model has two layers: the last two are all.
+    assert_eq!(names, ["features", "linear", "mlp", "top-1", "all"]);
+    assert_eq!((&report["metric"], &report["seeds"]), (&json!("accuracy"), &json!(2)));
+    for (name, kind, unfreeze, trainable, heads) in [
+        ("features", "logistic", 0, LINEAR, 1),
+        ("linear", "linear", 0, LINEAR, 2),
+        ("mlp", "mlp", 0, 32 * 256 + 256 + 256 * 3 + 3, 2),
+        ("top-1", "linear", 1, LINEAR + LAYER, 2),
+        ("all", "linear", 2, LINEAR + 2 * LAYER, 2),
+    ] {
+        let own = method(&report, name);
+        assert_eq!((&own["kind"], &own["unfreeze"]), (&json!(kind), &json!(unfreeze)), "{own}");
+        assert_eq!(own["trainable"], trainable, "{own}");
+        assert_eq!(own["training_bytes"], 16 * trainable, "{own}");
+        let values: Vec<f64> =
+            own["values"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect();
+        assert_eq!(values.len(), heads, "{own}");
+        let mean = values.iter().sum::<f64>() / heads as f64;
+        let value = own["value"].as_f64().unwrap();
+        assert!((mean - value).abs() < 1e-12 && (0.0..=1.0).contains(&value), "{own}");
+        let end = |place: usize| own["interval"][place].as_f64().unwrap();
+        assert!(end(0) <= value && value <= end(1), "{own}");
+        assert!(own["seconds"].as_f64().unwrap() > 0.0, "{own}");
+        let peak = &own["peak_rss_bytes"];
+        assert!(peak.is_null() || peak.as_u64().unwrap() > 1 << 20, "{own}");
+        let epochs = own["epochs"].as_f64().unwrap();
+        assert_eq!(epochs == 0.0, name == "features", "{own}");
+        assert_eq!(epochs == 2.0, unfreeze > 0, "the pipeline has three epochs: {own}");
+    }
+    let info = workshop.json(&["model", "info", &model_folder(&workshop), "--classes", "3"]);
+    let everything = &report["fine_tuning"];
+    for key in ["trainable", "training_bytes"] {
+        assert_eq!(everything[key], info["fine_tuning"][key], "{key}");
+    }
+    assert_eq!(everything["least_seconds"], method(&report, "all")["seconds"]);
+    assert_eq!(report["report"], "methods.html");
+    let page = fs::read_to_string(workshop.path("methods.html")).unwrap();
+    for words in
+        ["feature extraction, logistic", "top 1 layer", "full fine-tuning, computed", "<svg"]
+    {
+        assert!(page.contains(words), "{words}");
+    }
+    // One cache holds what all of them read, and no run was written.
+    assert_eq!(fs::read_dir(workshop.path("cache")).unwrap().count(), 1);
+    assert!(!workshop.path("runs").exists());
+}
+
+fn model_folder(workshop: &Workshop) -> String {
+    let text = fs::read_to_string(workshop.path(PIPELINE)).unwrap();
+    let line = text.lines().find(|line| line.starts_with("path = ")).unwrap();
+    line.split('"').nth(1).unwrap().to_string()
+}
+
+#[test]
+fn a_method_scores_what_the_run_of_its_settings_scores() {
+    let workshop = Workshop::tiny();
+    let methods = ["--methods", "linear,top-1", "--seeds", "1", "--epochs", "2"];
+    let report = compare(&workshop, &methods);
+    let top = vec!["--set", "train.unfreeze=1", "--set", "train.epochs=2"];
+    for (name, sets) in [("linear", Vec::new()), ("top-1", top)] {
+        let run = workshop.json(&[vec!["run", PIPELINE], sets].concat());
+        let folder = workshop.path(run["train"]["run"].as_str().unwrap());
+        let accuracy = &read_json(&folder.join("metrics.json"))["test"]["accuracy"];
+        let value = method(&report, name)["value"].as_f64().unwrap();
+        assert!(
+            (accuracy.as_f64().unwrap() - value).abs() < 1e-9,
+            "{name}: {accuracy} and {value}"
+        );
+    }
+    let one = compare(&workshop, &[&methods[..], &["--threads", "1"]].concat());
+    for name in ["linear", "top-1"] {
+        let [many, one] = [&report, &one].map(|report| method(report, name));
+        assert_eq!((&many["values"], &many["interval"]), (&one["values"], &one["interval"]));
+    }
+}
+
+#[test]
+fn a_comparison_is_one_table_for_people() {
+    let workshop = Workshop::tiny();
+    let arguments =
+        ["compare", PIPELINE, "--methods", "features,all", "--seeds", "1", "--epochs", "1"];
+    let shown = workshop.succeed(&[&arguments[..], &["--out", "page.html"]].concat()).stdout;
+    for words in
+        ["features (logistic)", "\n            all ", "full fine-tuning", "over ", "page.html"]
+    {
+        assert!(shown.contains(words), "{words:?} in {shown}");
+    }
+    assert!(shown.lines().all(|line| line.chars().count() <= 100), "{shown}");
+    assert!(workshop.path("page.html").is_file());
+}
+
+#[test]
+fn what_cannot_be_compared_is_refused_before_anything_is_encoded() {
+    let workshop = Workshop::tiny();
+    for (arguments, expected) in [
+        (&["--set", "head.pooling=max"][..], "--set head.pooling=mean"),
+        (&["--methods", "top-3"], "train.unfreeze is 3, but the model has 2 layers"),
+        (
+            &["--set", "data.split={train=0.8, validation=0.2, test=0.0}"],
+            "give data.split.test a share",
+        ),
+        (&["--out", "nowhere/page.html"], "create nowhere"),
+    ] {
+        let ran = workshop.run(&[&["compare", PIPELINE], arguments].concat());
+        assert!(ran.has_failed(), "{arguments:?}: {}", ran.stdout);
+        assert!(ran.stderr.contains(expected), "{arguments:?}: {}", ran.stderr);
+        assert!(!workshop.path("cache").exists(), "{arguments:?}");
+    }
+    for wrong in [["--methods", "top-0"], ["--seeds", "0"], ["--epochs", "0"]] {
+        let ran = workshop.run(&[&["compare", PIPELINE], &wrong[..]].concat());
+        assert_eq!(ran.code, Some(2), "{wrong:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn what_the_pipeline_says_of_its_own_head_does_not_stand_in_the_way() {
+    let workshop = Workshop::tiny();
+    let text = fs::read_to_string(workshop.path(PIPELINE)).unwrap();
+    let head = "[head]\nkind = \"mlp\"\nhidden = [8]\nlayers = [1]\npooling = \"cls\"";
+    let sweep = "[sweep]\nlr = [0.1]\nselect = \"macro_f1\"";
+    workshop.write_pipeline(&format!("{text}\n{head}\n{sweep}\n"));
+    let report = compare(&workshop, &["--seeds", "1", "--epochs", "1"]);
+    assert_eq!(report["metric"], "macro_f1");
+    assert_eq!(method(&report, "mlp")["trainable"], 32 * 8 + 8 + 8 * 3 + 3);
+    assert_eq!(method(&report, "linear")["trainable"], LINEAR);
+    assert_eq!(method(&report, "top-1")["trainable"], LINEAR + LAYER);
+}
