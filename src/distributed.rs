@@ -5,6 +5,8 @@
 //! of its bytes, and of its receipts only the first is kept, so the cache is the same whoever did what.
 
 pub(crate) mod commit;
+mod disk;
+mod files;
 pub(crate) mod plan;
 pub(crate) mod receipt;
 pub(crate) mod shared_folder;

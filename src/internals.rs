@@ -40,7 +40,10 @@ pub mod distributed {
         pub use crate::distributed::commit::{CommitReport, commit};
     }
     pub mod plan {
-        pub use crate::distributed::plan::{PlanReport, plan};
+        pub use crate::distributed::plan::{PlanReport, has_plan, plan};
+    }
+    pub mod shared_folder {
+        pub use crate::distributed::shared_folder::SharedFolder;
     }
     pub mod vacuum {
         pub use crate::distributed::vacuum::{VacuumReport, vacuum};

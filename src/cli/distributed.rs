@@ -16,7 +16,8 @@ use frostbert::{
         config::settings::Pipeline,
         distributed::{
             commit::{CommitReport, commit},
-            plan::{PlanReport, plan},
+            plan::{PlanReport, has_plan, plan},
+            shared_folder::SharedFolder,
             vacuum::vacuum,
             work::{PlanWorker, TaskStatus, WorkedTask, WorkerOptions},
         },
@@ -130,7 +131,8 @@ pub(super) fn run(command: &DistributedCommand, context: &Context) -> Result<Exi
 fn run_plan(arguments: &PlanArguments, context: &Context) -> Result<ExitCode> {
     let pipeline = arguments.pipeline.read(context)?;
     let shards = arguments.shards as usize;
-    let report = plan(&pipeline, &arguments.out, shards, &context.machine, &context.progress)?;
+    let shared = SharedFolder::open(&arguments.out)?;
+    let report = plan(&pipeline, &shared, shards, &context.machine, &context.progress)?;
     if context.json {
         output::print_json(&report)?;
     } else {
@@ -154,9 +156,10 @@ fn describe_plan(report: &PlanReport) -> String {
 
 /// Does the tasks that are named, or else those that come on standard input, and prints a line of JSON for each.
 fn run_work(arguments: &WorkArguments, context: &Context) -> Result<ExitCode> {
-    let options =
-        WorkerOptions { model: arguments.model.clone(), scratch: arguments.scratch.folder() };
-    let worker = PlanWorker::open(&arguments.out, None, options)?;
+    let scratch = arguments.scratch.folder();
+    let shared = SharedFolder::open(&arguments.out)?;
+    let options = WorkerOptions { model: arguments.model.clone(), scratch };
+    let worker = PlanWorker::open(shared, None, options)?;
     let mut started = worker.start(&context.machine, &context.progress)?;
     let mut failed = Vec::new();
     let mut run = |task: usize| -> Result<output::Reader> {
@@ -206,11 +209,13 @@ pub(super) fn extract_part(
 ) -> Result<ExitCode> {
     let JobPart { number, of } =
         JobPart::find(part, |name| env::var(name).ok()).map_err(wrong_usage)?;
-    if !out.join("plan.json").exists() {
-        plan(pipeline, out, 1, &context.machine, &context.progress)?;
+    let scratch = scratch.folder();
+    let shared = SharedFolder::open(out)?;
+    if !has_plan(&shared)? {
+        plan(pipeline, &shared, 1, &context.machine, &context.progress)?;
     }
-    let options = WorkerOptions { model: None, scratch: scratch.folder() };
-    let worker = PlanWorker::open(out, Some(pipeline), options)?;
+    let options = WorkerOptions { model: None, scratch };
+    let worker = PlanWorker::open(shared, Some(pipeline), options)?;
     let mut started = worker.start(&context.machine, &context.progress)?;
     let mut worked = Vec::new();
     for task in worker.part(number, of) {
@@ -259,7 +264,8 @@ fn require_none_failed(failed: &[WorkedTask]) -> Result<()> {
 }
 
 fn run_commit(arguments: &CommitArguments, context: &Context) -> Result<ExitCode> {
-    let report = commit(&arguments.out, &context.progress)?;
+    let shared = SharedFolder::open(&arguments.out)?;
+    let report = commit(&shared, &context.progress)?;
     if context.json {
         output::print_json(&report)?;
     } else {
@@ -282,7 +288,8 @@ fn describe_commit(report: &CommitReport) -> String {
 
 fn run_vacuum(arguments: &VacuumArguments, context: &Context) -> Result<ExitCode> {
     let older_than = arguments.older_than.unwrap_or(Duration::from_secs(DAYS * 24 * 3600));
-    let report = vacuum(&arguments.out, older_than, arguments.force)?;
+    let shared = SharedFolder::open(&arguments.out)?;
+    let report = vacuum(&shared, older_than, arguments.force)?;
     if context.json {
         output::print_json(&report)?;
     } else {

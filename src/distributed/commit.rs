@@ -1,6 +1,7 @@
 //! Makes a cache of what workers left in a shared folder: the same one, byte for byte, as an extraction on one machine.
 
 use std::{
+    collections::HashMap,
     fs::{self, Permissions},
     io,
     os::unix::fs::PermissionsExt,
@@ -8,8 +9,9 @@ use std::{
 };
 
 use frostbert_cache::{
+    about::ABOUT_FILE,
     durable::sync_folder,
-    manifest::{FileEntry, Manifest},
+    manifest::{FileEntry, MANIFEST, Manifest},
     progress::Progress,
     wording::counted,
 };
@@ -17,9 +19,10 @@ use serde::Serialize;
 
 use crate::{
     distributed::{
-        plan::{DistributedPlan, damage},
+        files::{COMMITS, OBJECTS, damage},
+        plan::DistributedPlan,
         receipt::TaskReceipt,
-        shared_folder::{ASIDE, OBJECTS, SharedFolder},
+        shared_folder::SharedFolder,
     },
     error::{Error, Result},
 };
@@ -55,30 +58,78 @@ pub struct CommitReport {
 /// # Errors
 /// Returns an error if a task has no receipt, a receipt does not fit the plan, a file that it names is missing, or the
 /// folder cannot be written. Nothing is lost then: the same command can be run again.
-pub fn commit(out: &Path, progress: &dyn Progress) -> Result<CommitReport> {
-    let shared = SharedFolder::new(out)?;
-    let plan = DistributedPlan::read(&shared)?;
-    let folder = shared.path(&plan.inputs.fingerprint());
-    if let Some(manifest) = Manifest::read(&folder)? {
+pub fn commit(shared: &SharedFolder, progress: &dyn Progress) -> Result<CommitReport> {
+    let plan = DistributedPlan::read(shared)?;
+    let fingerprint = plan.inputs.fingerprint();
+    let folder = shared.path(&fingerprint);
+    if let Some(manifest) = shared.manifest(&fingerprint)? {
         return Ok(report(folder, &manifest, true));
     }
     progress.start("reading receipts", Some(plan.tasks.len() as u64), "tasks");
-    let receipts = read_receipts(&shared, &plan, progress)?;
+    let receipts = read_receipts(shared, &plan, progress)?;
     progress.finish();
     let manifest = manifest_of(&plan, receipts);
     // Names of files in receipts become paths.
     manifest.require_sound(&folder)?;
+    let there = if shared.keeps_objects() {
+        commit_manifest(shared, &plan, &manifest, progress)?
+    } else {
+        commit_folder(shared, &plan, &manifest, progress)?
+    };
+    Ok(match there {
+        None => report(folder, &manifest, false),
+        Some(there) => report(folder, &there, true),
+    })
+}
+
+/// Makes a cache whose files stay where they are stored, which is a manifest alone; returns that of another commit if
+/// it was faster.
+fn commit_manifest(
+    shared: &SharedFolder,
+    plan: &DistributedPlan,
+    manifest: &Manifest,
+    progress: &dyn Progress,
+) -> Result<Option<Manifest>> {
+    let objects = shared.list(OBJECTS)?;
+    let stored: HashMap<&str, u64> =
+        objects.iter().map(|file| (file.name.as_str(), file.bytes)).collect();
+    progress.start("committing", Some(manifest.shards.len() as u64), "shards");
+    for shard in &manifest.shards {
+        for file in &shard.files {
+            let name = format!("{OBJECTS}/{}", file.blake3);
+            require_stored(&shared.path(&name), file, stored.get(name.as_str()).copied())?;
+        }
+        progress.advance(1, 0);
+    }
+    let fingerprint = &manifest.fingerprint;
+    let about = serde_json::to_vec_pretty(&plan.about).expect("plain fields become JSON");
+    shared.create(&format!("{fingerprint}/{ABOUT_FILE}"), &about)?;
+    let name = format!("{fingerprint}/{MANIFEST}");
+    let created = shared.create(&name, manifest.to_json().as_bytes())?;
+    progress.finish();
+    if created { Ok(None) } else { shared.manifest(fingerprint) }
+}
+
+/// Makes a cache that is a folder with files of its own; returns the manifest of another commit if it was faster.
+fn commit_folder(
+    shared: &SharedFolder,
+    plan: &DistributedPlan,
+    manifest: &Manifest,
+    progress: &dyn Progress,
+) -> Result<Option<Manifest>> {
+    let folder = shared.path(&manifest.fingerprint);
+    let commits = shared.path(COMMITS);
+    fs::create_dir_all(&commits).map_err(Error::io("create", &commits))?;
     let aside = tempfile::Builder::new()
-        .prefix(ASIDE)
         .permissions(Permissions::from_mode(0o777))
-        .tempdir_in(shared.root())
-        .map_err(Error::io("create a folder in", shared.root()))?;
+        .tempdir_in(&commits)
+        .map_err(Error::io("create a folder in", &commits))?;
     progress.start("committing", Some(manifest.shards.len() as u64), "shards");
     for shard in &manifest.shards {
         let own = aside.path().join(&shard.name);
         fs::create_dir(&own).map_err(Error::io("create", &own))?;
         for file in &shard.files {
-            take(&shared, file, &own.join(&file.name))?;
+            take(shared, file, &own.join(&file.name))?;
         }
         sync_folder(&own)?;
         progress.advance(1, 0);
@@ -90,11 +141,13 @@ pub fn commit(out: &Path, progress: &dyn Progress) -> Result<CommitReport> {
     match fs::rename(aside.path(), &folder) {
         Ok(()) => {
             let _ = aside.keep();
+            // It stays if another commit runs, or was killed.
+            let _ = fs::remove_dir(&commits);
             sync_folder(shared.root())?;
-            Ok(report(folder, &manifest, false))
+            Ok(None)
         }
         Err(error) if is_in_the_way(&error) => match Manifest::read(&folder)? {
-            Some(manifest) => Ok(report(folder, &manifest, true)),
+            Some(there) => Ok(Some(there)),
             None => {
                 let hint = "move it away, or let the extraction that began it finish, and run the command again";
                 let got = "a folder without a manifest.json".into();
@@ -115,14 +168,18 @@ fn read_receipts(
     plan: &DistributedPlan,
     progress: &dyn Progress,
 ) -> Result<Vec<TaskReceipt>> {
-    let mut receipts = Vec::with_capacity(plan.tasks.len());
+    let read = shared.for_each(plan.tasks.len(), |task| {
+        let receipt = TaskReceipt::read(shared, plan, task)?;
+        progress.advance(1, 0);
+        Ok(receipt)
+    })?;
+    let mut receipts = Vec::with_capacity(read.len());
     let mut missing = Vec::new();
-    for task in 0..plan.tasks.len() {
-        match TaskReceipt::read(shared, plan, task)? {
+    for (task, receipt) in read.into_iter().enumerate() {
+        match receipt {
             Some(receipt) => receipts.push(receipt),
             None => missing.push(task.to_string()),
         }
-        progress.advance(1, 0);
     }
     if missing.is_empty() {
         return Ok(receipts);
@@ -160,23 +217,28 @@ fn manifest_of(plan: &DistributedPlan, receipts: Vec<TaskReceipt>) -> Manifest {
 /// Puts a stored file into a shard: by a link where the disk has them, so that nothing is written twice.
 fn take(shared: &SharedFolder, file: &FileEntry, to: &Path) -> Result<()> {
     let path = shared.path(&format!("{OBJECTS}/{}", file.blake3));
-    let got = match fs::metadata(&path) {
-        Ok(metadata) if metadata.len() == file.bytes => None,
-        Ok(metadata) => Some(counted(metadata.len(), "byte")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Some("no such file".into()),
+    let bytes = match fs::metadata(&path) {
+        Ok(metadata) => Some(metadata.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(Error::io("read", path)(error)),
     };
-    if let Some(got) = got {
-        let hint =
-            "remove the receipt that names it, and its task is done again by the next worker";
-        return Err(damage(&path, counted(file.bytes, "byte"), got, hint));
-    }
+    require_stored(&path, file, bytes)?;
     if fs::hard_link(&path, to).is_err() {
         fs::copy(&path, to).map_err(Error::io("write", to))?;
         let copied = fs::File::open(to).and_then(|file| file.sync_all());
         copied.map_err(Error::io("sync", to))?;
     }
     Ok(())
+}
+
+/// Checks the size of a stored file, where there is one.
+fn require_stored(path: &Path, file: &FileEntry, bytes: Option<u64>) -> Result<()> {
+    if bytes == Some(file.bytes) {
+        return Ok(());
+    }
+    let got = bytes.map_or("no such file".into(), |bytes| counted(bytes, "byte"));
+    let hint = "remove the receipt that names it, and its task is done again by the next worker";
+    Err(damage(path, counted(file.bytes, "byte"), got, hint))
 }
 
 fn report(cache: PathBuf, manifest: &Manifest, existed: bool) -> CommitReport {

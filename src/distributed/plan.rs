@@ -3,7 +3,7 @@
 //! The shards are those of an extraction on one machine, in the order of the documents' keys. Keys are hashes, so the
 //! texts of a task come from all over the corpus: they are copied to a file for each task, and workers need no other.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use frostbert_cache::{
     about::About,
@@ -21,7 +21,10 @@ use crate::{
         file::{CacheSection, PipelineFile},
         settings::Pipeline,
     },
-    distributed::shared_folder::{PLAN_FILE, SharedFolder, TEXTS},
+    distributed::{
+        files::{PLAN_FILE, TEXTS, damage},
+        shared_folder::SharedFolder,
+    },
     error::{Error, Result},
     extraction::{
         extract::{
@@ -101,12 +104,11 @@ pub struct PlanReport {
 /// a cache of this fingerprint already, or if it cannot be written.
 pub fn plan(
     pipeline: &Pipeline,
-    out: &Path,
+    shared: &SharedFolder,
     shards_per_task: usize,
     machine: &Machine,
     progress: &dyn Progress,
 ) -> Result<PlanReport> {
-    let shared = SharedFolder::new(out)?;
     shared.probe()?;
     if !pipeline.models.is_empty() {
         return Err(pipeline.refuse(
@@ -118,11 +120,11 @@ pub fn plan(
     let checkpoint = pipeline.extraction.checkpoint()?;
     // The cache is to be in the shared folder, wherever this pipeline has its own.
     let mut pipeline = pipeline.clone();
-    pipeline.extraction.cache_dir = out.to_path_buf();
+    pipeline.extraction.cache_dir = shared.root().to_path_buf();
     let settings = &pipeline.extraction;
     let Entered { lazy: _, states, devices, inputs, folder } =
         enter(&checkpoint, &pipeline, machine, progress)?;
-    if shared.read(PLAN_FILE)?.is_none() && Manifest::read(&folder)?.is_some() {
+    if !has_plan(shared)? && shared.manifest(&inputs.fingerprint())?.is_some() {
         return Err(Error::Argument {
             action: "plan an extraction",
             expected: "a folder without a cache of the same fingerprint".into(),
@@ -130,7 +132,7 @@ pub fn plan(
             hint: format!(
                 "texts are added to it by `frostbert extract` with --set cache.dir={}; for a new cache, name another \
                  folder",
-                out.display()
+                shared.root().display()
             ),
         });
     }
@@ -140,13 +142,13 @@ pub fn plan(
     let row_bytes = shape.hidden * settings.dtype.size_bytes();
     let planner = Planner::new(&states, &nothing, &index, row_bytes);
     let tokenizer = settings.tokenizer(&checkpoint)?;
-    let (spool, mut counts) = read_texts(&pipeline, &planner, &index, shared.root(), progress)?;
+    let (spool, mut counts) = read_texts(&pipeline, &planner, &index, &shared.aside(), progress)?;
     let cutter = cutter(&pipeline, &devices, &spool, &planner);
     let whole = planner.extraction_plan(spool.keys(), &cutter);
     let aligned = stores_rows(&planner);
     let mut shards = TokenisedShards::new(&spool, &tokenizer, &settings.sources, aligned, cutter);
     progress.start("tokenising", Some(whole.documents), "texts");
-    let tasks = write_tasks(&mut shards, &spool, shards_per_task, &shared, progress)?;
+    let tasks = write_tasks(&mut shards, &spool, shards_per_task, shared, progress)?;
     progress.finish();
     counts.truncated += shards.truncated;
     warn_of_truncation(&pipeline, counts, progress);
@@ -164,9 +166,9 @@ pub fn plan(
         pipeline: pipeline.file().clone(),
         tasks,
     };
-    let existed = !plan.write(&shared)?;
+    let existed = !plan.write(shared)?;
     Ok(PlanReport {
-        out: out.to_path_buf(),
+        out: shared.root().to_path_buf(),
         plan: plan.id.clone(),
         fingerprint: plan.inputs.fingerprint(),
         documents: counts.documents,
@@ -177,6 +179,14 @@ pub fn plan(
         truncated: counts.truncated,
         existed,
     })
+}
+
+/// Returns whether a shared folder has a plan.
+///
+/// # Errors
+/// Returns an error if that cannot be told.
+pub fn has_plan(shared: &SharedFolder) -> Result<bool> {
+    Ok(shared.read(PLAN_FILE)?.is_some())
 }
 
 /// Writes the texts of every task.
@@ -286,10 +296,4 @@ impl DistributedPlan {
 
 fn json_of(section: &impl Serialize) -> serde_json::Value {
     serde_json::to_value(section).expect("plain fields become JSON")
-}
-
-/// Builds the error for a file of a shared folder that is not what it should be.
-pub(crate) fn damage(path: &Path, expected: String, got: String, hint: &str) -> Error {
-    let (path, hint) = (path.to_path_buf(), hint.into());
-    frostbert_cache::Error::Damage { path, expected, got, hint }.into()
 }

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     distributed::{
-        plan::{DistributedPlan, damage},
-        shared_folder::{RECEIPTS, SharedFolder},
+        files::{RECEIPTS, damage},
+        plan::DistributedPlan,
+        shared_folder::SharedFolder,
     },
     error::Result,
 };

@@ -2,45 +2,36 @@
 //! number of processes on any number of machines can write to it without a lock.
 
 use std::{
-    fs::{self, File, Permissions},
-    io::{self, BufWriter, Write},
-    os::unix::fs::PermissionsExt,
+    io::{self, Write},
+    panic::resume_unwind,
     path::{Path, PathBuf},
+    process,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
     time::SystemTime,
 };
 
-use frostbert_cache::{durable::sync_folder, fingerprint::Digest};
-use tempfile::{Builder, NamedTempFile};
+use frostbert_cache::{
+    fingerprint::Digest,
+    manifest::{MANIFEST, Manifest},
+};
 
-use crate::error::{Error, Result};
+use crate::{
+    distributed::{
+        disk::Disk,
+        files::{ASIDE, FetchedFile, SharedFile, SharedFiles, write_aside},
+    },
+    error::{Error, Result},
+};
 
-/// The plan.
-pub(crate) const PLAN_FILE: &str = "plan.json";
-
-/// The folder of the texts of tasks, each file under the hash of its bytes.
-pub(crate) const TEXTS: &str = "texts";
-
-/// The folder of the files of shards, each under the hash of its bytes.
-pub(crate) const OBJECTS: &str = "objects";
-
-/// The folder of the receipts of tasks, in a folder for each plan.
-pub(crate) const RECEIPTS: &str = "receipts";
-
-/// The name prefix of what is being written.
-pub(crate) const ASIDE: &str = "tmp-";
-
-/// A folder on a disk that all machines see.
+/// A folder that all machines see.
 #[derive(Clone, Debug)]
-pub(crate) struct SharedFolder {
+pub struct SharedFolder {
     root: PathBuf,
-}
-
-/// A file of the shared folder.
-pub(crate) struct SharedFile {
-    /// Its path below the shared folder, with `/` between the parts.
-    pub(crate) name: String,
-    pub(crate) bytes: u64,
-    pub(crate) modified: SystemTime,
+    files: Arc<dyn SharedFiles>,
 }
 
 impl SharedFolder {
@@ -48,35 +39,29 @@ impl SharedFolder {
     ///
     /// # Errors
     /// Returns an error for an address of another kind.
-    pub(crate) fn new(root: &Path) -> Result<SharedFolder> {
-        let shown = root.to_string_lossy();
+    pub fn open(address: &Path) -> Result<SharedFolder> {
+        let shown = address.to_string_lossy();
         if shown.contains("://") {
-            return Err(Error::Argument {
-                action: "share the work",
-                expected: "a folder that all machines see".into(),
-                got: format!("`{shown}`"),
-                hint: "object stores are not supported: name a folder on a disk that the machines share, such as NFS \
-                       or Lustre"
-                    .into(),
-            });
+            return Err(refused(&shown, "object stores are not supported"));
         }
-        Ok(SharedFolder { root: root.to_path_buf() })
+        let files = Arc::new(Disk::new(address));
+        Ok(SharedFolder { root: address.to_path_buf(), files })
     }
 
-    /// Creates the folder, and checks that of two files with the same name only the first is created.
+    /// Checks that of two files with the same name only the first is created. On a disk, this creates the folder.
     ///
     /// # Errors
-    /// Returns an error if the disk cannot keep that promise, on which everything rests.
+    /// Returns an error if the disk or the store cannot keep that promise, on which everything rests.
     pub(crate) fn probe(&self) -> Result<()> {
-        let name = format!("{ASIDE}probe-{}", std::process::id());
-        let path = self.path(&name);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let name = format!("{ASIDE}probe-{}-{}", process::id(), now.as_nanos());
         let outcome = self.create(&name, b"first").and_then(|_| self.create(&name, b"second"));
-        let kept = fs::read(&path);
-        let _ = fs::remove_file(&path);
-        if outcome? || kept.map_err(Error::io("read", &path))? != b"first" {
+        let kept = self.read(&name);
+        let _ = self.files.remove(&[name]);
+        if outcome? || kept?.is_none_or(|kept| kept != b"first") {
             return Err(Error::Argument {
                 action: "share the work",
-                expected: "a disk on which a file is created only if there is none of its name"
+                expected: "a place where a file is created only if there is none of its name"
                     .into(),
                 got: format!("`{}`, where a second file replaced the first", self.root.display()),
                 hint: "name a folder on another disk".into(),
@@ -86,37 +71,28 @@ impl SharedFolder {
     }
 
     /// Returns the folder itself.
-    pub(crate) fn root(&self) -> &Path {
+    pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Returns where a file of this name is, or would be.
+    /// Returns where a file of this name is, or would be; in a bucket this is its address.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
+    /// Returns a folder on this machine for what is on its way to the shared one.
+    pub(crate) fn aside(&self) -> PathBuf {
+        self.files.aside("")
+    }
+
     /// Reads a file; returns `None` if there is none.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let path = self.path(name);
-        match fs::read(&path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("read", path)(error)),
-        }
+        self.files.read(name)
     }
 
     /// Creates a file unless there is one of its name; returns whether it was created.
     pub(crate) fn create(&self, name: &str, content: &[u8]) -> Result<bool> {
-        let path = self.path(name);
-        let (aside, ()) = write_aside(&path, |file| file.write_all(content))?;
-        match aside.persist_noclobber(&path) {
-            Ok(_) => {
-                sync_folder(folder_of(&path))?;
-                Ok(true)
-            }
-            Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(failed) => Err(Error::io("create", path)(failed.error)),
-        }
+        self.files.create(name, content)
     }
 
     /// Writes a file to one of the folders, under the hash of what `write` puts into it; returns the hash. A file of
@@ -126,67 +102,105 @@ impl SharedFolder {
         folder: &str,
         write: impl FnOnce(&mut HashedWriter<'_>) -> io::Result<()>,
     ) -> Result<Digest> {
-        let place = self.path(folder).join("file");
-        let (aside, digest) = write_aside(&place, |file| {
+        let here = self.files.aside(folder);
+        let (aside, digest) = write_aside(&here, &here.join("file"), |file| {
             let mut hashed = HashedWriter { file, hasher: blake3::Hasher::new() };
             write(&mut hashed)?;
             Ok(Digest::from(hashed.hasher.finalize()))
         })?;
-        let path = self.path(folder).join(digest.to_string());
-        let written = aside.as_file().metadata().map_err(Error::io("read", aside.path()))?;
-        if fs::metadata(&path).is_ok_and(|there| there.len() == written.len()) {
-            return Ok(digest);
-        }
-        aside.persist(&path).map_err(|failed| Error::io("create", &path)(failed.error))?;
-        sync_folder(folder_of(&path))?;
+        self.files.store(aside, &format!("{folder}/{digest}"))?;
         Ok(digest)
     }
 
-    /// Lists the files of caches that are being put together, or whose commit was killed.
-    pub(crate) fn list_unfinished(&self) -> Result<Vec<SharedFile>> {
-        let entries = match fs::read_dir(&self.root) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(Error::io("list", &self.root)(error)),
-        };
-        let mut files = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(Error::io("list", &self.root))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(ASIDE) && entry.path().is_dir() {
-                files.extend(self.list(&name)?);
-            }
-        }
-        Ok(files)
+    /// Makes a file available on this machine.
+    pub(crate) fn fetch(&self, name: &str) -> Result<FetchedFile> {
+        self.files.fetch(name)
     }
 
     /// Lists the files of a folder and of those below it, sorted by name; none if there is no such folder.
     pub(crate) fn list(&self, folder: &str) -> Result<Vec<SharedFile>> {
-        let path = self.path(folder);
-        let entries = match fs::read_dir(&path) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(Error::io("list", path)(error)),
+        self.files.list(folder)
+    }
+
+    /// Removes files, and folders in which nothing is left.
+    pub(crate) fn remove(&self, names: &[String]) -> Result<()> {
+        self.files.remove(names)
+    }
+
+    /// Returns whether the files of caches stay among the stored objects.
+    pub(crate) fn keeps_objects(&self) -> bool {
+        self.files.keeps_objects()
+    }
+
+    /// Returns the manifest of a cache; `None` if there is no such cache.
+    ///
+    /// # Errors
+    /// Returns an error if it is damaged, or cannot be read.
+    pub(crate) fn manifest(&self, fingerprint: &str) -> Result<Option<Manifest>> {
+        let Some(json) = self.read(&format!("{fingerprint}/{MANIFEST}"))? else {
+            return Ok(None);
         };
-        let mut files = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(Error::io("list", &path))?;
-            let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
-            let metadata = match entry.metadata() {
-                Ok(metadata) => metadata,
-                // Another process has just finished or removed it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(Error::io("read", entry.path())(error)),
-            };
-            if metadata.is_dir() {
-                files.extend(self.list(&name)?);
-            } else {
-                let modified = metadata.modified().map_err(Error::io("read", entry.path()))?;
-                files.push(SharedFile { name, bytes: metadata.len(), modified });
-            }
+        Ok(Some(Manifest::from_json(&self.path(fingerprint), &json)?))
+    }
+
+    /// Returns the manifests of all caches.
+    ///
+    /// # Errors
+    /// Returns an error if one of them is damaged, or cannot be read.
+    pub(crate) fn manifests(&self) -> Result<Vec<Manifest>> {
+        let mut manifests = Vec::new();
+        for folder in self.files.folders()? {
+            manifests.extend(self.manifest(&folder)?);
         }
-        files.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(files)
+        Ok(manifests)
+    }
+
+    /// Does something for each number, several at a time where that is faster, and returns the results in order.
+    ///
+    /// # Errors
+    /// Returns the first error in the order of the numbers that were begun; no more are begun after one.
+    pub(crate) fn for_each<T: Send>(
+        &self,
+        n: usize,
+        one: impl Fn(usize) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
+        let n_threads = self.files.n_parallel().min(n);
+        if n_threads <= 1 {
+            return (0..n).map(one).collect();
+        }
+        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let work = || {
+            let mut done = Vec::new();
+            while !failed.load(Ordering::Relaxed) {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= n {
+                    break;
+                }
+                let result = one(number);
+                failed.fetch_or(result.is_err(), Ordering::Relaxed);
+                done.push((number, result));
+            }
+            done
+        };
+        let mut done: Vec<(usize, Result<T>)> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(work)).collect();
+            let joined = threads.into_iter().map(|thread| thread.join());
+            joined.flat_map(|done| done.unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        });
+        done.sort_unstable_by_key(|(number, _)| *number);
+        done.into_iter().map(|(_, result)| result).collect()
+    }
+}
+
+/// Builds the error for an address that cannot be used.
+fn refused(address: &str, why: &str) -> Error {
+    Error::Argument {
+        action: "share the work",
+        expected: "a folder that all machines see".into(),
+        got: format!("`{address}`"),
+        hint: format!(
+            "{why}; or name a folder on a disk that the machines share, such as NFS or Lustre"
+        ),
     }
 }
 
@@ -208,40 +222,21 @@ impl Write for HashedWriter<'_> {
     }
 }
 
-/// Writes a file beside the one that it is to become, and syncs it. Dropping the file removes it.
-fn write_aside<T>(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<T>,
-) -> Result<(NamedTempFile, T)> {
-    let folder = folder_of(path);
-    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    // Other users of the machines may read it, as far as the umask allows.
-    let made = Builder::new()
-        .prefix(ASIDE)
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder)
-        .map_err(Error::io("create a file in", folder))?;
-    // The file below the named one, whose errors name its temporary path.
-    let mut file = BufWriter::new(made.as_file());
-    let written = write(&mut file).and_then(|written| file.flush().map(|()| written));
-    let written = written.map_err(Error::io("write", path))?;
-    drop(file);
-    made.as_file().sync_all().map_err(Error::io("sync", path))?;
-    Ok((made, written))
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::distributed::files::OBJECTS;
+
+    fn on_disk(folder: &Path) -> SharedFolder {
+        SharedFolder::open(folder).unwrap()
+    }
 
     #[test]
     fn of_two_files_with_one_name_the_first_stays_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let shared = SharedFolder::new(&folder.path().join("new")).unwrap();
+        let shared = on_disk(&folder.path().join("new"));
         shared.probe().unwrap();
         assert_eq!(fs::read_dir(shared.root()).unwrap().count(), 0, "the probe left something");
         assert!(shared.create("receipts/one/0.json", b"first").unwrap());
@@ -256,7 +251,7 @@ mod tests {
     #[test]
     fn of_many_writers_of_one_name_exactly_one_creates_it() {
         let folder = tempfile::tempdir().unwrap();
-        let shared = SharedFolder::new(folder.path()).unwrap();
+        let shared = on_disk(folder.path());
         let created: usize = std::thread::scope(|scope| {
             let writers: Vec<_> = (0..8)
                 .map(|writer| {
@@ -278,7 +273,7 @@ mod tests {
     #[test]
     fn content_is_stored_once_under_its_hash() {
         let folder = tempfile::tempdir().unwrap();
-        let shared = SharedFolder::new(folder.path()).unwrap();
+        let shared = on_disk(folder.path());
         let put = || shared.put(OBJECTS, |file| file.write_all(b"some states")).unwrap();
         let digest = put();
         assert_eq!(digest, Digest::from(blake3::hash(b"some states")));
@@ -296,8 +291,60 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_an_object_store_is_refused() {
-        let error = SharedFolder::new(Path::new("s3://bucket/cache")).unwrap_err();
-        assert!(error.to_string().contains("s3://bucket/cache"), "{error}");
+    fn several_at_a_time_give_the_results_in_order_and_the_first_error() {
+        #[derive(Debug)]
+        struct Several(Disk);
+
+        impl SharedFiles for Several {
+            fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+                self.0.read(name)
+            }
+            fn create(&self, name: &str, content: &[u8]) -> Result<bool> {
+                self.0.create(name, content)
+            }
+            fn aside(&self, folder: &str) -> PathBuf {
+                self.0.aside(folder)
+            }
+            fn store(&self, aside: tempfile::NamedTempFile, name: &str) -> Result<()> {
+                self.0.store(aside, name)
+            }
+            fn fetch(&self, name: &str) -> Result<FetchedFile> {
+                self.0.fetch(name)
+            }
+            fn list(&self, folder: &str) -> Result<Vec<SharedFile>> {
+                self.0.list(folder)
+            }
+            fn folders(&self) -> Result<Vec<String>> {
+                self.0.folders()
+            }
+            fn remove(&self, names: &[String]) -> Result<()> {
+                self.0.remove(names)
+            }
+            fn keeps_objects(&self) -> bool {
+                true
+            }
+            fn n_parallel(&self) -> usize {
+                7
+            }
+        }
+
+        let files = Arc::new(Several(Disk::new(Path::new("nowhere"))));
+        let shared = SharedFolder { root: "nowhere".into(), files };
+        let squares = shared.for_each(1000, |number| Ok(number * number)).unwrap();
+        assert_eq!(squares, (0..1000).map(|number| number * number).collect::<Vec<_>>());
+        assert_eq!(shared.for_each(0, Ok).unwrap(), [0usize; 0]);
+        let failed = shared.for_each(1000, |number| match number {
+            5 => Err(Error::Consent { what: "five".into() }),
+            _ => Ok(number),
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "five");
+    }
+
+    #[test]
+    fn an_address_of_an_unknown_store_is_refused() {
+        let open = |address: &str| SharedFolder::open(Path::new(address));
+        let error = open("gs://bucket/cache").unwrap_err();
+        assert!(error.to_string().contains("gs://bucket/cache"), "{error}");
+        assert!(error.hint().unwrap().contains("not supported"), "{error}");
     }
 }

@@ -2,19 +2,18 @@
 
 use std::{
     collections::HashSet,
-    fs, io,
-    path::Path,
     time::{Duration, SystemTime},
 };
 
-use frostbert_cache::{manifest::Manifest, wording::counted};
+use frostbert_cache::{manifest::ShardEntry, wording::counted};
 use serde::Serialize;
 
 use crate::{
     distributed::{
+        files::{COMMITS, OBJECTS, PLAN_FILE, RECEIPTS, TEXTS},
         plan::DistributedPlan,
         receipt::TaskReceipt,
-        shared_folder::{OBJECTS, PLAN_FILE, RECEIPTS, SharedFolder, TEXTS},
+        shared_folder::SharedFolder,
     },
     error::{Error, Result},
 };
@@ -37,42 +36,51 @@ pub struct VacuumReport {
 /// # Errors
 /// Returns an error if the plan has receipts and no cache, unless that is said to be known (`force`): its workers may
 /// be at work. Also if a file cannot be removed.
-pub fn vacuum(out: &Path, older_than: Duration, force: bool) -> Result<VacuumReport> {
-    let shared = SharedFolder::new(out)?;
-    let needed = match DistributedPlan::read_if_any(&shared)? {
-        None => HashSet::new(),
-        Some(plan) => {
-            let folder = shared.path(&plan.inputs.fingerprint());
-            if Manifest::read(&folder)?.is_some() {
-                HashSet::new()
-            } else {
-                needed_by(&plan, &shared, force)?
-            }
+pub fn vacuum(shared: &SharedFolder, older_than: Duration, force: bool) -> Result<VacuumReport> {
+    let plan = DistributedPlan::read_if_any(shared)?;
+    let mut needed = HashSet::new();
+    if let Some(plan) = &plan
+        && shared.manifest(&plan.inputs.fingerprint())?.is_none()
+    {
+        needed = needed_by(plan, shared, force)?;
+    }
+    if shared.keeps_objects() {
+        for manifest in shared.manifests()? {
+            needed.extend(manifest.shards.iter().flat_map(objects_of));
         }
-    };
-    let mut files = shared.list_unfinished()?;
+    }
+    let mut files = Vec::new();
     // The plan last: while it is there, what it names is known.
-    for folder in [RECEIPTS, OBJECTS, TEXTS] {
+    for folder in [COMMITS, RECEIPTS, OBJECTS, TEXTS] {
         files.extend(shared.list(folder)?);
     }
     let limit = SystemTime::now().checked_sub(older_than).unwrap_or(SystemTime::UNIX_EPOCH);
     let mut report = VacuumReport::default();
+    let mut unneeded = Vec::new();
     for file in files.into_iter().filter(|file| !needed.contains(&file.name)) {
         if file.modified > limit {
             report.too_new += 1;
             continue;
         }
-        remove(&shared, &file.name)?;
+        unneeded.push(file.name);
         report.removed += 1;
         report.bytes += file.bytes;
     }
-    let plan = shared.path(PLAN_FILE);
-    if report.too_new == 0 && needed.is_empty() && plan.exists() {
-        report.bytes += fs::metadata(&plan).map_err(Error::io("read", &plan))?.len();
-        remove(&shared, PLAN_FILE)?;
+    shared.remove(&unneeded)?;
+    if report.too_new == 0
+        && !needed.contains(PLAN_FILE)
+        && let Some(plan) = shared.read(PLAN_FILE)?
+    {
+        shared.remove(&[PLAN_FILE.into()])?;
         report.removed += 1;
+        report.bytes += plan.len() as u64;
     }
     Ok(report)
+}
+
+/// Returns the names of the stored files of a shard.
+fn objects_of(shard: &ShardEntry) -> impl Iterator<Item = String> + '_ {
+    shard.files.iter().map(|file| format!("{OBJECTS}/{}", file.blake3))
 }
 
 /// Returns the names of the files that a plan without a cache needs.
@@ -83,13 +91,14 @@ fn needed_by(
 ) -> Result<HashSet<String>> {
     let mut needed = HashSet::from([PLAN_FILE.to_string()]);
     let mut n_receipts = 0usize;
-    for task in 0..plan.tasks.len() {
+    let receipts =
+        shared.for_each(plan.tasks.len(), |task| TaskReceipt::read(shared, plan, task))?;
+    for (task, receipt) in receipts.into_iter().enumerate() {
         needed.insert(plan.texts_of(task));
-        let Some(receipt) = TaskReceipt::read(shared, plan, task)? else { continue };
+        let Some(receipt) = receipt else { continue };
         n_receipts += 1;
         needed.insert(TaskReceipt::name(&plan.id, task));
-        let files = receipt.shards.iter().flat_map(|shard| &shard.files);
-        needed.extend(files.map(|file| format!("{OBJECTS}/{}", file.blake3)));
+        needed.extend(receipt.shards.iter().flat_map(objects_of));
     }
     if n_receipts == 0 || force {
         return Ok(needed);
@@ -106,18 +115,4 @@ fn needed_by(
                a receipt names"
             .into(),
     })
-}
-
-/// Removes a file, and its folder if nothing else is in it.
-fn remove(shared: &SharedFolder, name: &str) -> Result<()> {
-    let path = shared.path(name);
-    if let Err(error) = fs::remove_file(&path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(Error::io("remove", path)(error));
-    }
-    let mut folders = path.ancestors().skip(1).take_while(|folder| *folder != shared.root());
-    // A folder that is not empty stays.
-    let _ = folders.try_for_each(fs::remove_dir);
-    Ok(())
 }

@@ -19,9 +19,10 @@ use serde::Serialize;
 use crate::{
     config::settings::Pipeline,
     distributed::{
-        plan::{DistributedPlan, damage},
+        files::{OBJECTS, PLAN_FILE, damage},
+        plan::DistributedPlan,
         receipt::TaskReceipt,
-        shared_folder::{OBJECTS, PLAN_FILE, SharedFolder},
+        shared_folder::SharedFolder,
     },
     encoder::{checkpoint::Checkpoint, tokenizer::TextTokenizer},
     error::{Error, Result},
@@ -95,11 +96,10 @@ impl PlanWorker {
     /// # Errors
     /// Returns an error if there is no plan, or if the pipeline or the model does not fit it.
     pub fn open(
-        out: &Path,
+        shared: SharedFolder,
         given: Option<&Pipeline>,
         options: WorkerOptions,
     ) -> Result<PlanWorker> {
-        let shared = SharedFolder::new(out)?;
         let plan = DistributedPlan::read(&shared)?;
         let mut file = plan.pipeline.clone();
         if let Some(given) = given {
@@ -110,7 +110,7 @@ impl PlanWorker {
             file.model.path = model;
         }
         let mut pipeline = Pipeline::check(&shared.path(PLAN_FILE), file)?;
-        pipeline.extraction.cache_dir = out.to_path_buf();
+        pipeline.extraction.cache_dir = shared.root().to_path_buf();
         let checkpoint = pipeline.extraction.checkpoint()?;
         Ok(PlanWorker { shared, plan, pipeline, checkpoint, scratch: options.scratch })
     }
@@ -216,14 +216,16 @@ impl StartedWorker<'_> {
         let worker = self.worker;
         let PlanWorker { shared, plan, pipeline, checkpoint, scratch } = worker;
         let planned = &plan.tasks[task];
-        let texts = shared.path(&plan.texts_of(task));
-        let found = hash_file(&texts)?;
+        let name = plan.texts_of(task);
+        let texts = shared.path(&name);
+        let fetched = shared.fetch(&name)?;
+        let found = hash_file(fetched.path())?;
         if found != planned.texts {
             let expected = format!("the texts of task {task}, {}", planned.texts.short());
             let hint = "remove it and run `frostbert plan` again: it writes the same plan, and the missing files";
             return Err(damage(&texts, expected, found.short(), hint));
         }
-        let spool = Spool::open(&texts)?;
+        let spool = Spool::open(fetched.path())?;
         let aside = tempfile::Builder::new()
             .prefix("frostbert-")
             .tempdir_in(scratch)

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The file name in the cache folder.
-pub(crate) const ABOUT_FILE: &str = "about.json";
+pub const ABOUT_FILE: &str = "about.json";
 
 /// The file name of a tokenizer that was built for a model whose folder has none. It is for people and other programs:
 /// its hash is in the fingerprint, but it is never read.

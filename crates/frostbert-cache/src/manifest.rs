@@ -157,11 +157,20 @@ impl Manifest {
         let Some(text) = read_text(folder)? else {
             return Ok(None);
         };
+        Manifest::from_json(folder, text.as_bytes()).map(Some)
+    }
+
+    /// Reads the content of the manifest of a cache folder, which need not be on this machine.
+    ///
+    /// # Errors
+    /// Returns [`Error::Damage`] as [`Manifest::read`].
+    pub fn from_json(folder: &Path, json: &[u8]) -> Result<Manifest> {
+        let text = String::from_utf8_lossy(json);
         let manifest = parse(folder, &text)?;
         check::checksum(&text)
             .and_then(|()| check::check(&manifest))
             .map_err(|wrong| damaged(folder, wrong, REPAIR))?;
-        Ok(Some(manifest))
+        Ok(manifest)
     }
 
     /// Reads a manifest even if its checksum does not match, for a repair that compares it with the files; returns
