@@ -192,7 +192,7 @@ def _json_of(command):
 def add_arguments(parser):
     """Adds the arguments that all adapters share."""
     parser.add_argument("pipeline", help="the pipeline file")
-    parser.add_argument("--out", required=True, help="the folder that all machines see; the cache will be in it")
+    parser.add_argument("--out", required=True, help="the folder that all machines see, or s3://BUCKET/PREFIX")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a pipeline's value")
     parser.add_argument("--shards", type=int, default=1, help="number of shards in a task [default: 1]")
     parser.add_argument("--cpus", type=int, default=1, help="CPU cores of a worker [default: 1]")
@@ -209,7 +209,8 @@ def parse(parser):
     arguments = parser.parse_args()
     if arguments.pull and not arguments.model:
         parser.error("--pull needs --model, the folder to put it in")
-    arguments.out = os.path.abspath(arguments.out)
+    if "://" not in arguments.out:
+        arguments.out = os.path.abspath(arguments.out)
     arguments.folder = os.getcwd()
     return arguments
 

@@ -81,6 +81,19 @@ pub enum Error {
         hint: String,
     },
 
+    /// An object store that refused a request, or could not be reached.
+    #[error("cannot {action} `{address}`: {reason}")]
+    Store {
+        /// The request, as a verb.
+        action: &'static str,
+        /// The address of the file or folder.
+        address: String,
+        /// What the store answered, or why there was no answer.
+        reason: String,
+        /// How to fix it.
+        hint: String,
+    },
+
     /// ONNX Runtime itself is missing or unsuitable.
     #[error("cannot use ONNX Runtime: expected {expected}, got {got}")]
     Runtime {
@@ -213,6 +226,7 @@ impl Error {
             | Error::Record { hint, .. }
             | Error::Checkpoint { hint, .. }
             | Error::Hub { hint, .. }
+            | Error::Store { hint, .. }
             | Error::Runtime { hint, .. }
             | Error::Device { hint, .. }
             | Error::State { hint, .. }
@@ -248,6 +262,7 @@ impl Error {
             Error::Io(error) => of_io(error),
             Error::Cache(error) => ErrorKind::of_cache(error),
             Error::Hub { .. }
+            | Error::Store { .. }
             | Error::Encoder { .. }
             | Error::State { .. }
             | Error::Consent { .. }

@@ -43,7 +43,7 @@ pub mod distributed {
         pub use crate::distributed::plan::{PlanReport, has_plan, plan};
     }
     pub mod shared_folder {
-        pub use crate::distributed::shared_folder::SharedFolder;
+        pub use crate::distributed::shared_folder::{SharedFolder, StoreAccess};
     }
     pub mod vacuum {
         pub use crate::distributed::vacuum::{VacuumReport, vacuum};

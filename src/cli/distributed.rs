@@ -17,7 +17,7 @@ use frostbert::{
         distributed::{
             commit::{CommitReport, commit},
             plan::{PlanReport, has_plan, plan},
-            shared_folder::SharedFolder,
+            shared_folder::{SharedFolder, StoreAccess},
             vacuum::vacuum,
             work::{PlanWorker, TaskStatus, WorkedTask, WorkerOptions},
         },
@@ -53,7 +53,7 @@ pub(super) enum DistributedCommand {
 pub(super) struct PlanArguments {
     #[command(flatten)]
     pipeline: PipelineArguments,
-    /// The folder that all machines see; the cache will be in it
+    /// The folder that all machines see, or s3://BUCKET/PREFIX; the cache will be in it
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Number of shards in a task: a worker that is killed loses at most one task
@@ -63,7 +63,7 @@ pub(super) struct PlanArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct WorkArguments {
-    /// The folder of the plan
+    /// The folder of the plan, or s3://BUCKET/PREFIX
     #[arg(value_name = "DIR")]
     out: PathBuf,
     /// Numbers of tasks, from 0 [default: read from standard input, one per line]
@@ -101,14 +101,14 @@ impl ScratchArgument {
 
 #[derive(Debug, Args)]
 pub(super) struct CommitArguments {
-    /// The folder of the plan
+    /// The folder of the plan, or s3://BUCKET/PREFIX
     #[arg(value_name = "DIR")]
     out: PathBuf,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct VacuumArguments {
-    /// The folder of the plan
+    /// The folder of the plan, or s3://BUCKET/PREFIX
     #[arg(value_name = "DIR")]
     out: PathBuf,
     /// Remove only files that are older than this, such as 12h or 30d [default: 7d]
@@ -117,6 +117,14 @@ pub(super) struct VacuumArguments {
     /// Go on although a plan was begun and is not committed; what its plan or a receipt names stays
     #[arg(long)]
     force: bool,
+}
+
+/// Opens a folder that machines share; that of an object store by the variables `AWS_*`.
+fn open(out: &Path, scratch: PathBuf) -> Result<SharedFolder> {
+    let texts = env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let variables = texts.filter(|(name, _)| name.starts_with("AWS_")).collect();
+    Ok(SharedFolder::open(out, &StoreAccess { variables, scratch })?)
 }
 
 pub(super) fn run(command: &DistributedCommand, context: &Context) -> Result<ExitCode> {
@@ -131,7 +139,7 @@ pub(super) fn run(command: &DistributedCommand, context: &Context) -> Result<Exi
 fn run_plan(arguments: &PlanArguments, context: &Context) -> Result<ExitCode> {
     let pipeline = arguments.pipeline.read(context)?;
     let shards = arguments.shards as usize;
-    let shared = SharedFolder::open(&arguments.out)?;
+    let shared = open(&arguments.out, env::temp_dir())?;
     let report = plan(&pipeline, &shared, shards, &context.machine, &context.progress)?;
     if context.json {
         output::print_json(&report)?;
@@ -157,7 +165,7 @@ fn describe_plan(report: &PlanReport) -> String {
 /// Does the tasks that are named, or else those that come on standard input, and prints a line of JSON for each.
 fn run_work(arguments: &WorkArguments, context: &Context) -> Result<ExitCode> {
     let scratch = arguments.scratch.folder();
-    let shared = SharedFolder::open(&arguments.out)?;
+    let shared = open(&arguments.out, scratch.clone())?;
     let options = WorkerOptions { model: arguments.model.clone(), scratch };
     let worker = PlanWorker::open(shared, None, options)?;
     let mut started = worker.start(&context.machine, &context.progress)?;
@@ -210,7 +218,7 @@ pub(super) fn extract_part(
     let JobPart { number, of } =
         JobPart::find(part, |name| env::var(name).ok()).map_err(wrong_usage)?;
     let scratch = scratch.folder();
-    let shared = SharedFolder::open(out)?;
+    let shared = open(out, scratch.clone())?;
     if !has_plan(&shared)? {
         plan(pipeline, &shared, 1, &context.machine, &context.progress)?;
     }
@@ -264,7 +272,7 @@ fn require_none_failed(failed: &[WorkedTask]) -> Result<()> {
 }
 
 fn run_commit(arguments: &CommitArguments, context: &Context) -> Result<ExitCode> {
-    let shared = SharedFolder::open(&arguments.out)?;
+    let shared = open(&arguments.out, env::temp_dir())?;
     let report = commit(&shared, &context.progress)?;
     if context.json {
         output::print_json(&report)?;
@@ -288,7 +296,7 @@ fn describe_commit(report: &CommitReport) -> String {
 
 fn run_vacuum(arguments: &VacuumArguments, context: &Context) -> Result<ExitCode> {
     let older_than = arguments.older_than.unwrap_or(Duration::from_secs(DAYS * 24 * 3600));
-    let shared = SharedFolder::open(&arguments.out)?;
+    let shared = open(&arguments.out, env::temp_dir())?;
     let report = vacuum(&shared, older_than, arguments.force)?;
     if context.json {
         output::print_json(&report)?;

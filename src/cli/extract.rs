@@ -17,8 +17,8 @@ use super::{
 pub(super) struct ExtractArguments {
     #[command(flatten)]
     stage: StageArguments,
-    /// Do one part of the work, and share it through this folder, which all machines see; `frostbert commit` then makes
-    /// a cache of all parts
+    /// Do one part of the work, and share it through this folder, which all machines see, or through
+    /// s3://BUCKET/PREFIX; `frostbert commit` then makes a cache of all parts
     #[arg(long, value_name = "DIR", conflicts_with = "dry_run")]
     out: Option<PathBuf>,
     /// The part, as in 3/16: K from 1 to N [default: from the variables of an array job of Slurm; with /N, K is the

@@ -9,7 +9,7 @@ use std::{
     time::SystemTime,
 };
 
-use tempfile::{Builder, NamedTempFile};
+use tempfile::{Builder, NamedTempFile, TempPath};
 
 use crate::error::{Error, Result};
 
@@ -74,15 +74,23 @@ pub(crate) struct SharedFile {
     pub(crate) modified: SystemTime,
 }
 
-/// A file of the shared folder as it is on this machine.
+/// A file of the shared folder as it is on this machine; a copy is removed when this is dropped.
 pub(crate) struct FetchedFile {
     path: PathBuf,
+    /// Removes the copy in the end.
+    _copy: Option<TempPath>,
 }
 
 impl FetchedFile {
     /// Takes a file that is on a disk of this machine anyway.
     pub(crate) fn in_place(path: PathBuf) -> FetchedFile {
-        FetchedFile { path }
+        FetchedFile { path, _copy: None }
+    }
+
+    /// Takes a copy.
+    #[cfg(feature = "remote")]
+    pub(crate) fn copied(copy: TempPath) -> FetchedFile {
+        FetchedFile { path: copy.to_path_buf(), _copy: Some(copy) }
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -27,24 +27,40 @@ use crate::{
     error::{Error, Result},
 };
 
-/// A folder that all machines see.
+/// A folder that all machines see: on a disk, or in a bucket of an object store.
 #[derive(Clone, Debug)]
 pub struct SharedFolder {
     root: PathBuf,
     files: Arc<dyn SharedFiles>,
 }
 
+/// What this machine needs for a folder in an object store; one on a disk needs none of it.
+#[derive(Clone, Default)]
+pub struct StoreAccess {
+    /// The variables `AWS_*` of the environment, which name the server, the region and the credentials.
+    pub variables: Vec<(String, String)>,
+    /// A folder on this machine's own disk, for files on their way.
+    pub scratch: PathBuf,
+}
+
 impl SharedFolder {
-    /// Takes a folder, which may not exist yet.
+    /// Takes a folder, which may not exist yet, or an address `s3://BUCKET/PREFIX`.
     ///
     /// # Errors
-    /// Returns an error for an address of another kind.
-    pub fn open(address: &Path) -> Result<SharedFolder> {
+    /// Returns an error for an address of another kind, if this program was built without the feature `remote`, or if
+    /// the variables do not make sense.
+    pub fn open(address: &Path, access: &StoreAccess) -> Result<SharedFolder> {
         let shown = address.to_string_lossy();
-        if shown.contains("://") {
-            return Err(refused(&shown, "object stores are not supported"));
-        }
-        let files = Arc::new(Disk::new(address));
+        let files = match shown.split_once("://") {
+            None => Arc::new(Disk::new(address)) as Arc<dyn SharedFiles>,
+            Some(("s3", _)) => in_a_bucket(&shown, access)?,
+            Some(_) => {
+                return Err(refused(
+                    &shown,
+                    "stores other than S3 and those that speak its protocol are not supported",
+                ));
+            }
+        };
         Ok(SharedFolder { root: address.to_path_buf(), files })
     }
 
@@ -61,10 +77,9 @@ impl SharedFolder {
         if outcome? || kept?.is_none_or(|kept| kept != b"first") {
             return Err(Error::Argument {
                 action: "share the work",
-                expected: "a place where a file is created only if there is none of its name"
-                    .into(),
+                expected: "a place where a file is created only if there is none of its name".into(),
                 got: format!("`{}`, where a second file replaced the first", self.root.display()),
-                hint: "name a folder on another disk".into(),
+                hint: "name a folder on another disk, or a store that knows conditional puts (If-None-Match)".into(),
             });
         }
         Ok(())
@@ -192,6 +207,20 @@ impl SharedFolder {
     }
 }
 
+#[cfg(feature = "remote")]
+fn in_a_bucket(address: &str, access: &StoreAccess) -> Result<Arc<dyn SharedFiles>> {
+    let StoreAccess { variables, scratch } = access;
+    Ok(Arc::new(crate::distributed::bucket::Bucket::open(address, variables, scratch)?))
+}
+
+#[cfg(not(feature = "remote"))]
+fn in_a_bucket(address: &str, _access: &StoreAccess) -> Result<Arc<dyn SharedFiles>> {
+    Err(refused(
+        address,
+        "this program was built without object stores: build it with `cargo build --release --features remote`",
+    ))
+}
+
 /// Builds the error for an address that cannot be used.
 fn refused(address: &str, why: &str) -> Error {
     Error::Argument {
@@ -230,7 +259,7 @@ mod tests {
     use crate::distributed::files::OBJECTS;
 
     fn on_disk(folder: &Path) -> SharedFolder {
-        SharedFolder::open(folder).unwrap()
+        SharedFolder::open(folder, &StoreAccess::default()).unwrap()
     }
 
     #[test]
@@ -342,9 +371,18 @@ mod tests {
 
     #[test]
     fn an_address_of_an_unknown_store_is_refused() {
-        let open = |address: &str| SharedFolder::open(Path::new(address));
+        let open = |address: &str| SharedFolder::open(Path::new(address), &StoreAccess::default());
         let error = open("gs://bucket/cache").unwrap_err();
         assert!(error.to_string().contains("gs://bucket/cache"), "{error}");
         assert!(error.hint().unwrap().contains("not supported"), "{error}");
+    }
+
+    #[cfg(not(feature = "remote"))]
+    #[test]
+    fn a_program_without_object_stores_says_how_to_build_one_that_has_them() {
+        let address = Path::new("s3://bucket/cache");
+        let error = SharedFolder::open(address, &StoreAccess::default()).unwrap_err();
+        assert!(error.to_string().contains("s3://bucket/cache"), "{error}");
+        assert!(error.hint().unwrap().contains("--features remote"), "{error}");
     }
 }
