@@ -3,6 +3,7 @@
 
 mod cache;
 mod cache_list;
+mod cache_pull;
 mod compare;
 mod completions;
 mod distributed;

@@ -10,6 +10,7 @@ pub(crate) mod commit;
 mod disk;
 mod files;
 pub(crate) mod plan;
+pub(crate) mod pull;
 pub(crate) mod receipt;
 pub(crate) mod shared_folder;
 pub(crate) mod vacuum;

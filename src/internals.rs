@@ -42,6 +42,9 @@ pub mod distributed {
     pub mod plan {
         pub use crate::distributed::plan::{PlanReport, has_plan, plan};
     }
+    pub mod pull {
+        pub use crate::distributed::pull::{PullReport, PulledCache, pull, pull_scratch};
+    }
     pub mod shared_folder {
         pub use crate::distributed::shared_folder::{SharedFolder, StoreAccess};
     }

@@ -23,7 +23,7 @@ use frostbert::{
 use indicatif::HumanCount;
 use serde_json::json;
 
-use super::{Context, OverrideArguments, cache_list, examples, export, output, screen};
+use super::{Context, OverrideArguments, cache_list, cache_pull, examples, export, output, screen};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheCommand {
@@ -85,6 +85,12 @@ pub(super) enum CacheCommand {
     /// What is removed can be computed again.
     #[command(after_help = examples::CACHE_PRUNE)]
     Prune(cache_list::PruneArguments),
+    /// Fetch the caches that several machines made, and check them
+    ///
+    /// Every file is checked by its hash. A pull that was interrupted goes on with what is missing, and a cache that is
+    /// in DIR already is left as it is.
+    #[command(after_help = examples::CACHE_PULL)]
+    Pull(cache_pull::PullArguments),
     #[command(about = "Write the values as typed vectors for other tools", long_about = export::ABOUT, after_help = export::EXAMPLES)]
     Export(export::ExportArguments),
 }
@@ -99,6 +105,7 @@ pub(super) fn run(command: &CacheCommand, context: &Context) -> Result<ExitCode>
             gc(folders, pipelines, overrides, context)
         }
         CacheCommand::Prune(arguments) => cache_list::run_prune(arguments, context),
+        CacheCommand::Pull(arguments) => cache_pull::run(arguments, context),
         CacheCommand::Export(arguments) => export::run(arguments, context),
     }
 }

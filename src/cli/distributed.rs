@@ -120,7 +120,7 @@ pub(super) struct VacuumArguments {
 }
 
 /// Opens a folder that machines share; that of an object store by the variables `AWS_*`.
-fn open(out: &Path, scratch: PathBuf) -> Result<SharedFolder> {
+pub(super) fn open(out: &Path, scratch: PathBuf) -> Result<SharedFolder> {
     let texts = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let variables = texts.filter(|(name, _)| name.starts_with("AWS_")).collect();

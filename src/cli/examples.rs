@@ -154,6 +154,11 @@ Examples:
   frostbert cache prune --older-than 30d --dry-run
   frostbert cache prune --max-size 20GB";
 
+pub(super) const CACHE_PULL: &str = "\
+Examples:
+  frostbert cache pull shared/lines pulled
+  frostbert cache pull shared/reviews pulled --max-size 20GB";
+
 pub(super) const MODEL_INFO: &str = "\
 Examples:
   frostbert model info models/minilm

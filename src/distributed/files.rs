@@ -77,25 +77,42 @@ pub(crate) struct SharedFile {
 /// A file of the shared folder as it is on this machine; a copy is removed when this is dropped.
 pub(crate) struct FetchedFile {
     path: PathBuf,
-    /// Removes the copy in the end.
-    _copy: Option<TempPath>,
+    copy: Option<TempPath>,
 }
 
 impl FetchedFile {
     /// Takes a file that is on a disk of this machine anyway.
     pub(crate) fn in_place(path: PathBuf) -> FetchedFile {
-        FetchedFile { path, _copy: None }
+        FetchedFile { path, copy: None }
     }
 
     /// Takes a copy.
     #[cfg(feature = "remote")]
     pub(crate) fn copied(copy: TempPath) -> FetchedFile {
-        FetchedFile { path: copy.to_path_buf(), _copy: Some(copy) }
+        FetchedFile { path: copy.to_path_buf(), copy: Some(copy) }
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Moves a copy to a place on its disk, or copies a file that is not one.
+    pub(crate) fn place(self, to: &Path) -> Result<()> {
+        match self.copy {
+            Some(copy) => match copy.persist(to) {
+                Ok(()) => Ok(()),
+                // Another disk.
+                Err(failed) => copy_file(&failed.path, to),
+            },
+            None => copy_file(&self.path, to),
+        }
+    }
+}
+
+fn copy_file(from: &Path, to: &Path) -> Result<()> {
+    let mut source = File::open(from).map_err(Error::io("read", from))?;
+    let mut target = File::create(to).map_err(Error::io("write", to))?;
+    io::copy(&mut source, &mut target).map_err(Error::io("write", to)).map(drop)
 }
 
 /// Writes a file in a folder of this machine, and names `place` if that fails. Dropping the file removes it.

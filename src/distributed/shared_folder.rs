@@ -16,13 +16,13 @@ use std::{
 
 use frostbert_cache::{
     fingerprint::Digest,
-    manifest::{MANIFEST, Manifest},
+    manifest::{FileEntry, MANIFEST, Manifest, ShardEntry},
 };
 
 use crate::{
     distributed::{
         disk::Disk,
-        files::{ASIDE, FetchedFile, SharedFile, SharedFiles, write_aside},
+        files::{ASIDE, FetchedFile, OBJECTS, SharedFile, SharedFiles, write_aside},
     },
     error::{Error, Result},
 };
@@ -170,6 +170,15 @@ impl SharedFolder {
         Ok(manifests)
     }
 
+    /// Returns the name of a file of a cache.
+    pub(crate) fn cached(&self, fingerprint: &str, shard: &ShardEntry, file: &FileEntry) -> String {
+        if self.keeps_objects() {
+            format!("{OBJECTS}/{}", file.blake3)
+        } else {
+            format!("{fingerprint}/{}/{}", shard.name, file.name)
+        }
+    }
+
     /// Does something for each number, several at a time where that is faster, and returns the results in order.
     ///
     /// # Errors
@@ -256,7 +265,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::distributed::files::OBJECTS;
 
     fn on_disk(folder: &Path) -> SharedFolder {
         SharedFolder::open(folder, &StoreAccess::default()).unwrap()

@@ -63,6 +63,7 @@ mod precision;
 mod predicting;
 mod predicting_at_scale;
 mod prompts;
+mod pulled;
 mod python_package;
 mod questions;
 mod real_alignment;

@@ -172,6 +172,15 @@ fn filled_in(
             return Err(refuse(format!("{key} is 0"), format!("set {key} to a number of tokens")));
         }
     }
+    let folder = cache.dir.to_string_lossy();
+    if folder.contains("://") {
+        return Err(refuse(
+            format!("cache.dir is `{folder}`, but caches are read from a folder of this machine"),
+            format!(
+                "fetch them first, with `frostbert cache pull {folder} FOLDER`, and set cache.dir to that folder"
+            ),
+        ));
+    }
     if max_length > usize::from(u16::MAX) {
         return Err(refuse(
             format!(

@@ -1,0 +1,240 @@
+//! Fetches the caches of a shared folder to one of this machine: file by file, each checked, so that they are mapped
+//! and read like any other.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+};
+
+use frostbert_cache::{
+    about::{ABOUT_FILE, About, note_use},
+    durable::sync_folder,
+    fingerprint::hash_file,
+    manifest::{FileEntry, Manifest, ShardEntry, caches_in},
+    progress::Progress,
+    prune::{PruneLimits, prune},
+    wording::{counted, path_shown, paths_shown},
+};
+use serde::Serialize;
+
+use crate::{
+    distributed::{
+        files::{ASIDE, damage},
+        shared_folder::SharedFolder,
+    },
+    error::{Error, Result},
+};
+
+/// What was fetched.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct PullReport {
+    /// The caches of the shared folder, as they are on this machine now.
+    pub caches: Vec<PulledCache>,
+    /// The caches that were removed to make room.
+    #[serde(serialize_with = "paths_shown")]
+    pub removed: Vec<PathBuf>,
+}
+
+/// A cache of the shared folder.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct PulledCache {
+    /// Its folder on this machine.
+    #[serde(serialize_with = "path_shown")]
+    pub cache: PathBuf,
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// Number of shards.
+    pub shards: usize,
+    /// Number of distinct documents.
+    pub documents: u64,
+    /// Size of the shards in bytes.
+    pub bytes: u64,
+    /// Bytes of the files that were fetched now; the others were there.
+    pub fetched: u64,
+    /// Whether the cache was there already.
+    pub existed: bool,
+}
+
+/// Returns the folder in which files are put that are on their way to a folder of caches.
+pub fn pull_scratch(folder: &Path) -> PathBuf {
+    folder.join(format!("{ASIDE}fetched"))
+}
+
+/// Fetches all caches of a shared folder to a folder of caches, unless they are there. If a limit is given, the least
+/// recently used of the other caches there are removed until all together are within it. Another process that does the
+/// same is waited for. A pull that was killed goes on with the files that are missing.
+///
+/// # Errors
+/// Returns an error if there is no cache, a file that was fetched is not the one that the manifest names, the limit
+/// cannot be kept, or a file cannot be written.
+pub fn pull(
+    shared: &SharedFolder,
+    folder: &Path,
+    max_bytes: Option<u64>,
+    progress: &dyn Progress,
+) -> Result<PullReport> {
+    let manifests = shared.manifests()?;
+    if manifests.is_empty() {
+        let lacks = "a cache: nothing is committed here".into();
+        let hint = "run `frostbert commit` with this folder first".into();
+        let cache = shared.root().to_path_buf();
+        return Err(frostbert_cache::Error::Miss { cache, lacks, hint }.into());
+    }
+    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    let _lock = lock(folder, progress)?;
+    let scratch = pull_scratch(folder);
+    // What a killed pull left.
+    let _ = fs::remove_dir_all(&scratch);
+    fs::create_dir_all(&scratch).map_err(Error::io("create", &scratch))?;
+    let removed = match max_bytes {
+        Some(max_bytes) => make_room(folder, &manifests, max_bytes)?,
+        None => Vec::new(),
+    };
+    let caches = manifests.iter().map(|manifest| pull_one(shared, folder, manifest, progress));
+    let caches = caches.collect::<Result<Vec<PulledCache>>>()?;
+    let _ = fs::remove_dir_all(&scratch);
+    Ok(PullReport { caches, removed })
+}
+
+/// Waits for other processes that fetch to the same folder, for as long as the returned file is open.
+fn lock(folder: &Path, progress: &dyn Progress) -> Result<File> {
+    let lock = File::open(folder).map_err(Error::io("open", folder))?;
+    match lock.try_lock() {
+        Ok(()) => return Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            progress.note(&format!("waiting for another process to fetch to {}", folder.display()));
+        }
+        Err(TryLockError::Error(error)) => return Err(Error::io("lock", folder)(error)),
+    }
+    lock.lock().map_err(Error::io("lock", folder))?;
+    Ok(lock)
+}
+
+/// Removes the least recently used of the other caches until there is room for these; returns those that went.
+fn make_room(folder: &Path, wanted: &[Manifest], max_bytes: u64) -> Result<Vec<PathBuf>> {
+    let own: u64 = wanted.iter().map(Manifest::bytes).sum();
+    let too_large = |got: String, hint: &str| Error::Argument {
+        action: "fetch the caches",
+        expected: format!("at most {}", counted(max_bytes, "byte")),
+        got,
+        hint: hint.into(),
+    };
+    let Some(left) = max_bytes.checked_sub(own) else {
+        let hint = "give a larger --max-size: a cache is fetched as a whole";
+        return Err(too_large(counted(own, "byte"), hint));
+    };
+    let is_wanted = |manifest: &Manifest| {
+        wanted.iter().any(|wanted| wanted.fingerprint == manifest.fingerprint)
+    };
+    let others: Vec<(PathBuf, Manifest)> = caches_in(folder)?
+        .into_iter()
+        .filter_map(|(path, manifest)| Some((path, manifest.ok()?)))
+        .filter(|(_, manifest)| !is_wanted(manifest))
+        .collect();
+    let limits = PruneLimits { max_bytes: Some(left), older_than: None };
+    let pruned = prune(&others, limits, false)?;
+    let all: u64 = others.iter().map(|(_, manifest)| manifest.bytes()).sum();
+    let freed: u64 = pruned.removed.iter().map(|place| others[*place].1.bytes()).sum();
+    if all - freed > left {
+        let got = format!(
+            "{}, of which {} are in use",
+            counted(own + all - freed, "byte"),
+            counted(all - freed, "byte")
+        );
+        return Err(too_large(
+            got,
+            "run the command again when no other process uses these caches",
+        ));
+    }
+    Ok(pruned.removed.into_iter().map(|place| others[place].0.clone()).collect())
+}
+
+/// Fetches a cache, which appears whole.
+fn pull_one(
+    shared: &SharedFolder,
+    folder: &Path,
+    manifest: &Manifest,
+    progress: &dyn Progress,
+) -> Result<PulledCache> {
+    let fingerprint = &manifest.fingerprint;
+    let cache = folder.join(fingerprint);
+    let pulled = |there: &Manifest, fetched, existed| PulledCache {
+        cache: cache.clone(),
+        fingerprint: fingerprint.clone(),
+        shards: there.shards.len(),
+        documents: there.documents,
+        bytes: there.bytes(),
+        fetched,
+        existed,
+    };
+    if let Some(there) = Manifest::read(&cache)? {
+        note_use(&cache);
+        return Ok(pulled(&there, 0, true));
+    }
+    let outer = folder.join(format!("{ASIDE}pull-{fingerprint}"));
+    // One folder deeper than a cache, so that nothing takes the shards for one without a manifest.
+    let aside = outer.join("cache");
+    for shard in &manifest.shards {
+        let own = aside.join(&shard.name);
+        fs::create_dir_all(&own).map_err(Error::io("create", &own))?;
+    }
+    let files: Vec<(&ShardEntry, &FileEntry)> = manifest
+        .shards
+        .iter()
+        .flat_map(|shard| shard.files.iter().map(move |file| (shard, file)))
+        .collect();
+    progress.start("fetching", Some(files.len() as u64), "files");
+    let fetched = shared.for_each(files.len(), |number| {
+        let (shard, file) = files[number];
+        let name = shared.cached(fingerprint, shard, file);
+        let fetched = pull_file(shared, &name, file, &aside.join(&shard.name).join(&file.name))?;
+        progress.advance(1, 0);
+        Ok(fetched)
+    })?;
+    progress.finish();
+    for shard in &manifest.shards {
+        sync_folder(&aside.join(&shard.name))?;
+    }
+    manifest.write(&aside)?;
+    if let Some(about) = shared.read(&format!("{fingerprint}/{ABOUT_FILE}"))?
+        && let Ok(about) = serde_json::from_slice::<About>(&about)
+    {
+        about.note(&aside);
+    }
+    match fs::rename(&aside, &cache) {
+        Ok(()) => {}
+        Err(error)
+            if [io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::AlreadyExists]
+                .contains(&error.kind()) =>
+        {
+            let hint = "move it away, or let the extraction that began it finish, and run the command again";
+            let got = "a folder without a manifest.json".into();
+            return Err(damage(&cache, "room for the cache".into(), got, hint));
+        }
+        Err(error) => return Err(Error::io("rename", &aside)(error)),
+    }
+    let _ = fs::remove_dir(&outer);
+    sync_folder(folder)?;
+    Ok(pulled(manifest, fetched.into_iter().sum(), false))
+}
+
+/// Fetches a file unless it is there, and checks its bytes; returns how many were fetched.
+fn pull_file(shared: &SharedFolder, name: &str, file: &FileEntry, to: &Path) -> Result<u64> {
+    let is_there = fs::metadata(to).is_ok_and(|there| there.len() == file.bytes);
+    if is_there && hash_file(to)? == file.blake3 {
+        return Ok(0);
+    }
+    shared.fetch(name)?.place(to)?;
+    let found = hash_file(to)?;
+    if found != file.blake3 {
+        let _ = fs::remove_file(to);
+        let expected = format!("the blake3 {}", file.blake3.short());
+        let hint = "run the command again, which keeps what was fetched; if it fails again, the file itself is damaged";
+        return Err(damage(&shared.path(name), expected, found.short(), hint));
+    }
+    File::open(to).and_then(|file| file.sync_all()).map_err(Error::io("sync", to))?;
+    Ok(file.bytes)
+}

@@ -1,0 +1,116 @@
+//! `frostbert cache pull`, from a folder on a disk: caches that several machines made, fetched and checked.
+
+use std::{fs, path::PathBuf};
+
+use serde_json::Value;
+
+use crate::support::{Workshop, assert_same_files, contents};
+
+const N_TEXTS: usize = 240;
+
+const PULL: [&str; 4] = ["cache", "pull", "shared", "pulled"];
+
+/// A workshop with a committed plan in `shared`, and the folder of its cache.
+fn shared() -> (Workshop, PathBuf) {
+    let workshop = Workshop::rich(N_TEXTS);
+    workshop.json(&["extract", "pipeline.toml", "--out", "shared", "--part", "1/1"]);
+    let report = workshop.json(&["commit", "shared"]);
+    let cache = workshop.path(report["cache"].as_str().unwrap());
+    (workshop, cache)
+}
+
+fn only_cache(report: &Value) -> &Value {
+    assert_eq!(report["caches"].as_array().unwrap().len(), 1, "{report}");
+    &report["caches"][0]
+}
+
+#[test]
+fn a_pulled_cache_has_the_same_files_and_is_used_like_any_other() {
+    let (workshop, cache) = shared();
+    let report = workshop.json(&PULL);
+    let first = only_cache(&report);
+    assert_eq!((&first["existed"], &first["documents"]), (&false.into(), &N_TEXTS.into()));
+    assert_eq!(first["fetched"], first["bytes"]);
+    let pulled = workshop.path("pulled").join(cache.file_name().unwrap());
+    assert_eq!(workshop.path(first["cache"].as_str().unwrap()), pulled);
+    assert_same_files(&contents(&cache), &contents(&pulled));
+    assert_eq!(fs::read_dir(workshop.path("pulled")).unwrap().count(), 1);
+    workshop.succeed(&["cache", "verify", "pulled"]);
+    workshop.succeed(&["train", "pipeline.toml", "--set", "cache.dir=pulled"]);
+
+    let report = workshop.json(&PULL);
+    let second = only_cache(&report);
+    assert_eq!((&second["existed"], &second["fetched"]), (&true.into(), &0.into()));
+}
+
+#[test]
+fn a_pull_goes_on_with_what_is_missing_and_names_what_is_damaged() {
+    let (workshop, cache) = shared();
+    let files = contents(&cache);
+    let (name, whole) = files.iter().rfind(|(name, _)| name.contains('/')).unwrap();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    // Another file: the one in the cache is a link to the stored one.
+    fs::remove_file(cache.join(name)).unwrap();
+    fs::write(cache.join(name), damaged).unwrap();
+    let ran = workshop.run(&PULL);
+    assert_eq!(ran.code, Some(3), "{}", ran.stderr);
+    assert!(ran.stderr.contains(name), "no `{name}` in {}", ran.stderr);
+    let pulled = workshop.path("pulled").join(cache.file_name().unwrap());
+    assert!(!pulled.exists(), "half a cache");
+    // Nobody takes what was fetched for a cache.
+    assert_eq!(workshop.json(&["cache", "ls", "pulled"])["caches"], Value::Array(Vec::new()));
+    fs::write(cache.join(name), whole).unwrap();
+    let report = workshop.json(&PULL);
+    let (fetched, bytes) = (&only_cache(&report)["fetched"], &only_cache(&report)["bytes"]);
+    let missing = whole.len() as u64..bytes.as_u64().unwrap();
+    assert!(missing.contains(&fetched.as_u64().unwrap()), "{fetched} of {bytes}");
+    assert_same_files(&files, &contents(&pulled));
+}
+
+#[test]
+fn the_least_recently_used_caches_make_room_within_the_limit() {
+    let (workshop, cache) = shared();
+    let other = ["--set", "cache.max_length=12", "--set", "cache.dir=pulled"];
+    let other = workshop.json(&[&["extract", "pipeline.toml"], &other[..]].concat());
+    let other = workshop.path(other["cache"].as_str().unwrap());
+    let bytes: u64 = fs::read_dir(&cache)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .map(|shard| contents(&shard).values().map(|file| file.len() as u64).sum::<u64>())
+        .sum();
+    let pull = |max_size: u64| {
+        [&PULL.map(String::from)[..], &["--max-size".into(), format!("{max_size}B")]].concat()
+    };
+    let small = pull(bytes - 1);
+    let refused = workshop.fail(&small.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(refused.contains("larger --max-size"), "{refused}");
+    assert!(other.exists(), "something was removed for nothing");
+    let enough = pull(bytes);
+    let report = workshop.json(&enough.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(report["removed"].as_array().unwrap().len(), 1, "{report}");
+    assert!(!other.exists());
+    assert_eq!(only_cache(&report)["bytes"], bytes);
+}
+
+#[test]
+fn an_address_in_place_of_a_folder_of_caches_is_refused() {
+    let workshop = Workshop::rich(N_TEXTS);
+    for command in ["extract", "train", "run"] {
+        let address = ["--set", "cache.dir=s3://bucket/corpus"];
+        let ran = workshop.run(&[&[command, "pipeline.toml"], &address[..]].concat());
+        assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+        assert!(ran.stderr.contains("cache pull s3://bucket/corpus FOLDER"), "{}", ran.stderr);
+    }
+    assert!(!workshop.path("s3:").exists());
+}
+
+#[test]
+fn a_folder_without_a_cache_is_named() {
+    let workshop = Workshop::rich(N_TEXTS);
+    workshop.json(&["plan", "pipeline.toml", "--out", "shared"]);
+    let ran = workshop.run(&PULL);
+    assert_eq!(ran.code, Some(4), "{}", ran.stderr);
+    assert!(ran.stderr.contains("frostbert commit"), "{}", ran.stderr);
+}
