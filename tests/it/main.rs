@@ -72,6 +72,8 @@ mod real_data;
 mod real_readers;
 mod real_rows;
 mod record_limits;
+#[cfg(feature = "remote")]
+mod remote;
 mod replay;
 mod report;
 mod run_comparison;
