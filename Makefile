@@ -4,10 +4,12 @@
 # make deny    licences, bans and advisories of the dependencies, where cargo-deny is installed
 # make check-slow   what takes minutes and needs Chromium: reports of the shipped pipelines, opened in a browser; the Python
 #              package, where FROSTBERT_PYTHON names a Python with what scripts/check-python needs
+# make check-remote   extraction over a bucket of an object store (feature `remote`): against a store of our own that fails in
+#              every way, and, where FROSTBERT_PYTHON names a Python with moto[server], against that of moto
 # make wheel   the wheel for Linux on x86-64 with glibc 2.28 or newer, in target/wheels: the program and the Python package
 # make setup   fetch ONNX Runtime and the default model alone (nothing is fetched twice)
 
-.PHONY: demo test setup build check-slow deny wheel
+.PHONY: demo test setup build check-slow check-remote deny wheel
 
 demo:
 	@echo "frostbert's demo, in three steps:"
@@ -41,6 +43,15 @@ check-slow: build
 	scripts/check-report $$(find target/reports -name report.html)
 	@if [ -n "$$FROSTBERT_PYTHON" ]; then "$$FROSTBERT_PYTHON" scripts/check-python; \
 	else echo "skipped: FROSTBERT_PYTHON names no Python to check the package with"; fi
+
+check-remote: setup
+	cargo clippy --locked --workspace --all-targets --features remote -- -D warnings
+	cargo test --locked --features remote --lib distributed::
+	cargo test --locked --features remote --test it remote::
+	@if [ -n "$$FROSTBERT_PYTHON" ]; then \
+		$(MAKE) --no-print-directory build FEATURES="--features remote" && \
+		"$$FROSTBERT_PYTHON" scripts/check-remote target/release/frostbert; \
+	else echo "skipped: FROSTBERT_PYTHON names no Python with moto[server]"; fi
 
 # Zig links against the symbols of an older glibc than this machine's, and brings its own C compiler for what is C.
 WHEEL_TOOLS = target/wheel-tools
