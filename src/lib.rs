@@ -35,7 +35,8 @@
 //!
 //! Three features are enabled by default: `cli` is the program and its dependencies (clap, indicatif, anyhow), `hub`
 //! fetches models from the Hugging Face hub, and `serve` is the program's HTTP server. A library that needs none of them
-//! sets `default-features = false`.
+//! sets `default-features = false`. A fourth, `remote`, lets several machines share an extraction in a bucket of an object
+//! store.
 //!
 //! # Architecture
 //!
