@@ -10,6 +10,8 @@ mod load;
 pub(crate) mod order;
 pub(crate) mod pieces;
 pub(crate) mod scaler;
+mod tile;
+mod token_roles;
 
 use std::ops::Range;
 
@@ -21,9 +23,12 @@ use frostbert_cache::{
     states::{Dtype, StateId},
 };
 pub(crate) use load::LoadedStates;
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use pieces::Pieces;
 use rayon::prelude::*;
+pub(crate) use tile::Tile;
+use token_roles::RowRoles;
+pub(crate) use token_roles::{TokenRole, output_starts};
 
 use crate::error::Result;
 
@@ -72,6 +77,8 @@ pub struct FeatureView<'c> {
     sample_start: Vec<u32>,
     source: StateSource<'c>,
     map: Option<Box<dyn RowMap>>,
+    /// What each row is for, if layers of an encoder are trained on them.
+    roles: Option<RowRoles>,
     /// The number of layers that a head mixes: one block of values in a row for each.
     n_layers: usize,
     /// The first mapped row of each sample, followed by the number of rows.
@@ -79,16 +86,6 @@ pub struct FeatureView<'c> {
     memory_bytes: u64,
     /// The states of all samples, if they fit into `memory_bytes`.
     resident: Option<LoadedStates>,
-}
-
-/// The rows of several samples as a head reads them, before scaling.
-pub struct Tile {
-    /// `[rows, n_features]`.
-    pub rows: Array2<f32>,
-    /// The first row of each sample, followed by the number of rows.
-    pub starts: Vec<usize>,
-    /// The id of each row, which is the same in every tile.
-    pub row_ids: Vec<u64>,
 }
 
 impl<'c> FeatureView<'c> {
@@ -186,6 +183,7 @@ impl<'c> FeatureView<'c> {
             sample_start,
             source,
             map: None,
+            roles: None,
             n_layers: states.len(),
             row_start: Vec::new(),
             memory_bytes,
@@ -389,7 +387,12 @@ impl<'c> FeatureView<'c> {
             }
         });
         let rows = Array2::from_shape_vec((row_ids.len(), n_features), values);
-        Tile { rows: rows.expect("a value for each row and feature"), starts, row_ids }
+        Tile {
+            rows: rows.expect("a value for each row and feature"),
+            starts,
+            row_ids,
+            roles: self.roles_of(samples),
+        }
     }
 
     /// Writes the mapped rows of a sample to `out`.
@@ -466,23 +469,6 @@ impl<'c> FeatureView<'c> {
     pub fn decode_all(&self, samples: &[u32]) -> Array2<f32> {
         let loaded = self.resident.as_ref().expect("a view in memory");
         self.tile(loaded, samples).rows
-    }
-}
-
-impl Tile {
-    /// Returns the tile's memory, so that another tile can use it.
-    pub fn into_buffer(self) -> Vec<f32> {
-        self.rows.into_raw_vec_and_offset().0
-    }
-
-    /// Returns the number of samples.
-    pub fn n_samples(&self) -> usize {
-        self.starts.len() - 1
-    }
-
-    /// Returns the rows of a range of the tile's samples.
-    pub fn rows_of(&self, samples: Range<usize>) -> ArrayView2<'_, f32> {
-        self.rows.slice(s![self.starts[samples.start]..self.starts[samples.end], ..])
     }
 }
 

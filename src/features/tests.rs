@@ -1,4 +1,5 @@
 use frostbert_cache::states::Pooling;
+use ndarray::s;
 
 use super::*;
 
@@ -55,6 +56,30 @@ fn a_tile_holds_the_rows_of_its_samples_in_their_order() {
     assert_eq!(tile.rows, ndarray::array![[6.0, 7.0], [0.0, 1.0]]);
     assert_eq!(tile.starts, [0, 1, 2]);
     assert_eq!(tile.row_ids, [3 * ROWS_OF_SAMPLE, 0]);
+    assert!(tile.roles.is_empty());
+    assert_eq!(tile.output_starts()[..], tile.starts[..]);
+}
+
+#[test]
+fn the_roles_of_tokens_come_with_their_rows() {
+    // Two documents of 2 and of 1 + 3 tokens.
+    let mut roles = TokenRole::of_documents([vec![2], vec![1, 3]].into_iter().map(Vec::into_iter));
+    let begins = |begins: fn(&TokenRole) -> bool| -> Vec<usize> {
+        (0..roles.len()).filter(|row| begins(&roles[*row])).collect()
+    };
+    assert_eq!(begins(|role| role.begins_document), [0, 2]);
+    assert_eq!(begins(|role| role.begins_window), [0, 2, 3]);
+    assert!(begins(|role| role.is_output).is_empty());
+    for row in [1, 4, 5] {
+        roles[row].is_output = true;
+    }
+    let view = view(6).grouped(2).with_roles(roles.clone());
+    assert_eq!([0, 1, 2].map(|sample| view.outputs_of(sample)), [0..1, 1..1, 1..3]);
+    let order = [2, 0, 1];
+    let (samples, loaded) = view.loads(&order, 1).next().unwrap().unwrap();
+    let tile = view.tile(&loaded, samples);
+    assert_eq!(tile.roles, [&roles[4..], &roles[..4]].concat());
+    assert_eq!(tile.output_starts()[..], [0, 2, 3, 3]);
 }
 
 #[test]
