@@ -29,6 +29,7 @@ pub(crate) mod matching;
 pub(crate) mod neighbours;
 pub(crate) mod network;
 pub(crate) mod network_learner;
+mod network_outputs;
 pub(crate) mod objective;
 pub(crate) mod out_of_fold;
 pub(crate) mod outputs;

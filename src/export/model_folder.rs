@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use frostbert_cache::states::Pooling;
+use frostbert_cache::states::{Pooling, StateId, StateKind};
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Map, Value, json};
 
@@ -24,14 +24,32 @@ use crate::{
 /// The file of a model's weights.
 pub(super) const MODEL_WEIGHTS: &str = "model.safetensors";
 
+/// Returns the state of the last layer that a head reads, of an encoder with `n_layers` layers of which the last were
+/// trained with it; `None` if none were.
+pub(super) fn trained_state(description: &HeadDescription, n_layers: usize) -> Option<StateId> {
+    let network = description.network.as_ref()?;
+    network.encoder_layers.as_ref()?;
+    let kind = trained_pooling(description).map_or(StateKind::Tokens, StateKind::Pooled);
+    Some(StateId { kind, layer: n_layers })
+}
+
+/// Returns the tensors of the layers that were trained with a head, by their names in the checkpoint.
+pub(super) fn trained_tensors(head: &Head) -> HashMap<String, Vec<f32>> {
+    let (network, parameters) = head.network();
+    let tensors = network.named_tensors(parameters).into_iter();
+    tensors.take(network.n_encoder_tensors()).map(|(name, _, values)| (name, values)).collect()
+}
+
 /// Returns how a head pools the last layer of an encoder whose last layers were trained with it; `None` if none were,
-/// or if it pools by attention.
+/// if it pools by attention, or if it reads tokens one by one.
 pub(super) fn trained_pooling(description: &HeadDescription) -> Option<Pooling> {
     let network = description.network.as_ref().filter(|network| !network.attention)?;
-    Some(match network.encoder_layers.as_ref()?.pooling {
-        TokenPooling::Mean => Pooling::Mean,
-        TokenPooling::Cls => Pooling::Cls,
-    })
+    match network.encoder_layers.as_ref()?.pooling {
+        TokenPooling::Mean => Some(Pooling::Mean),
+        TokenPooling::Cls => Some(Pooling::Cls),
+        TokenPooling::Max => Some(Pooling::Max),
+        TokenPooling::Outputs => None,
+    }
 }
 
 /// Returns the encoder of a run up to the layer that its head reads, and a note if that is not the last one. Layers
@@ -83,10 +101,7 @@ pub(super) fn encoder_of(
 
 /// Puts the layers that were trained with a head in place of the checkpoint's.
 fn replace_layers(encoder: &mut PortableEncoder, head: &Head) {
-    let (network, parameters) = head.network();
-    let trained = network.named_tensors(parameters).into_iter();
-    let mut trained: HashMap<String, Vec<f32>> =
-        trained.take(network.n_encoder_tensors()).map(|(name, _, values)| (name, values)).collect();
+    let mut trained = trained_tensors(head);
     for tensor in &mut encoder.tensors {
         if let Some(values) = trained.remove(&tensor.name) {
             tensor.values = values;

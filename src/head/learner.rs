@@ -3,7 +3,7 @@
 use ndarray::ArrayView2;
 
 use super::targets::TargetsView;
-use crate::train::loss::LossSum;
+use crate::{features::TokenRole, train::loss::LossSum};
 
 /// The rows of a training step.
 pub(crate) struct TrainingBatch<'a> {
@@ -11,8 +11,13 @@ pub(crate) struct TrainingBatch<'a> {
     pub rows: ArrayView2<'a, f32>,
     /// First row of each sample, followed by the number of rows.
     pub starts: &'a [usize],
+    /// First output of each sample, followed by the number of outputs, for heads that have an output for each row or
+    /// for each token that is one.
+    pub output_starts: &'a [usize],
     /// An id for each row that identifies it in every epoch.
     pub row_ids: &'a [u64],
+    /// What each row is for, if layers of an encoder read them; otherwise empty.
+    pub roles: &'a [TokenRole],
     /// The targets of the samples.
     pub targets: TargetsView<'a>,
     /// The epoch, counted from 1.

@@ -3,18 +3,20 @@
 mod encoder_layers;
 mod output;
 mod pass;
+mod token_rows;
 
 use std::ops::Range;
 
 use encoder_layers::EncoderLayers;
-pub(crate) use encoder_layers::{DistanceBiasSpec, EncoderLayersSpec, TokenPooling};
+pub(crate) use encoder_layers::{DistanceBiasSpec, EncoderLayersSpec};
 pub(crate) use pass::{Dropout, NetworkInput, Trace};
 use rand::{SeedableRng, distributions::Uniform};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use serde::{Deserialize, Serialize};
+pub(crate) use token_rows::TokenPooling;
 
-use super::layers::activation::Activation;
+use super::{layers::activation::Activation, pair};
 
 /// Standard deviation of the initial weights of all but the hidden layers, as in BERT.
 const INITIAL_DEVIATION: f32 = 0.02;
@@ -23,7 +25,7 @@ const INITIAL_DEVIATION: f32 = 0.02;
 ///
 /// ```text
 /// [mix of n_layers] -> [dropout] -> [attention pooling] -> hidden layers -> linear
-/// layers of an encoder -> pooling -> [dropout] -> hidden layers -> linear
+/// layers of an encoder -> [pooling] -> [features of a pair] -> [dropout] -> hidden layers -> linear
 /// hidden layer: linear -> [layer norm] -> activation -> [dropout] -> [+ skip]
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,12 +79,25 @@ impl NetworkSpec {
 
     /// Whether it is a single matrix and its biases.
     pub fn is_linear(&self) -> bool {
-        self.hidden.is_empty() && !self.pools() && self.n_layers == 1 && !self.crf
+        let reads_rows = !self.attention && self.encoder_layers.is_none();
+        self.hidden.is_empty() && reads_rows && self.n_layers == 1 && !self.crf
     }
 
     /// Whether there is one row of outputs for each sample, however many rows it has.
     pub fn pools(&self) -> bool {
-        self.attention || self.encoder_layers.is_some()
+        let layers = self.encoder_layers.as_ref();
+        self.attention || layers.is_some_and(|layers| layers.pooling != TokenPooling::Outputs)
+    }
+
+    /// Whether there is a row of outputs for each token that has one, above layers of an encoder.
+    pub(crate) fn has_output_tokens(&self) -> bool {
+        self.encoder_layers.is_some() && !self.pools()
+    }
+
+    /// Number of values of a row that the layers after mix and pooling read.
+    pub(crate) fn n_read(&self) -> usize {
+        let is_pair = self.encoder_layers.as_ref().is_some_and(|layers| layers.pair);
+        if is_pair && !self.attention { pair::width(self.n_features) } else { self.n_features }
     }
 
     /// Number of values in an input row.
@@ -180,7 +195,7 @@ impl Network {
         let encoder = encoder.map(|own| EncoderLayers::new(own, spec.n_features, &mut layout));
         let mix = (spec.n_layers > 1).then(|| layout.tensor("mix.weight", &[spec.n_layers]));
         let query = spec.attention.then(|| layout.tensor("attention.query", &[spec.n_features]));
-        let mut inputs = spec.n_features;
+        let mut inputs = spec.n_read();
         let mut hidden = Vec::new();
         for (index, width) in spec.hidden.iter().copied().enumerate() {
             let prefix = format!("hidden.{index}.");

@@ -105,7 +105,7 @@ impl NetworkLearner {
         let counted = match (&self.spec.objective, batch.targets) {
             (Objective::Rows(loss), TargetsView::Rows(targets)) => return loss.scale(targets),
             (Objective::Rows(_), TargetsView::Spans(_)) => unreachable!("{WRONG_TARGETS}"),
-            (Objective::Crf, _) => batch.rows.nrows(),
+            (Objective::Crf, _) => batch.output_starts.last().copied().unwrap_or(0),
             (Objective::Span, _) => batch.starts.len() - 1,
         };
         1.0 / counted.max(1) as f32
@@ -253,15 +253,23 @@ impl Workspace {
         scale: f32,
     ) {
         let rows = batch.starts[samples.start]..batch.starts[samples.end];
-        let starts: Vec<usize> =
-            batch.starts[samples.start..=samples.end].iter().map(|row| row - rows.start).collect();
-        let input = NetworkInput { rows: batch.rows.slice(s![rows.clone(), ..]), starts: &starts };
+        let own = |starts: &[usize]| -> Vec<usize> {
+            let first = starts[samples.start];
+            starts[samples.start..=samples.end].iter().map(|row| row - first).collect()
+        };
+        let (starts, output_starts) = (own(batch.starts), own(batch.output_starts));
+        let outputs = batch.output_starts[samples.start]..batch.output_starts[samples.end];
+        let input = NetworkInput {
+            rows: batch.rows.slice(s![rows.clone(), ..]),
+            starts: &starts,
+            roles: batch.roles.get(rows.clone()).unwrap_or_default(),
+        };
         let drops = spec.dropout > 0.0 || network.spec().encoder_layers.is_some();
         let dropout = drops.then(|| Dropout {
             rate: spec.dropout,
             seed: spec.seed,
             epoch: batch.epoch as u64,
-            row_ids: &batch.row_ids[rows.clone()],
+            row_ids: &batch.row_ids[rows],
         });
         network.forward(parameters, &input, dropout, &mut self.trace);
         let logits = self.trace.logits();
@@ -274,13 +282,14 @@ impl Workspace {
                 let counted = if network.spec().pools() {
                     samples
                 } else {
-                    assert_eq!(targets.len(), batch.rows.nrows(), "a target for each row");
-                    rows
+                    let n_outputs = batch.output_starts.last();
+                    assert_eq!(n_outputs, Some(&targets.len()), "a target for each output");
+                    outputs
                 };
                 loss.gradient(logits, targets.slice(counted), scale, errors)
             }
             (Objective::Span, TargetsView::Spans(spans)) => {
-                span::gradient(logits, &starts, &spans[samples], scale, errors)
+                span::gradient(logits, &output_starts, &spans[samples], scale, errors)
             }
             (Objective::Crf, TargetsView::Rows(Targets::Classes(tags))) => {
                 let ranges = network.crf_ranges().expect("a network with a CRF");
@@ -297,8 +306,8 @@ impl Workspace {
                 let scores = network.crf_scores(parameters);
                 crf::gradient(
                     logits,
-                    &starts,
-                    &tags[rows],
+                    &output_starts,
+                    &tags[outputs],
                     &scores,
                     scale,
                     &mut gradients,

@@ -5,7 +5,12 @@ use std::{borrow::Cow, collections::HashMap, ops::Range};
 use ndarray::{ArrayView2, ArrayViewMut1, s};
 use rayon::prelude::*;
 
-use super::{block::BLOCK_COLUMNS, network::Network, saved, transform::Transform};
+use super::{
+    block::BLOCK_COLUMNS,
+    network::{Network, NetworkInput},
+    network_outputs::network_outputs,
+    transform::Transform,
+};
 use crate::{
     error::Result,
     features::{FeatureView, Tile},
@@ -36,8 +41,8 @@ pub struct OutputHead {
 }
 
 /// Passes the outputs of every head on all of `samples`, in order, to `visit`: `[rows, outputs]`, or
-/// `[samples, outputs]` if a head pools its rows, along with the first row of each sample followed by the number of
-/// rows. Heads are visited concurrently and in no particular order.
+/// `[samples, outputs]` if a head pools its rows, along with the first output of each sample followed by their number
+/// for a head with one for each row or token. Heads are visited concurrently and in no particular order.
 ///
 /// If the outputs of a head with one row per sample take more than [`WAVE_BYTES`], they are in memory only while they
 /// are being visited.
@@ -111,7 +116,7 @@ fn show(
         let tile = transform.tile(view, loaded, samples, memory, None);
         scorers.par_iter().zip(&mut all).for_each(|(scorer, all)| {
             let outputs = scorer.outputs(&tile);
-            places.put(scorer, samples, &tile.starts, &outputs, all);
+            places.put(scorer, samples, &tile.output_starts(), &outputs, all);
         });
         buffer = tile.into_buffer();
     })?;
@@ -222,7 +227,7 @@ impl OutputRows for HeadOutputs<'_> {
 /// The position of the outputs of each sample.
 struct Places<'a> {
     samples: &'a [u32],
-    /// First row of each sample, followed by the number of rows.
+    /// First output of each sample, followed by their number, for a head with one for each row or token.
     starts: Vec<usize>,
     place_of: HashMap<u32, usize>,
 }
@@ -232,7 +237,7 @@ impl<'a> Places<'a> {
         let mut starts = vec![0];
         let mut total = 0;
         for sample in samples {
-            total += view.rows_of(*sample).len();
+            total += view.outputs_of(*sample).len();
             starts.push(total);
         }
         let places = samples.iter().enumerate();
@@ -312,8 +317,9 @@ impl OutputComputer {
     fn outputs(&self, tile: &Tile) -> Vec<f32> {
         let Some((weights, bias)) = &self.panel else {
             let (head, _) = &self.heads[0];
-            let rows = tile.rows.view();
-            let outputs = saved::outputs(&head.network, &head.parameters, rows, &tile.starts);
+            let input =
+                NetworkInput { rows: tile.rows.view(), starts: &tile.starts, roles: &tile.roles };
+            let outputs = network_outputs(&head.network, &head.parameters, &input);
             return outputs.into_raw_vec_and_offset().0;
         };
         let rows = tile.rows.as_slice().expect("rows of a tile are contiguous");

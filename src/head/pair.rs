@@ -2,6 +2,8 @@
 
 use ndarray::{ArrayView1, ArrayViewMut1};
 
+use crate::train::real::Real;
+
 /// Number of features in a row for states of `n_values`, all layers together: 4 for each value.
 ///
 /// ```
@@ -46,5 +48,56 @@ pub fn features(
         for (part, value) in [*u, *v, (u - v).abs(), u * v].into_iter().enumerate() {
             out[first + part * hidden] = value;
         }
+    }
+}
+
+/// Writes `[u, v, |u - v|, u * v]` of two states, like [`features`] of one layer.
+pub(crate) fn forward<F: Real>(u: &[F], v: &[F], out: &mut [F]) {
+    let hidden = u.len();
+    for (unit, (u, v)) in u.iter().zip(v).enumerate() {
+        for (part, value) in [*u, *v, (*u - *v).abs(), *u * *v].into_iter().enumerate() {
+            out[part * hidden + unit] = value;
+        }
+    }
+}
+
+/// Writes `dL/du` and `dL/dv` of [`forward`], given `dL/dout`. Where `u = v`, the distance has no slope.
+pub(crate) fn backward<F: Real>(u: &[F], v: &[F], d_out: &[F], d_u: &mut [F], d_v: &mut [F]) {
+    let hidden = u.len();
+    for unit in 0..hidden {
+        let [of_u, of_v, of_distance, of_product] =
+            [0, 1, 2, 3].map(|part| d_out[part * hidden + unit]);
+        let (u, v) = (u[unit], v[unit]);
+        let slope = if u > v {
+            of_distance
+        } else if u < v {
+            -of_distance
+        } else {
+            F::zero()
+        };
+        d_u[unit] = of_u + slope + of_product * v;
+        d_v[unit] = of_v - slope + of_product * u;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array1, aview1};
+
+    use super::*;
+
+    #[test]
+    fn slices_give_the_features_of_arrays_and_their_slopes() {
+        let (u, v) = ([1.0f32, -2.0, 0.5], [3.0f32, 0.5, 0.5]);
+        let mut expected = Array1::zeros(12);
+        features(aview1(&u), aview1(&v), 1, expected.view_mut());
+        let mut out = [0.0; 12];
+        forward(&u, &v, &mut out);
+        assert_eq!(out[..], expected.to_vec());
+        let d_out: Vec<f32> = (1..=12).map(|number| number as f32).collect();
+        let (mut d_u, mut d_v) = ([0.0; 3], [0.0; 3]);
+        backward(&u, &v, &d_out, &mut d_u, &mut d_v);
+        // 1 - 7 + 10 x 3, 2 - 8 + 11 x 0.5, 3 + 12 x 0.5; 4 + 7 + 10 x 1, 5 + 8 - 11 x 2, 6 + 12 x 0.5.
+        assert_eq!((d_u, d_v), ([24.0, -0.5, 9.0], [21.0, -9.0, 12.0]));
     }
 }

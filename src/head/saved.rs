@@ -5,17 +5,16 @@ mod check;
 use std::{collections::HashMap, fs, path::Path};
 
 use frostbert_cache::{durable::write_file, fingerprint::Digest, states::StateId};
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, concatenate, s};
-use rayon::prelude::*;
+use ndarray::{Array1, Array2, ArrayView1};
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
-    features::{FeatureView, scaler::Scaler},
+    features::{FeatureView, TokenRole, scaler::Scaler},
     head::{
-        learner::parts,
-        network::{Network, NetworkInput, NetworkSpec, Trace},
+        network::{Network, NetworkInput, NetworkSpec},
+        network_outputs::network_outputs,
         trained_head::TrainedHead,
         transform::{Projection, Transform},
     },
@@ -148,10 +147,6 @@ pub struct Head {
     parameters: Vec<f32>,
 }
 
-/// Number of rows whose outputs one thread computes at a time; fixed, so that bits do not depend on the number of
-/// threads.
-const PART_ROWS: usize = 256;
-
 /// Number of samples that are decoded at a time.
 pub(super) const TILE_SAMPLES: usize = 1024;
 
@@ -208,12 +203,24 @@ impl Head {
     /// Computes the outputs on the rows of some samples: `[rows, outputs]`, or `[samples, outputs]` if the head pools
     /// them.
     pub fn outputs(&self, rows: Array2<f32>, starts: &[usize]) -> Array2<f32> {
-        let rows = if self.transform.is_identity() { rows } else { self.transform.apply(rows) };
-        outputs(&self.network, &self.parameters, rows.view(), starts)
+        self.outputs_of_tokens(rows, starts, &[])
     }
 
-    /// Visits the outputs on some samples of a view, tile by tile in storage order: the samples, the first row of each,
-    /// and the outputs.
+    /// Does the same as [`Head::outputs`] for rows with roles, as layers of an encoder read them; a head that does not
+    /// pool has an output for each token that [is one](TokenRole::is_output).
+    pub(crate) fn outputs_of_tokens(
+        &self,
+        rows: Array2<f32>,
+        starts: &[usize],
+        roles: &[TokenRole],
+    ) -> Array2<f32> {
+        let rows = if self.transform.is_identity() { rows } else { self.transform.apply(rows) };
+        let input = NetworkInput { rows: rows.view(), starts, roles };
+        network_outputs(&self.network, &self.parameters, &input)
+    }
+
+    /// Visits the outputs on some samples of a view, tile by tile in storage order: the samples, the first output of
+    /// each for a head with one for each row or token, and the outputs.
     ///
     /// # Errors
     /// Returns an error if a file of the cache does not match the manifest, and [`Error::Diverged`] if an output is not
@@ -237,9 +244,10 @@ impl Head {
     ) -> Result<()> {
         let mut are_finite = true;
         view.for_each_tile(samples, at_a_time, |samples, tile| {
-            let outputs = self.outputs(tile.rows, &tile.starts);
+            let output_starts = tile.output_starts().into_owned();
+            let outputs = self.outputs_of_tokens(tile.rows, &tile.starts, &tile.roles);
             are_finite &= outputs.iter().all(|output| output.is_finite());
-            visit(samples, &tile.starts, outputs);
+            visit(samples, &output_starts, outputs);
         })?;
         if are_finite {
             Ok(())
@@ -393,41 +401,6 @@ impl Head {
             });
         }
         Ok(Head { description, transform, network, parameters })
-    }
-}
-
-/// Computes the outputs of a network on transformed rows, in parts of whole samples that run in parallel.
-///
-/// A part is padded to a multiple of 256 rows, because matrix products of other shapes differ in their last bits. A
-/// sample therefore has the same outputs alone and among others.
-pub(super) fn outputs(
-    network: &Network,
-    parameters: &[f32],
-    rows: ArrayView2<'_, f32>,
-    starts: &[usize],
-) -> Array2<f32> {
-    let computed: Vec<Array2<f32>> = parts(starts, PART_ROWS)
-        .into_par_iter()
-        .map_init(Trace::default, |trace, (first, end)| {
-            let part = starts[first]..starts[end];
-            let n_padded = part.len().next_multiple_of(PART_ROWS);
-            let mut padded = Array2::zeros((n_padded, rows.ncols()));
-            padded.slice_mut(s![..part.len(), ..]).assign(&rows.slice(s![part.clone(), ..]));
-            let mut own: Vec<usize> =
-                starts[first..=end].iter().map(|row| row - part.start).collect();
-            own.push(n_padded);
-            let input = NetworkInput { rows: padded.view(), starts: &own };
-            network.forward(parameters, &input, None, trace);
-            let logits = trace.logits();
-            let n_outputs = if network.spec().pools() { end - first } else { part.len() };
-            logits.slice(s![..n_outputs, ..]).to_owned()
-        })
-        .collect();
-    let views: Vec<ArrayView2<'_, f32>> = computed.iter().map(|part| part.view()).collect();
-    if views.is_empty() {
-        Array2::zeros((0, network.spec().n_outputs))
-    } else {
-        concatenate(Axis(0), &views).expect("parts of equal width")
     }
 }
 

@@ -17,7 +17,7 @@ pub enum TargetTable {
     Values(Vec<f32>),
     /// A first and a last row for each sample, as row numbers within the sample.
     Spans(Vec<[u32; 2]>),
-    /// A class for each row of the view.
+    /// A class for each output of the view: for each row, or for each token that is one.
     Tags(Vec<u32>),
 }
 
@@ -47,14 +47,14 @@ impl TargetTable {
             TargetTable::Tags(all) => TargetTable::Tags(
                 samples
                     .iter()
-                    .flat_map(|sample| all[view.rows_of(*sample)].iter().copied())
+                    .flat_map(|sample| all[view.outputs_of(*sample)].iter().copied())
                     .collect(),
             ),
         }
     }
 
-    /// Returns the targets of some of its samples; `starts` holds the first row of each, followed by the number of
-    /// rows.
+    /// Returns the targets of some of its samples; `starts` holds the first output of each, followed by the number of
+    /// outputs.
     pub fn slice(&self, samples: Range<usize>, starts: &[usize]) -> TargetsView<'_> {
         match self {
             TargetTable::Classes(all) => TargetsView::Rows(Targets::Classes(&all[samples])),

@@ -69,6 +69,7 @@ impl UnfrozenLayers {
             attention_output_dropout: layers.attention_output_dropout,
             attention_dropout: layers.attention_dropout,
             pooling,
+            pair: false,
             distance_bias: layers
                 .distance_bias
                 .map(|(tensor, first_distances)| DistanceBiasSpec { tensor, first_distances }),

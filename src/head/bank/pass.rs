@@ -239,6 +239,8 @@ impl HeadGroup {
 /// Some samples, ready for training.
 struct GatheredRows {
     tile: Tile,
+    /// See [`Tile::output_starts`].
+    output_starts: Vec<usize>,
     targets: TargetTable,
 }
 
@@ -255,13 +257,16 @@ impl GatheredRows {
         for start in (0..tile.n_samples()).step_by(batch_size) {
             let end = (start + batch_size).min(tile.n_samples());
             let range = tile.starts[start]..tile.starts[end];
-            let starts: Vec<usize> =
-                tile.starts[start..=end].iter().map(|row| row - range.start).collect();
+            let own = |starts: &[usize]| -> Vec<usize> {
+                starts[start..=end].iter().map(|row| row - starts[start]).collect()
+            };
             learner.step(&TrainingBatch {
                 rows: values.slice(s![range.clone(), ..]),
-                starts: &starts,
-                row_ids: &tile.row_ids[range],
-                targets: self.targets.slice(start..end, &tile.starts),
+                starts: &own(&tile.starts),
+                output_starts: &own(&self.output_starts),
+                row_ids: &tile.row_ids[range.clone()],
+                roles: tile.roles.get(range).unwrap_or_default(),
+                targets: self.targets.slice(start..end, &self.output_starts),
                 epoch,
             });
         }
@@ -275,9 +280,11 @@ impl GatheredRows {
         buffer: Vec<f32>,
         mask: Option<Mask>,
     ) -> GatheredRows {
+        let tile = data.transform.tile(data.view, loaded, samples, buffer, mask);
         GatheredRows {
-            tile: data.transform.tile(data.view, loaded, samples, buffer, mask),
+            output_starts: tile.output_starts().into_owned(),
             targets: targets.gather(data.view, samples),
+            tile,
         }
     }
 }

@@ -71,7 +71,9 @@ fn every_step_of_every_optimiser_equals_pytorchs() {
             block.step(&TrainingBatch {
                 rows: batch.view(),
                 starts: &[],
+                output_starts: &[],
                 row_ids: &row_ids,
+                roles: &[],
                 targets: TargetsView::Rows(Targets::Classes(&batch_labels)),
                 epoch: 1,
             });
@@ -116,7 +118,9 @@ fn trajectory(spec: &HeadSpec, features: &Array2<f32>) -> Vec<(f64, Vec<f32>)> {
             block.step(&TrainingBatch {
                 rows: features.view(),
                 starts: &[],
+                output_starts: &[],
                 row_ids: &row_ids,
+                roles: &[],
                 targets: TargetsView::Rows(Targets::Classes(&classes)),
                 epoch: 1,
             });

@@ -20,6 +20,7 @@ fn network() -> Network {
             attention_output_dropout: 0.0,
             attention_dropout: 0.0,
             pooling: TokenPooling::Mean,
+            pair: false,
             distance_bias: None,
             tensors: (0..2).map(names).collect(),
         }),

@@ -4,14 +4,16 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Dropout, NetworkInput, TensorLayout};
+use super::{
+    Dropout, NetworkInput, TensorLayout,
+    token_rows::{TokenPooling, TokenReader},
+};
 use crate::train::{
     encoder_layer::{
         DistanceBias, EncoderLayer, LayerDropout, LayerInput, LayerReal, LayerScratch, LayerShape,
         LayerTrace, N_TENSORS,
     },
     real::Real,
-    vector::add_scaled,
 };
 
 /// Maximum number of attention heads, of buckets of distances, and of layers: no encoder comes near.
@@ -33,8 +35,12 @@ pub struct EncoderLayersSpec {
     pub attention_output_dropout: f32,
     /// Probability that a token's share of attention is dropped in training.
     pub attention_dropout: f32,
-    /// What is made of the tokens of a sample, unless attention pools them.
+    /// What is made of the tokens of a document, unless attention pools them.
     pub pooling: TokenPooling,
+    /// Whether a sample is a pair of documents that go through the layers apart, and a head reads
+    /// `[u, v, |u - v|, u * v]` of their pooled states.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub pair: bool,
     /// The bias of attention scores, in families that have one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub distance_bias: Option<DistanceBiasSpec>,
@@ -50,16 +56,6 @@ pub struct DistanceBiasSpec {
     pub tensor: String,
     /// The smallest distance of each bucket, ascending from 0. Keys after the query have as many buckets of their own.
     pub first_distances: Vec<usize>,
-}
-
-/// What is made of the tokens of a sample.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TokenPooling {
-    /// The mean of all tokens.
-    Mean,
-    /// The first token, `[CLS]`.
-    Cls,
 }
 
 impl EncoderLayersSpec {
@@ -108,7 +104,7 @@ pub(super) struct EncoderLayers {
     dropout: f32,
     attention_output_dropout: f32,
     attention_dropout: f32,
-    pooling: TokenPooling,
+    reader: TokenReader,
 }
 
 /// Buffers of the layers' passes.
@@ -159,7 +155,7 @@ impl EncoderLayers {
             dropout: spec.dropout,
             attention_output_dropout: spec.attention_output_dropout,
             attention_dropout: spec.attention_dropout,
-            pooling: spec.pooling,
+            reader: TokenReader { hidden, pooling: spec.pooling, is_pair: spec.pair },
         }
     }
 
@@ -174,7 +170,12 @@ impl EncoderLayers {
         table.unwrap_or_else(|| self.layers.last().map_or(0, |layer| layer.end))
     }
 
-    /// Computes the states of the last layer.
+    /// How a head reads the states of the last layer.
+    pub(super) fn reader(&self) -> TokenReader {
+        self.reader
+    }
+
+    /// Computes the states of the last layer. The samples of the input are windows, whose tokens attend to one another.
     pub(super) fn forward<F: LayerReal>(
         &self,
         parameters: &[F],
@@ -238,47 +239,6 @@ impl EncoderLayers {
                 row_ids: dropout.row_ids,
             }),
         }
-    }
-
-    /// Pools the rows of each sample into `pooled`, `[samples, hidden]`; a sample without rows gives zeros.
-    pub(super) fn pool<F: Real>(&self, rows: &[F], starts: &[usize], pooled: &mut [F]) {
-        pooled.fill(F::zero());
-        self.for_each_share(starts, |sample, row, share| {
-            add_scaled(self.row_mut(pooled, sample), share, self.row(rows, row));
-        });
-    }
-
-    /// Writes `dL/drows` of [`EncoderLayers::pool`].
-    pub(super) fn pool_backward<F: Real>(
-        &self,
-        d_pooled: &[F],
-        starts: &[usize],
-        d_rows: &mut [F],
-    ) {
-        d_rows.fill(F::zero());
-        self.for_each_share(starts, |sample, row, share| {
-            add_scaled(self.row_mut(d_rows, row), share, self.row(d_pooled, sample));
-        });
-    }
-
-    /// Visits every row that counts in a sample: the sample, the row, and its share.
-    fn for_each_share<F: Real>(&self, starts: &[usize], mut visit: impl FnMut(usize, usize, F)) {
-        for (sample, bounds) in starts.windows(2).enumerate() {
-            let rows = match self.pooling {
-                TokenPooling::Mean => bounds[0]..bounds[1],
-                TokenPooling::Cls => bounds[0]..bounds[1].min(bounds[0] + 1),
-            };
-            let share = F::one() / F::of(rows.len().max(1) as f64);
-            rows.for_each(|row| visit(sample, row, share));
-        }
-    }
-
-    fn row<'a, F>(&self, rows: &'a [F], row: usize) -> &'a [F] {
-        &rows[row * self.shape.hidden..(row + 1) * self.shape.hidden]
-    }
-
-    fn row_mut<'a, F>(&self, rows: &'a mut [F], row: usize) -> &'a mut [F] {
-        &mut rows[row * self.shape.hidden..(row + 1) * self.shape.hidden]
     }
 }
 

@@ -5,8 +5,10 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 use super::{
     HiddenLayer, Linear, Network, Skip,
     encoder_layers::{EncoderLayers, EncoderTrace},
+    token_rows::TokenPlan,
 };
 use crate::{
+    features::TokenRole,
     head::layers::{
         activation,
         attention::{self, Samples},
@@ -25,9 +27,19 @@ use crate::{
 pub struct NetworkInput<'a, F> {
     /// `[rows, n_layers * n_features]`.
     pub rows: ArrayView2<'a, F>,
-    /// With attention, sample `i` holds the rows `starts[i]..starts[i + 1]`, all rows in order; unused without
-    /// attention.
+    /// With attention or layers of an encoder, sample `i` holds the rows `starts[i]..starts[i + 1]`, all rows in order;
+    /// otherwise unused.
     pub starts: &'a [usize],
+    /// What each row is for layers of an encoder; if it is empty, each sample is a document of one window, and each row
+    /// has an output. Otherwise unused.
+    pub roles: &'a [TokenRole],
+}
+
+impl<F> NetworkInput<'_, F> {
+    /// The same rows with windows as samples.
+    fn by_windows<'a>(&'a self, plan: &'a TokenPlan) -> NetworkInput<'a, F> {
+        NetworkInput { rows: self.rows.view(), starts: &plan.windows, roles: self.roles }
+    }
 }
 
 /// Which units are dropped: see [`drop_units`].
@@ -50,6 +62,7 @@ pub struct Dropout<'a> {
 pub struct Trace<F> {
     n_outputs: usize,
     encoder: EncoderTrace<F>,
+    plan: TokenPlan,
     /// `softmax(s)` of the mix.
     mix_shares: Vec<F>,
     mix_sums: Vec<F>,
@@ -58,8 +71,11 @@ pub struct Trace<F> {
     /// Attention weight of every row.
     shares: Vec<F>,
     d_scores: Vec<F>,
-    /// Inputs after pooling.
+    /// Inputs after pooling; or those of the tokens that have outputs.
     pooled: Vec<F>,
+    /// Pooled documents of pairs, and `dL/d` of them.
+    sides: Vec<F>,
+    d_sides: Vec<F>,
     layers: Vec<LayerTrace<F>>,
     logits: Vec<F>,
     masks: Masks,
@@ -91,7 +107,8 @@ struct Masks {
 }
 
 impl<F: Real> Trace<F> {
-    /// `[rows, n_outputs]` of the last forward pass, or `[samples, n_outputs]` if the network pools.
+    /// `[rows, n_outputs]` of the last forward pass, or `[samples, n_outputs]` if the network pools; above layers of an
+    /// encoder, a row for each token that has an output.
     pub fn logits(&self) -> ArrayView2<'_, F> {
         matrix(&self.logits, self.n_outputs.max(1))
     }
@@ -116,9 +133,13 @@ impl Network {
         self.check(parameters, input);
         let n_features = self.spec.n_features;
         trace.n_outputs = self.spec.n_outputs;
-        trace.masks.set(self, input, dropout);
         if let Some(encoder) = &self.encoder {
-            encoder.forward(parameters, input, dropout, &mut trace.encoder);
+            trace.plan.set(input, encoder.reader().is_pair);
+        }
+        trace.masks.set(self, input, &trace.plan, dropout);
+        if let Some(encoder) = &self.encoder {
+            let windows = input.by_windows(&trace.plan);
+            encoder.forward(parameters, &windows, dropout, &mut trace.encoder);
             let rows = room(&mut trace.rows, input.rows.len());
             rows.copy_from_slice(trace.encoder.output());
         } else if let Some(mix) = &self.mix {
@@ -129,7 +150,7 @@ impl Network {
             let rows = room(&mut trace.rows, input.rows.len());
             matrix_mut(rows, n_features).assign(&input.rows);
         }
-        if self.pools_plainly().is_none() {
+        if self.reads_plainly().is_none() {
             trace.masks.drop_inputs(&mut trace.rows, n_features);
         }
         if let Some(query) = &self.query {
@@ -139,10 +160,10 @@ impl Network {
             let pooled = room(&mut trace.pooled, (input.starts.len() - 1) * n_features);
             attention::forward(&parameters[query.clone()], samples, shares, pooled);
         }
-        if let Some(encoder) = self.pools_plainly() {
-            let pooled = room(&mut trace.pooled, (input.starts.len() - 1) * n_features);
-            encoder.pool(&trace.rows, input.starts, pooled);
-            trace.masks.drop_pooled(&mut trace.pooled, n_features);
+        if let Some(encoder) = self.reads_plainly() {
+            let reader = encoder.reader();
+            reader.gather(&trace.plan, &trace.rows, &mut trace.sides, &mut trace.pooled);
+            trace.masks.drop_pooled(&mut trace.pooled, reader.width());
         }
         let mut layers = std::mem::take(&mut trace.layers);
         layers.resize_with(self.hidden.len(), LayerTrace::default);
@@ -191,7 +212,7 @@ impl Network {
         let mut next = std::mem::take(&mut trace.next);
 
         let n = d_logits.nrows();
-        let learns_below = self.spec.pools() || self.mix.is_some();
+        let learns_below = self.reads_pooled() || self.mix.is_some();
         let x = self.layer_input(input, trace, &trace.layers);
         self.output.backward(x, d_logits, gradients);
         if learns_below || !self.hidden.is_empty() {
@@ -259,13 +280,16 @@ impl Network {
             if self.query.is_some() {
                 trace.masks.drop_inputs(&mut gradient, width);
             } else {
-                trace.masks.drop_pooled(&mut gradient, width);
+                let reader = encoder.reader();
+                trace.masks.drop_pooled(&mut gradient, reader.width());
                 let d_rows = room(&mut next, input.rows.len());
-                encoder.pool_backward(&gradient, input.starts, d_rows);
+                let read = [&trace.rows[..], &trace.sides];
+                reader.scatter(&trace.plan, read, &gradient, &mut trace.d_sides, d_rows);
                 std::mem::swap(&mut gradient, &mut next);
             }
+            let windows = input.by_windows(&trace.plan);
             let own = &mut trace.encoder;
-            encoder.backward(parameters, input, dropout, own, &mut gradient, gradients);
+            encoder.backward(parameters, &windows, dropout, own, &mut gradient, gradients);
         }
         if let Some(mix) = &self.mix {
             trace.masks.drop_inputs(&mut gradient, self.spec.n_features);
@@ -285,14 +309,21 @@ impl Network {
         assert_eq!(input.rows.ncols(), self.spec.n_inputs(), "rows of all layers' features");
         let (first, last) = (input.starts.first(), input.starts.last());
         assert!(
-            !self.spec.pools() || (first == Some(&0) && last == Some(&input.rows.nrows())),
+            !self.reads_pooled() || (first == Some(&0) && last == Some(&input.rows.nrows())),
             "samples that hold all rows"
         );
+        let n_roles = input.roles.len();
+        assert!(n_roles == 0 || n_roles == input.rows.nrows(), "a role for each row");
     }
 
-    /// The encoder's layers, if their output is pooled without learned attention.
-    fn pools_plainly(&self) -> Option<&EncoderLayers> {
+    /// The encoder's layers, if their output is read without learned attention.
+    fn reads_plainly(&self) -> Option<&EncoderLayers> {
         self.encoder.as_ref().filter(|_| self.query.is_none())
+    }
+
+    /// Whether the layers above read [`Trace::pooled`].
+    fn reads_pooled(&self) -> bool {
+        self.query.is_some() || self.encoder.is_some()
     }
 
     /// The rows after the encoder's layers, mix and dropout.
@@ -318,7 +349,7 @@ impl Network {
     ) -> ArrayView2<'a, F> {
         match before.last() {
             Some(layer) => matrix(&layer.output, self.hidden[before.len() - 1].linear.outputs),
-            None if self.spec.pools() => matrix(&trace.pooled, self.spec.n_features),
+            None if self.reads_pooled() => matrix(&trace.pooled, self.spec.n_read()),
             None => self.rows(input, &trace.masks, &trace.rows),
         }
     }
@@ -371,6 +402,7 @@ impl Masks {
         &mut self,
         network: &Network,
         input: &NetworkInput<'_, F>,
+        plan: &TokenPlan,
         dropout: Option<Dropout<'_>>,
     ) {
         self.row_ids.clear();
@@ -382,7 +414,9 @@ impl Masks {
         assert_eq!(dropout.row_ids.len(), input.rows.nrows(), "an id for every row");
         (self.rate, self.seed, self.epoch) = (dropout.rate, dropout.seed, dropout.epoch);
         self.row_ids.extend_from_slice(dropout.row_ids);
-        if network.spec.pools() {
+        if network.spec.has_output_tokens() {
+            self.sample_ids.extend(plan.outputs.iter().map(|row| dropout.row_ids[*row]));
+        } else if network.spec.pools() {
             let first_rows = input.starts[..input.starts.len() - 1].iter();
             // A sample without rows at the very end has no first row.
             let id = |row: &usize| dropout.row_ids.get(*row).copied().unwrap_or(u64::MAX);
@@ -396,7 +430,7 @@ impl Masks {
         self.drop_rows(&self.row_ids, self.seed, values, width);
     }
 
-    /// Applies the masks of the inputs to pooled samples.
+    /// Applies the masks of the inputs to pooled samples, or to the tokens that have outputs.
     fn drop_pooled<F: Real>(&self, values: &mut [F], width: usize) {
         self.drop_rows(&self.sample_ids, self.seed, values, width);
     }

@@ -86,7 +86,7 @@ fn pass<F: LayerReal>(
     trace: &mut Trace<F>,
 ) -> (f64, Vec<F>) {
     let rows = case.rows.mapv(F::of);
-    let input = NetworkInput { rows: rows.view(), starts: &case.starts };
+    let input = NetworkInput { rows: rows.view(), starts: &case.starts, roles: &[] };
     case.network.forward(parameters, &input, dropout, trace);
     let (loss, targets) = (Loss::default(), Targets::Classes(&case.labels));
     let mut d_logits = Array2::zeros(trace.logits().dim());
@@ -172,6 +172,7 @@ fn a_batch_in_parts_gives_the_sum_of_its_parts() {
                 let input = NetworkInput {
                     rows: case.rows.slice(ndarray::s![range.clone(), ..]),
                     starts: &[],
+                    roles: &[],
                 };
                 let dropout =
                     Dropout { rate: 0.3, seed: 1, epoch: 1, row_ids: &row_ids[range.clone()] };
@@ -245,7 +246,7 @@ fn every_kind_of_network_learns_what_no_linear_head_can() {
         let mut state = FlatOptimizer::new(parameters.len());
         let mut trace = Trace::default();
         let targets = Targets::Classes(&labels);
-        let input = NetworkInput { rows: rows.view(), starts: &[] };
+        let input = NetworkInput { rows: rows.view(), starts: &[], roles: &[] };
         let (loss, mut d_logits) = (Loss::default(), Array2::zeros((512, 2)));
         for step in 0..200 {
             network.forward(&parameters, &input, None, &mut trace);

@@ -83,7 +83,8 @@ fn n_parameters(spec: &NetworkSpec) -> Option<usize> {
         }
         total = total.checked_add(layers.n_parameters(spec.n_features)?)?;
     }
-    let mut inputs = spec.n_features;
+    // A pair's rows are wider than a state, whose width is bounded by then.
+    let mut inputs = spec.n_read();
     let widths = spec.hidden.iter().chain([&spec.n_outputs]);
     for width in widths {
         // A weight for each pair, the same again if the input is added through a projection, and a bias, a gain and a

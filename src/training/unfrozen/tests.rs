@@ -92,7 +92,7 @@ impl Case {
     fn check<F: LayerReal>(&self, tolerance: f64) {
         let rows = self.rows.mapv(F::of);
         let parameters: Vec<F> = self.parameters.iter().copied().map(F::of).collect();
-        let input = NetworkInput { rows: rows.view(), starts: &STARTS };
+        let input = NetworkInput { rows: rows.view(), starts: &STARTS, roles: &[] };
         let mut trace = Trace::default();
         self.network.forward(&parameters, &input, None, &mut trace);
         let (loss, targets) = (Loss::default(), Targets::Classes(&LABELS));
@@ -164,7 +164,9 @@ fn three_steps_of_adamw_with_a_rate_for_each_layer_give_the_parameters_of_pytorc
             learner.step(&TrainingBatch {
                 rows: rows.view(),
                 starts: &STARTS,
+                output_starts: &STARTS,
                 row_ids: &row_ids,
+                roles: &[],
                 targets: TargetsView::Rows(Targets::Classes(&LABELS)),
                 epoch: 1,
             });

@@ -1,7 +1,10 @@
 use ndarray::Array2;
 
 use super::*;
-use crate::head::network::{Network, NetworkSpec, Trace};
+use crate::{
+    features::TokenRole,
+    head::network::{Network, NetworkSpec, Trace},
+};
 
 const STARTS: [usize; 5] = [0, 4, 5, 5, 9];
 
@@ -23,6 +26,7 @@ fn spec(pooling: TokenPooling) -> EncoderLayersSpec {
         attention_output_dropout: 0.1,
         attention_dropout: 0.1,
         pooling,
+        pair: false,
         distance_bias: Some(DistanceBiasSpec {
             tensor: "bias".into(),
             first_distances: vec![0, 1, 3],
@@ -31,17 +35,36 @@ fn spec(pooling: TokenPooling) -> EncoderLayersSpec {
     }
 }
 
-fn networks() -> [Network; 3] {
+/// Samples of 4, 1, 0 and 4 tokens: two windows, and of a pair two documents; three tokens have outputs.
+fn roles() -> Vec<TokenRole> {
+    let documents = [vec![3], vec![1], vec![1], vec![2], vec![1, 1]];
+    let mut roles = TokenRole::of_documents(documents.into_iter().map(Vec::into_iter));
+    for row in [1, 4, 8] {
+        roles[row].is_output = true;
+    }
+    roles
+}
+
+fn networks() -> [Network; 6] {
     let linear =
         |pooling| NetworkSpec { encoder_layers: Some(spec(pooling)), ..NetworkSpec::linear(6, 3) };
     let hidden = NetworkSpec { hidden: vec![5], ..linear(TokenPooling::Cls) };
     let attention = NetworkSpec { attention: true, ..linear(TokenPooling::Mean) };
-    [linear(TokenPooling::Mean), hidden, attention].map(Network::new)
+    let outputs = NetworkSpec { hidden: vec![4], ..linear(TokenPooling::Outputs) };
+    let pair = EncoderLayersSpec { pair: true, ..spec(TokenPooling::Mean) };
+    let pair = NetworkSpec { encoder_layers: Some(pair), ..linear(TokenPooling::Mean) };
+    let max = linear(TokenPooling::Max);
+    [linear(TokenPooling::Mean), hidden, attention, outputs, pair, max].map(Network::new)
 }
 
 /// The product of a network's logits with some numbers, and its gradient.
-fn loss(network: &Network, parameters: &[f64], rows: &Array2<f64>) -> (f64, Vec<f64>) {
-    let input = NetworkInput { rows: rows.view(), starts: &STARTS };
+fn loss(
+    network: &Network,
+    parameters: &[f64],
+    rows: &Array2<f64>,
+    roles: &[TokenRole],
+) -> (f64, Vec<f64>) {
+    let input = NetworkInput { rows: rows.view(), starts: &STARTS, roles };
     let dropout = Some(Dropout { rate: 0.3, seed: 4, epoch: 2, row_ids: &ROW_IDS });
     let mut trace = Trace::default();
     network.forward(parameters, &input, dropout, &mut trace);
@@ -57,40 +80,37 @@ fn loss(network: &Network, parameters: &[f64], rows: &Array2<f64>) -> (f64, Vec<
 #[test]
 fn gradients_through_every_pooling_are_slopes_of_the_loss_with_dropout() {
     let rows = Array2::from_shape_vec((9, 6), numbers(54, 0.9)).unwrap();
-    for network in networks() {
+    let (none, all) = (Vec::new(), roles());
+    let [mean, cls, attention, outputs, pair, max] = networks();
+    let cases = [
+        (mean.clone(), &none),
+        (mean, &all),
+        (cls, &none),
+        (attention.clone(), &none),
+        (attention, &all),
+        (outputs, &all),
+        (pair, &all),
+        (max, &all),
+    ];
+    for (network, roles) in cases {
         let mut parameters: Vec<f64> =
             numbers(network.n_parameters(), 0.7).iter().map(|value| 0.6 * value).collect();
-        let (_, gradients) = loss(&network, &parameters, &rows);
+        let (_, gradients) = loss(&network, &parameters, &rows, roles);
         let fixed = network.encoder_places()[1].end..network.n_encoder_parameters();
         assert_eq!(fixed.len(), 2 * 3 * 2);
         assert!(gradients[fixed.clone()].iter().all(|gradient| *gradient == 0.0));
         for index in (0..parameters.len()).filter(|index| !fixed.contains(index)) {
             let step = 1e-5;
             parameters[index] += step;
-            let (above, _) = loss(&network, &parameters, &rows);
+            let (above, _) = loss(&network, &parameters, &rows, roles);
             parameters[index] -= 2.0 * step;
-            let (below, _) = loss(&network, &parameters, &rows);
+            let (below, _) = loss(&network, &parameters, &rows, roles);
             parameters[index] += step;
             let slope = (above - below) / (2.0 * step);
             let gap = (gradients[index] - slope).abs();
             assert!(gap < 1e-6, "{index}: {} instead of {slope}", gradients[index]);
         }
         assert!(gradients.iter().any(|gradient| gradient.abs() > 0.1));
-    }
-}
-
-#[test]
-fn a_sample_is_pooled_to_the_mean_or_the_first_of_its_rows() {
-    let rows: Vec<f64> = (0..9 * 6).map(f64::from).collect();
-    for (pooling, first_values) in
-        [(TokenPooling::Mean, [9.0, 24.0, 0.0, 39.0]), (TokenPooling::Cls, [0.0, 24.0, 0.0, 30.0])]
-    {
-        let mut layout = TensorLayout { tensors: Vec::new() };
-        let layers = EncoderLayers::new(&spec(pooling), 6, &mut layout);
-        let mut pooled = vec![f64::NAN; 4 * 6];
-        layers.pool(&rows, &STARTS, &mut pooled);
-        let found: Vec<f64> = pooled.iter().step_by(6).copied().collect();
-        assert_eq!(found, first_values, "{pooling:?}");
     }
 }
 

@@ -1,0 +1,284 @@
+//! From the states of tokens above layers of an encoder to the rows that a head reads, and back: documents that are
+//! pooled, pairs of them, or the tokens that have outputs of their own.
+
+use serde::{Deserialize, Serialize};
+
+use super::NetworkInput;
+use crate::{
+    features::TokenRole,
+    head::pair,
+    train::{real::Real, vector::add_scaled},
+};
+
+/// What is made of the tokens of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenPooling {
+    /// The mean of all tokens.
+    Mean,
+    /// The first token, `[CLS]`.
+    Cls,
+    /// The largest value of each unit among all tokens.
+    Max,
+    /// Nothing: a head has a row of outputs for each token whose role says so.
+    Outputs,
+}
+
+/// Which tokens of a pass attend to one another, and of which the rows are made that a head reads.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TokenPlan {
+    /// The first row of each window, followed by the number of rows.
+    pub(super) windows: Vec<usize>,
+    /// The first row of each document, followed by the number of rows: one for each sample, or two.
+    documents: Vec<usize>,
+    /// The rows of the tokens that have outputs.
+    pub(super) outputs: Vec<usize>,
+}
+
+impl TokenPlan {
+    /// Plans a pass over samples, each of which is a document or, if `is_pair`, two of them.
+    ///
+    /// # Panics
+    /// Panics if the first row begins no window.
+    pub(super) fn set<F>(&mut self, input: &NetworkInput<'_, F>, is_pair: bool) {
+        let NetworkInput { starts, roles, .. } = *input;
+        let n_rows = input.rows.nrows();
+        self.windows.clear();
+        self.documents.clear();
+        self.outputs.clear();
+        if roles.is_empty() {
+            self.windows.extend_from_slice(starts);
+            self.outputs.extend(0..n_rows);
+        } else {
+            let rows_with = |counts: fn(&TokenRole) -> bool| {
+                (0..n_rows).filter(move |row| counts(&roles[*row]))
+            };
+            self.windows.extend(rows_with(|role| role.begins_window));
+            self.windows.push(n_rows);
+            self.outputs.extend(rows_with(|role| role.is_output));
+        }
+        assert_eq!(self.windows.first(), Some(&0), "a window that the first row begins");
+        if !is_pair {
+            self.documents.extend_from_slice(starts);
+            return;
+        }
+        let begins_document =
+            |row: &usize| roles.get(*row).is_some_and(|role| role.begins_document);
+        for sample in starts.windows(2) {
+            let second = (sample[0] + 1..sample[1]).find(begins_document);
+            self.documents.extend([sample[0], second.unwrap_or(sample[1])]);
+        }
+        self.documents.push(n_rows);
+    }
+}
+
+/// How a head reads the states of tokens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TokenReader {
+    /// Width of a state.
+    pub(super) hidden: usize,
+    pub(super) pooling: TokenPooling,
+    /// Whether a sample is two documents, whose pooled states are compared: see [`pair`].
+    pub(super) is_pair: bool,
+}
+
+impl TokenReader {
+    /// Number of values of a row that the head reads.
+    pub(super) fn width(&self) -> usize {
+        if self.is_pair { pair::width(self.hidden) } else { self.hidden }
+    }
+
+    /// Makes the rows that the head reads of the states of all tokens. `sides` keeps the pooled documents of pairs for
+    /// [`TokenReader::scatter`].
+    pub(super) fn gather<F: Real>(
+        &self,
+        plan: &TokenPlan,
+        states: &[F],
+        sides: &mut Vec<F>,
+        read: &mut Vec<F>,
+    ) {
+        if self.pooling == TokenPooling::Outputs {
+            read.clear();
+            for row in &plan.outputs {
+                read.extend_from_slice(self.row(states, *row));
+            }
+        } else if self.is_pair {
+            self.pool(states, &plan.documents, sides);
+            read.resize(2 * sides.len(), F::zero());
+            let pairs = sides.chunks_exact(2 * self.hidden);
+            for (both, read) in pairs.zip(read.chunks_exact_mut(self.width())) {
+                let (u, v) = both.split_at(self.hidden);
+                pair::forward(u, v, read);
+            }
+        } else {
+            self.pool(states, &plan.documents, read);
+        }
+    }
+
+    /// Writes `dL/dstates`, given `dL/dread` of the rows that [`TokenReader::gather`] made of `states`; `d_sides` is
+    /// scratch space.
+    pub(super) fn scatter<F: Real>(
+        &self,
+        plan: &TokenPlan,
+        [states, sides]: [&[F]; 2],
+        d_read: &[F],
+        d_sides: &mut Vec<F>,
+        d_states: &mut [F],
+    ) {
+        d_states.fill(F::zero());
+        if self.pooling == TokenPooling::Outputs {
+            for (row, d_read) in plan.outputs.iter().zip(d_read.chunks_exact(self.hidden)) {
+                self.row_mut(d_states, *row).copy_from_slice(d_read);
+            }
+        } else if self.is_pair {
+            d_sides.resize(sides.len(), F::zero());
+            let d_pairs = d_sides.chunks_exact_mut(2 * self.hidden);
+            let pairs = sides.chunks_exact(2 * self.hidden).zip(d_pairs);
+            for ((both, d_both), d_read) in pairs.zip(d_read.chunks_exact(self.width())) {
+                let (u, v) = both.split_at(self.hidden);
+                let (d_u, d_v) = d_both.split_at_mut(self.hidden);
+                pair::backward(u, v, d_read, d_u, d_v);
+            }
+            self.pool_backward(states, d_sides, &plan.documents, d_states);
+        } else {
+            self.pool_backward(states, d_read, &plan.documents, d_states);
+        }
+    }
+
+    /// Pools the rows of each document into `pooled`, `[documents, hidden]`; a document without rows gives zeros.
+    fn pool<F: Real>(&self, states: &[F], documents: &[usize], pooled: &mut Vec<F>) {
+        pooled.clear();
+        pooled.resize((documents.len() - 1) * self.hidden, F::zero());
+        if self.pooling == TokenPooling::Max {
+            return self
+                .for_each_largest(states, documents, |value, from| pooled[value] = states[from]);
+        }
+        self.for_each_share(documents, |document, row, share| {
+            add_scaled(self.row_mut(pooled, document), share, self.row(states, row));
+        });
+    }
+
+    /// Adds `dL/dstates` of [`TokenReader::pool`]; of equal largest values, the first one counts.
+    fn pool_backward<F: Real>(
+        &self,
+        states: &[F],
+        d_pooled: &[F],
+        documents: &[usize],
+        d_states: &mut [F],
+    ) {
+        if self.pooling == TokenPooling::Max {
+            return self.for_each_largest(states, documents, |value, from| {
+                d_states[from] += d_pooled[value];
+            });
+        }
+        self.for_each_share(documents, |document, row, share| {
+            add_scaled(self.row_mut(d_states, row), share, self.row(d_pooled, document));
+        });
+    }
+
+    /// Visits every row that counts in a document: the document, the row, and its share.
+    fn for_each_share<F: Real>(&self, documents: &[usize], mut visit: impl FnMut(usize, usize, F)) {
+        for (document, bounds) in documents.windows(2).enumerate() {
+            let rows = match self.pooling {
+                TokenPooling::Cls => bounds[0]..bounds[1].min(bounds[0] + 1),
+                _ => bounds[0]..bounds[1],
+            };
+            let share = F::one() / F::of(rows.len().max(1) as f64);
+            rows.for_each(|row| visit(document, row, share));
+        }
+    }
+
+    /// Visits every value of the documents that have rows: its place among all, and that of the largest value of its unit.
+    fn for_each_largest<F: Real>(
+        &self,
+        states: &[F],
+        documents: &[usize],
+        mut visit: impl FnMut(usize, usize),
+    ) {
+        for (document, bounds) in documents.windows(2).enumerate() {
+            for unit in 0..self.hidden {
+                let mut places = (bounds[0]..bounds[1]).map(|row| row * self.hidden + unit);
+                let Some(first) = places.next() else { break };
+                let largest =
+                    places.fold(
+                        first,
+                        |best, place| if states[place] > states[best] { place } else { best },
+                    );
+                visit(document * self.hidden + unit, largest);
+            }
+        }
+    }
+
+    fn row<'a, F>(&self, rows: &'a [F], row: usize) -> &'a [F] {
+        &rows[row * self.hidden..(row + 1) * self.hidden]
+    }
+
+    fn row_mut<'a, F>(&self, rows: &'a mut [F], row: usize) -> &'a mut [F] {
+        &mut rows[row * self.hidden..(row + 1) * self.hidden]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::*;
+
+    fn states() -> Array2<f64> {
+        Array2::from_shape_fn((9, 6), |(row, unit)| (row * 6 + unit) as f64)
+    }
+
+    /// The first value of each row that a head reads of samples of 4, 1, 0 and 4 tokens.
+    fn first_values(pooling: TokenPooling, is_pair: bool, roles: &[TokenRole]) -> Vec<f64> {
+        let states = states();
+        let input = NetworkInput { rows: states.view(), starts: &[0, 4, 5, 5, 9], roles };
+        let mut plan = TokenPlan::default();
+        plan.set(&input, is_pair);
+        let reader = TokenReader { hidden: 6, pooling, is_pair };
+        let mut read = vec![f64::NAN; 3];
+        reader.gather(&plan, states.as_slice().unwrap(), &mut Vec::new(), &mut read);
+        read.into_iter().step_by(reader.width()).collect()
+    }
+
+    #[test]
+    fn a_sample_is_pooled_to_the_mean_the_first_or_the_largest_of_its_rows() {
+        assert_eq!(first_values(TokenPooling::Max, false, &[]), [18.0, 24.0, 0.0, 48.0]);
+        assert_eq!(first_values(TokenPooling::Mean, false, &[]), [9.0, 24.0, 0.0, 39.0]);
+        assert_eq!(first_values(TokenPooling::Cls, false, &[]), [0.0, 24.0, 0.0, 30.0]);
+    }
+
+    #[test]
+    fn documents_are_pooled_over_their_windows_and_tokens_attend_within_them() {
+        let documents = [vec![3, 1], vec![1], vec![], vec![2, 2]];
+        let roles = TokenRole::of_documents(documents.into_iter().map(Vec::into_iter));
+        assert_eq!(first_values(TokenPooling::Mean, false, &roles), [9.0, 24.0, 0.0, 39.0]);
+        let states = states();
+        let input = NetworkInput { rows: states.view(), starts: &[0, 4, 5, 5, 9], roles: &roles };
+        let mut plan = TokenPlan::default();
+        plan.set(&input, false);
+        assert_eq!(plan.windows, [0, 3, 4, 5, 7, 9]);
+    }
+
+    #[test]
+    fn the_documents_of_a_pair_are_pooled_by_themselves() {
+        let documents = [vec![3], vec![1], vec![1], vec![2], vec![1, 1]];
+        let roles = TokenRole::of_documents(documents.into_iter().map(Vec::into_iter));
+        // u of each pair.
+        assert_eq!(first_values(TokenPooling::Mean, true, &roles), [6.0, 24.0, 0.0, 33.0]);
+        let states = states();
+        let input = NetworkInput { rows: states.view(), starts: &[0, 4, 5, 5, 9], roles: &roles };
+        let mut plan = TokenPlan::default();
+        plan.set(&input, true);
+        assert_eq!(plan.documents, [0, 3, 4, 5, 5, 5, 5, 7, 9]);
+    }
+
+    #[test]
+    fn tokens_with_outputs_are_read_as_they_are() {
+        let mut roles = vec![TokenRole::default(); 9];
+        roles[0].begins_window = true;
+        for row in [1, 2, 8] {
+            roles[row].is_output = true;
+        }
+        assert_eq!(first_values(TokenPooling::Outputs, false, &roles), [6.0, 12.0, 48.0]);
+    }
+}
