@@ -153,9 +153,6 @@ pub(crate) const STEPWISE: &[HeadKind] = &[Linear, Mlp, Matching, Crf];
 /// The kinds that can have hidden layers.
 const LAYERED: &[HeadKind] = &[Mlp, Matching, Crf];
 
-/// The tasks with one row of outputs for each text or pair.
-const POOLED_TASKS: &[Task] = &[Classification, Multilabel, Regression, Similarity];
-
 const ALL_TASKS: &[Task] = &[Classification, Multilabel, Regression, Similarity, Tokens, Qa];
 
 const fn head(name: &'static str, default: &'static str, values: Values) -> Key {
@@ -327,7 +324,6 @@ pub(crate) static KEYS: [Key; 34] = [
     },
     Key {
         meaning: "number of the encoder's last layers that are trained with the head, from cached token states of the layer below them; or `\"all\"`: see [Training the last layers](training.md#the-last-layers-of-the-encoder)",
-        tasks: POOLED_TASKS,
         elsewhere: refused("trains layers of the encoder"),
         ..train("unfreeze", "none", Values::NotNegative)
     },

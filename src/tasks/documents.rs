@@ -7,7 +7,7 @@ use crate::{
     data::{Part, dataset::Dataset},
     error::Result,
     extraction::sentence::SentenceState,
-    features::{FeatureView, pieces},
+    features::{FeatureView, TokenRole, pieces},
     head::{
         applied::Applied, row_maps::PairRows, saved::Head, spec::Objective, targets::TargetTable,
     },
@@ -28,7 +28,7 @@ pub(super) fn rows<'c>(
     let RowSource { pipeline, dataset, cache, states } = source;
     let parts = Part::ALL.map(|part| dataset.part(part));
     Ok(TaskRows {
-        view: paired(view(pipeline, dataset, cache, states)?, pipeline),
+        view: view(pipeline, dataset, cache, states)?,
         targets,
         objective: Objective::Rows(weights::loss(pipeline, dataset, &parts[0])?),
         n_outputs,
@@ -39,16 +39,27 @@ pub(super) fn rows<'c>(
     })
 }
 
-/// Returns a view as [`stored_view`] does, of what the head reads: these states, or the sentence vectors that are made
-/// of them.
+/// Returns a view with a sample for each row of a dataset, of what the head reads: the states of its document or pair
+/// of documents, the sentence vectors that are made of them, or tokens with their roles.
 fn view<'c>(
     pipeline: &Pipeline,
     dataset: &Dataset,
     cache: &'c CacheReader,
     states: &[StateId],
 ) -> Result<FeatureView<'c>> {
-    let view = stored_view(pipeline, dataset, cache, states)?;
-    as_read(view, pipeline, states, cache.manifest().hidden)
+    if pipeline.file().unfreeze().is_none() {
+        let view = stored_view(pipeline, dataset, cache, states)?;
+        return as_read(view, pipeline, states, cache.manifest().hidden);
+    }
+    let keys = dataset.document_keys();
+    let mut windows: Vec<Vec<u32>> = vec![Vec::new(); keys.len()];
+    let pieces = pieces::locate(cache, states, &keys, |place, layout, document| {
+        windows[place] = layout.documents.lengths(document).collect();
+    })?;
+    let sample_start = first_documents(dataset);
+    let view = FeatureView::new(cache, states, pieces, sample_start, pipeline.memory_bytes)?;
+    let windows = windows.into_iter().map(Vec::into_iter);
+    Ok(view.with_roles(TokenRole::of_documents(windows)))
 }
 
 /// Returns a view with a sample for each row of a dataset: the states of its document, or of its pair of documents.
@@ -59,16 +70,21 @@ pub(crate) fn stored_view<'c>(
     states: &[StateId],
 ) -> Result<FeatureView<'c>> {
     let pieces = pieces::locate(cache, states, &dataset.document_keys(), |_, _, _| {})?;
-    let mut sample_start = vec![0];
+    FeatureView::new(cache, states, pieces, first_documents(dataset), pipeline.memory_bytes)
+}
+
+/// The first document of each row of a dataset, followed by the number of documents.
+fn first_documents(dataset: &Dataset) -> Vec<u32> {
+    let mut first = vec![0];
     let mut total = 0;
     for row in &dataset.rows {
         total += row.keys.len() as u32;
-        sample_start.push(total);
+        first.push(total);
     }
-    FeatureView::new(cache, states, pieces, sample_start, pipeline.memory_bytes)
+    first
 }
 
-/// Maps the states of a view to sentence vectors if the head reads those.
+/// Maps the states of a view to sentence vectors if the head reads those, and merges those of a pair.
 fn as_read<'c>(
     view: FeatureView<'c>,
     pipeline: &Pipeline,
@@ -76,10 +92,10 @@ fn as_read<'c>(
     hidden: usize,
 ) -> Result<FeatureView<'c>> {
     if !pipeline.reads_sentence() {
-        return Ok(view);
+        return Ok(paired(view, pipeline));
     }
     let sentence = SentenceState::of_pipeline(pipeline, hidden, states)?;
-    Ok(view.mapped_to_one(Box::new(sentence)))
+    Ok(paired(view.mapped_to_one(Box::new(sentence)), pipeline))
 }
 
 /// Merges the two rows of each pair into one if the pipeline encodes pairs separately; otherwise returns the view as it
@@ -98,8 +114,13 @@ pub(super) fn view_of_encoded(encoded: EncodedRecords<'_>) -> Result<FeatureView
     let n_records = encoded.records.len() as u32;
     let sample_start = (0..=n_records).map(|record| record * documents_of_record).collect();
     let pieces = encoded.pieces();
-    let view = as_read(encoded.view(pieces, sample_start)?, pipeline, &states, hidden)?;
-    Ok(paired(view, pipeline))
+    if pipeline.file().unfreeze().is_some() {
+        let documents = &encoded.layout().documents;
+        let windows = (0..documents.len()).map(|document| documents.lengths(document));
+        let roles = TokenRole::of_documents(windows);
+        return Ok(encoded.view(pieces, sample_start)?.with_roles(roles));
+    }
+    as_read(encoded.view(pieces, sample_start)?, pipeline, &states, hidden)
 }
 
 /// Calibrates a head on its outputs on the validation rows.

@@ -4,6 +4,8 @@ mod baseline;
 mod evaluator;
 mod kind;
 
+use std::iter;
+
 use ndarray::{Array2, ArrayView2, s};
 
 pub(super) use self::kind::QuestionKind;
@@ -12,7 +14,7 @@ use crate::{
     data::{Part, Record, dataset::Dataset, example::Example},
     encoder::windows::Overflow,
     error::Result,
-    features::{FeatureView, pieces},
+    features::{FeatureView, TokenRole, pieces},
     head::{
         row_maps::WindowRows,
         saved::{Head, HeadDescription},
@@ -98,7 +100,7 @@ pub(super) fn rows<'c>(source: RowSource<'_, 'c>) -> Result<TaskRows<'c>> {
     let keys = keys
         .into_iter()
         .zip(windows)
-        .flat_map(|(key, n_windows)| std::iter::repeat_n(key, n_windows))
+        .flat_map(|(key, n_windows)| iter::repeat_n(key, n_windows))
         .collect();
     let mut spans = Vec::new();
     let mut unseen = Unseen::default();
@@ -162,8 +164,9 @@ impl QuestionTask {
         }
     }
 
-    /// Returns the view of all windows: the candidates themselves, or their features for the matching head. `make`
-    /// creates the view of the windows' stored rows from their pieces and the first piece of each.
+    /// Returns the view of all windows: the candidates themselves, or their features for the matching head; for layers
+    /// of the encoder, all tokens with their roles. `make` creates the view of the windows' stored rows from their pieces
+    /// and the first piece of each.
     fn view<'c>(
         &self,
         pipeline: &Pipeline,
@@ -178,11 +181,28 @@ impl QuestionTask {
         let pieces = documents.parts(parts);
         let sample_start = (0..=self.windows.len() as u32).collect();
         let shapes = self.windows.iter().map(|window| window.shape.clone());
-        Ok(make(pieces, sample_start)?.mapped(Box::new(WindowRows {
+        let view = make(pieces, sample_start)?;
+        if pipeline.file().unfreeze().is_some() {
+            return Ok(view.with_roles(self.roles()));
+        }
+        Ok(view.mapped(Box::new(WindowRows {
             shapes: shapes.collect(),
             n_layers,
             matching: matches!(pipeline.head.kind, KindSettings::Matching(..)),
         })))
+    }
+
+    /// The roles of the tokens of all windows. The candidates for an answer have outputs.
+    fn roles(&self) -> Vec<TokenRole> {
+        let mut roles = Vec::new();
+        for QuestionWindow { rows, shape, .. } in &self.windows {
+            let first = roles.len();
+            TokenRole::push_window(&mut roles, rows.len());
+            for row in iter::once(0).chain(shape.context.clone()) {
+                roles[first + row].is_output = true;
+            }
+        }
+        roles
     }
 
     /// Returns the answer that the outputs on the windows of a question predict.

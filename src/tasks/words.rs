@@ -3,11 +3,9 @@
 mod evaluator;
 mod kind;
 mod tagger;
+mod word_rows;
 
-use frostbert_cache::{
-    shard::ShardLayout,
-    wording::{counted, quoted},
-};
+use frostbert_cache::wording::{counted, quoted};
 use ndarray::s;
 
 pub(super) use self::kind::TaggingKind;
@@ -15,7 +13,7 @@ use crate::{
     config::settings::{KindSettings, Pipeline},
     data::{Part, Record, dataset::Dataset, example::Example},
     error::Result,
-    features::{FeatureView, pieces},
+    features::{FeatureView, TokenRole, pieces},
     head::{crf::CrfScores, saved::Head, spec::Objective, targets::TargetTable},
     metrics::{
         baseline,
@@ -34,7 +32,11 @@ use crate::{
         prediction::{EntitySpan, Prediction},
         predictions::PredictionEvaluator,
         row_columns, weights,
-        words::{evaluator::WordEvaluator, tagger::Tagger},
+        words::{
+            evaluator::WordEvaluator,
+            tagger::Tagger,
+            word_rows::{DocumentWords, WordRows},
+        },
     },
 };
 
@@ -52,53 +54,65 @@ struct Sentence {
     with_state: Vec<u32>,
     /// If the tokenizer found the words in a text: the first character of each, and the one after its last.
     found_at: Vec<(usize, usize)>,
+    /// What its rows are for, until the view has them; none if they are states of words.
+    roles: Vec<TokenRole>,
 }
 
 impl Sentence {
     /// Creates a sentence of given words.
-    fn of_words(words: &[String], layout: &ShardLayout, document: usize) -> Sentence {
-        let places = &layout.words[layout.words_of(document)];
+    fn of_words(words: &[String], found: DocumentWords) -> Sentence {
+        let DocumentWords { spots, roles } = found;
         Sentence {
             n_words: words.len(),
-            with_state: places.iter().map(|place| place.word as u32).collect(),
+            with_state: spots.iter().map(|spot| spot.word).collect(),
             found_at: Vec::new(),
+            roles,
         }
     }
 
     /// Creates a sentence of the words that the tokenizer found in a text.
-    fn of_text(text: &str, layout: &ShardLayout, document: usize, is_cut: bool) -> Sentence {
-        let places = &layout.words[layout.words_of(document)];
-        let offsets =
-            places.iter().map(|place| (place.char_start as usize, place.char_end as usize));
+    fn of_text(text: &str, found: DocumentWords, is_cut: bool) -> Sentence {
+        let DocumentWords { spots, roles } = found;
+        let offsets = spots.iter().map(|spot| spot.characters);
         let covered = Characters::new(text, offsets.clone(), is_cut);
         Sentence {
-            n_words: places.len(),
-            with_state: (0..places.len() as u32).collect(),
+            n_words: spots.len(),
+            with_state: (0..spots.len() as u32).collect(),
             found_at: offsets.map(|offset| covered.of(offset)).collect(),
+            roles,
         }
     }
 }
 
-/// Returns the rows of a tagging dataset: a sample for each sentence, with a row for each of its words that has a
+/// Returns the view of sentences; if their rows are tokens, with their roles.
+fn with_roles<'c>(view: FeatureView<'c>, sentences: &mut [Sentence]) -> FeatureView<'c> {
+    let roles = sentences.iter_mut().flat_map(|sentence| std::mem::take(&mut sentence.roles));
+    let roles: Vec<TokenRole> = roles.collect();
+    if roles.is_empty() { view } else { view.with_roles(roles) }
+}
+
+/// Returns the rows of a tagging dataset: a sample for each sentence, with an output for each of its words that has a
 /// state.
 pub(super) fn rows<'c>(source: RowSource<'_, 'c>) -> Result<TaskRows<'c>> {
     let RowSource { pipeline, dataset, cache, states } = source;
     let keys = dataset.keys();
     let mut sentences: Vec<Option<Sentence>> = keys.iter().map(|_| None).collect();
     let mut without_token = WithoutToken::default();
+    let word_rows = WordRows::of(pipeline);
     let pieces = pieces::locate(cache, states, &keys, |place, layout, document| {
         let words = dataset.rows[place].words.as_deref().unwrap_or_default();
-        let sentence = Sentence::of_words(words, layout, document);
+        let sentence = Sentence::of_words(words, word_rows.find(layout, document));
         // Words that were cut off are counted elsewhere.
         if !layout.documents.truncated(document) {
             without_token.count(&dataset.rows[place], &sentence.with_state);
         }
         sentences[place] = Some(sentence);
     })?;
-    let sentences: Vec<Sentence> = sentences.into_iter().flatten().collect();
+    let mut sentences: Vec<Sentence> = sentences.into_iter().flatten().collect();
     let sample_start = (0..=keys.len() as u32).collect();
     let memory_bytes = pipeline.memory_bytes;
     let view = FeatureView::new(cache, states, pieces, sample_start, memory_bytes)?;
+    let view = with_roles(view, &mut sentences);
     let tags = dataset.rows.iter().zip(&sentences).flat_map(|(row, sentence)| {
         let tags = row.target.label_ids();
         sentence.with_state.iter().map(|word| tags[*word as usize] as u32)
@@ -155,7 +169,7 @@ impl WithoutToken {
 
 /// Returns the sentences in which a word has a state; nothing can be learned from the others.
 fn with_words(view: &FeatureView<'_>, samples: &[u32]) -> Vec<u32> {
-    let has_words = |sample: &u32| !view.rows_of(*sample).is_empty();
+    let has_words = |sample: &u32| !view.outputs_of(*sample).is_empty();
     samples.iter().copied().filter(has_words).collect()
 }
 
@@ -164,17 +178,21 @@ fn with_words(view: &FeatureView<'_>, samples: &[u32]) -> Vec<u32> {
 pub(super) fn read_encoded(
     encoded: EncodedRecords<'_>,
 ) -> Result<(Box<dyn PredictionTask>, FeatureView<'static>)> {
-    let layout = encoded.layout();
+    let (layout, word_rows) = (encoded.layout(), WordRows::of(encoded.pipeline));
     let records = encoded.records.iter().enumerate();
-    let sentences = records.map(|(document, record)| match &record.words {
-        Some(words) => Sentence::of_words(words, layout, document),
-        None => Sentence::of_text(&record.text, layout, document, encoded.is_cut(document)),
+    let sentences = records.map(|(document, record)| {
+        let found = word_rows.find(layout, document);
+        match &record.words {
+            Some(words) => Sentence::of_words(words, found),
+            None => Sentence::of_text(&record.text, found, encoded.is_cut(document)),
+        }
     });
-    let task =
-        TaggingTask { sentences: sentences.collect(), labels: encoded.description.labels.clone() };
+    let mut sentences: Vec<Sentence> = sentences.collect();
+    let labels = encoded.description.labels.clone();
     let sample_start = (0..=encoded.records.len() as u32).collect();
     let pieces = encoded.pieces();
-    Ok((Box::new(task), encoded.view(pieces, sample_start)?))
+    let view = with_roles(encoded.view(pieces, sample_start)?, &mut sentences);
+    Ok((Box::new(TaggingTask { sentences, labels }), view))
 }
 
 /// Returns the scores of a head's CRF, if it has one.

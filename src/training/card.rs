@@ -166,11 +166,12 @@ impl CardSource<'_> {
         if let Some(column) = states.first().and_then(|state| state.column()) {
             return format!("the vectors of the column {}", code(column));
         }
+        let pair = if *pair { "; of two texts both, their distance and their product" } else { "" };
         let trained = self.description.network.as_ref().map(|network| &network.encoder_layers);
         if let (Some(Some(trained)), Some(below)) = (trained, layers.first()) {
             let n_layers = trained.tensors.len();
             return format!(
-                "the output of the encoder's last {}, trained with it from the token states of layer {below},",
+                "the output of the encoder's last {}, trained with it from the token states of layer {below}{pair},",
                 counted(n_layers, "layer")
             );
         }
@@ -186,7 +187,6 @@ impl CardSource<'_> {
             [one] => format!("of layer {one}"),
             several => format!("of layers {}, mixed by learned weights", several.join(", ")),
         };
-        let pair = if *pair { "; of two texts both, their distance and their product" } else { "" };
         format!("{states} {layers}{pair}")
     }
 

@@ -33,7 +33,10 @@ impl UnfrozenLayers {
             return Ok(None);
         }
         let pooling = match pipeline.head.pooling {
+            // Words and the tokens of contexts have outputs of their own.
+            _ if !pipeline.data.task.reads_pooled() => TokenPooling::Outputs,
             HeadPooling::Cls => TokenPooling::Cls,
+            HeadPooling::Max => TokenPooling::Max,
             // Attention pools by its own weights.
             _ => TokenPooling::Mean,
         };
@@ -50,6 +53,7 @@ impl UnfrozenLayers {
         let layers = TopLayers::read(checkpoint, n_layers)?;
         let rates = [steps.layer_lr, steps.layer_decay];
         let mut unfrozen = UnfrozenLayers::of(layers, pooling, rates);
+        unfrozen.spec.pair = pipeline.has_separate_pairs();
         unfrozen.training.lora = steps.lora.clone().map(|lora| LoraSpec {
             rank: lora.rank,
             alpha: lora.alpha,

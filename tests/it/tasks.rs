@@ -278,6 +278,41 @@ fn other_heads_of_texts_whose_last_layers_are_trained_too_hold_the_contract() {
     labels("[head]\npooling = \"cls\"\n[train]\nepochs = 2\nunfreeze = 2\nlayer_decay = 0.5")
         .hold();
     values(Data::Values, "[train]\nepochs = 2\nunfreeze = 1\nlora = { rank = 4 }").hold();
+    values(Data::Values, "[head]\npooling = \"max\"\n[train]\nepochs = 2\nunfreeze = 1").hold();
+}
+
+#[test]
+fn taggers_whose_last_layers_are_trained_too_hold_the_contract() {
+    tokens(Data::Iob2, "[train]\nepochs = 2\nunfreeze = 1").hold();
+    let crf = "[head]\nkind = \"crf\"\n[train]\nepochs = 2\nunfreeze = 2";
+    let windows = "max_length = 12\noverflow = \"windows\"\nstride = 3";
+    Case { cache: windows, ..tokens(Data::Iob1, crf) }.hold();
+}
+
+#[test]
+fn heads_of_answers_whose_last_layers_are_trained_too_hold_the_contract() {
+    let linear = "[head]\nkind = \"linear\"\n[train]\nepochs = 2\nunfreeze = 1";
+    questions(Data::Questions, linear).hold();
+    let mlp = "[head]\nkind = \"mlp\"\nhidden = [8]\n[train]\nepochs = 2\nunfreeze = \"all\"";
+    questions(Data::ImpossibleQuestions, mlp).hold();
+}
+
+#[test]
+fn heads_of_pairs_whose_last_layers_are_trained_too_hold_the_contract() {
+    pairs("[head]\npooling = \"mean\"\n[train]\nepochs = 2\nunfreeze = 1").hold();
+    let score = "[head]\nkind = \"mlp\"\nhidden = [8]\npooling = \"cls\"\n[train]\nepochs = 2\nunfreeze = 1";
+    Case { task: "similarity", data: Data::PairValues, cache: SHORT, settings: score }.hold();
+}
+
+#[test]
+fn heads_of_windows_whose_last_layers_are_trained_too_hold_the_contract() {
+    let windows = "max_length = 8\noverflow = \"windows\"\nstride = 1";
+    for settings in [
+        "[head]\npooling = \"mean\"\n[train]\nepochs = 2\nunfreeze = 2",
+        "[head]\npooling = \"attention\"\n[train]\nepochs = 2\nunfreeze = 1",
+    ] {
+        Case { cache: windows, ..classes(settings) }.hold();
+    }
 }
 
 #[test]

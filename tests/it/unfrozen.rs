@@ -108,10 +108,8 @@ fn what_does_not_go_together_with_trained_layers_is_refused_with_the_cure() {
     let workshop = Workshop::tiny();
     for (more, expected) in [
         (&["train.unfreeze=3"][..], "train.unfreeze is 3, but the model has 2 layers"),
-        (&["head.pooling=max"], "set head.pooling to mean, cls or attention"),
         (&["head.layers=[1]"], "leave head.layers out"),
         (&["head.pca=4"], "leave head.pca out"),
-        (&["cache.overflow=windows"], "set cache.overflow = \"truncate\""),
         (&["head.kind=ridge"], "train.unfreeze trains layers of the encoder, which a head of kind"),
         (&["sweep.unfreeze=[1, 3]"], "sweep.unfreeze is 3, but the model has 2 layers"),
         (&["sweep.unfreeze=[1, \"some\"]"], "a number of layers, or \"all\""),
@@ -131,9 +129,11 @@ fn what_does_not_go_together_with_trained_layers_is_refused_with_the_cure() {
         assert!(ran.stderr.contains(expected), "{more:?}: {}", ran.stderr);
     }
     let folder = run(&workshop, &UNFREEZE);
-    let ran = workshop.run(&["export", &folder, "--to", "onnx", "--out", "exported"]);
-    assert!(ran.has_failed(), "{}", ran.stdout);
-    assert!(ran.stderr.contains("(train.unfreeze)"), "{}", ran.stderr);
+    for kind in ["onnx-head", "safetensors"] {
+        let ran = workshop.run(&["export", &folder, "--to", kind, "--out", "exported"]);
+        assert!(ran.has_failed(), "{}", ran.stdout);
+        assert!(ran.stderr.contains("(train.unfreeze)"), "{}", ran.stderr);
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::{
             HeadSection, LayersKey, LayersWord, PipelineFile, TrainSection, unfreeze::UnfreezeKey,
         },
         keys::{Elsewhere, KEYS, Key, STEPWISE, Section, UNFREEZE},
-        names::{HeadKind, HeadPooling, Loss, Overflow, Pair, Task},
+        names::{HeadKind, HeadPooling, Loss, Pair, Task},
         settings::HeadSettings,
     },
     error::{Error, Result},
@@ -24,7 +24,7 @@ impl PipelineFile {
 
     /// Returns the layers of the encoder that are trained with the head, if there are any.
     pub(crate) fn unfreeze(&self) -> Option<UnfreezeKey> {
-        let is_used = STEPWISE.contains(&self.head_kind()) && self.data.task.reads_pooled();
+        let is_used = STEPWISE.contains(&self.head_kind());
         self.train.unfreeze.filter(|key| is_used && *key != UnfreezeKey::Last(0))
     }
 }
@@ -38,7 +38,7 @@ pub(super) fn check(
     check_kind(file, refuse)?;
     check_keys(file, refuse)?;
     check_input(file, has_pairs, refuse)?;
-    check_unfreeze(file, has_pairs, refuse)?;
+    check_unfreeze(file, refuse)?;
     check_loss(file, refuse)?;
     check_numbers(file, refuse)
 }
@@ -128,11 +128,7 @@ fn has_repeated<T: PartialEq>(items: &[T]) -> bool {
 }
 
 /// Refuses what does not go together with the training of the encoder's layers.
-fn check_unfreeze(
-    file: &PipelineFile,
-    has_pairs: bool,
-    refuse: &impl Fn(String, String) -> Error,
-) -> Result<()> {
+fn check_unfreeze(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) -> Result<()> {
     let lora = file.train.lora.as_ref();
     if file.unfreeze().is_none() {
         let mut swept = file.sweep.iter().flat_map(|section| section.values(UNFREEZE));
@@ -165,19 +161,17 @@ fn check_unfreeze(
         ));
     }
     let head = &file.head;
-    let reason = if has_pairs && file.data.pair != Some(Pair::Joint) {
-        Some(("the two texts are encoded separately", "set data.pair = \"joint\""))
-    } else if ![HeadPooling::Mean, HeadPooling::Cls, HeadPooling::Attention].contains(&head.pooling)
-    {
-        Some(("head.pooling is neither of these", "set head.pooling to mean, cls or attention"))
+    let reads_sentence = head.pooling == HeadPooling::Sentence;
+    let reason = if file.data.task.reads_pooled() && reads_sentence {
+        Some(("head.pooling is none of these", "set head.pooling to mean, cls, max or attention"))
     } else if head.layers != LayersKey::Named(LayersWord::Auto) {
         Some(("head.layers names others", "leave head.layers out"))
     } else if head.pca.is_some() {
         Some(("head.pca projects the states", "leave head.pca out"))
-    } else if file.cache.overflow == Some(Overflow::Windows) {
+    } else if file.head_kind() == HeadKind::Matching {
         Some((
-            "cache.overflow cuts longer texts into windows",
-            "set cache.overflow = \"truncate\", and cache.max_length to what the model was made for",
+            "head.kind = \"matching\" reads how tokens match those of the question, which is computed before any training",
+            "set head.kind to linear or mlp: trained layers attend to the question themselves",
         ))
     } else if file.data.has_given_states() {
         Some(("the rows bring vectors in place of texts", "leave train.unfreeze out"))
@@ -187,7 +181,7 @@ fn check_unfreeze(
     match reason {
         Some((problem, hint)) => Err(refuse(
             format!(
-                "train.unfreeze trains the layers above the tokens of one input, pooled by mean, cls or attention, but {problem}"
+                "train.unfreeze trains the layers above stored tokens, with texts pooled by mean, cls, max or attention, but {problem}"
             ),
             hint.into(),
         )),
@@ -313,6 +307,14 @@ mod tests {
     fn a_question_apart_from_its_context_is_refused() {
         let refusal = refusal("task = \"qa\"\npair = \"separate\"", "kind = \"matching\"");
         assert!(refusal.contains("together with its context"), "{refusal}");
+    }
+
+    #[test]
+    fn what_is_not_computed_above_trained_layers_is_refused() {
+        let refused = refusal("", "pooling = \"sentence\"\n[train]\nunfreeze = 1");
+        assert!(refused.contains("head.pooling is none of these"), "{refused}");
+        let refusal = refusal("task = \"qa\"", "kind = \"matching\"\n[train]\nunfreeze = 1");
+        assert!(refusal.contains("computed before any training"), "{refusal}");
     }
 
     #[test]
