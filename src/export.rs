@@ -61,14 +61,13 @@ pub fn export_run(
     progress: &dyn Progress,
 ) -> Result<ExportedRun> {
     request.require_fitting()?;
-    let is_whole_folder =
-        matches!(request.kind, ExportKind::Transformers | ExportKind::SentenceTransformers);
-    if run.description.has_encoder_layers() && !is_whole_folder {
+    let is_head_alone = matches!(request.kind, ExportKind::Safetensors | ExportKind::OnnxHead);
+    if run.description.has_encoder_layers() && is_head_alone {
         return Err(request.kind.refuse(
             "a head over the encoder of a checkpoint",
             "one whose layers of the encoder were trained with it (train.unfreeze)".into(),
-            "use --to transformers or --to sentence-transformers, which write a whole checkpoint, or the run folder \
-             with `frostbert predict` or `serve`",
+            "use --to onnx, --to transformers or --to sentence-transformers, which write the encoder too, or the run \
+             folder with `frostbert predict` or `serve`",
         ));
     }
     let folder = NewFolder::create(&request.out)?;

@@ -156,6 +156,8 @@ struct GraphBuilder<'a, T: GraphTarget = SessionGraph> {
     /// The weights by their content and the names that stand for them, where layers share weights.
     shared: HashMap<Digest, String>,
     aliases: HashMap<String, String>,
+    /// Tensors that stand in place of the checkpoint's.
+    trained: Option<&'a HashMap<String, Vec<f32>>>,
 }
 
 impl<'a> GraphBuilder<'a> {
@@ -176,6 +178,7 @@ impl<'a, T: GraphTarget> GraphBuilder<'a, T> {
             prefix: "",
             shared: HashMap::new(),
             aliases: HashMap::new(),
+            trained: None,
         }
     }
 }

@@ -142,6 +142,7 @@ impl ComparedRow<'_> {
     /// Returns the outputs of the head for each token or word of the sample.
     fn outputs(&self) -> ArrayView2<'_, f32> {
         let outputs = self.rows.head.outputs.as_ref().expect("only a cosine has no outputs");
-        outputs.slice(s![self.rows.head.outputs_of(self.sample), ..])
+        let starts = &self.rows.head.output_starts;
+        outputs.slice(s![starts[self.sample]..starts[self.sample + 1], ..])
     }
 }

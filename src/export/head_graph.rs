@@ -61,7 +61,7 @@ pub(super) fn add_head(
         Activation::Gelu => "gelu",
         Activation::Tanh => "tanh",
     };
-    let mut n_inputs = spec.n_features;
+    let mut n_inputs = spec.n_read();
     for (number, width) in spec.hidden.iter().copied().enumerate() {
         let at = |name: &str| format!("hidden.{number}.{name}");
         let bias = Some(tensor(&at("bias")));

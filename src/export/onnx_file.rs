@@ -72,7 +72,9 @@ pub(super) fn write(exporting: &Exporting<'_>, folder: &NewFolder) -> Result<Exp
     };
     let path = folder.place(&name)?;
     let checkpoint = predictor.checkpoint()?;
-    let left_out = encoded.left_out();
+    // Above trained layers, all tokens are pooled.
+    let is_trained = run.description.has_encoder_layers();
+    let left_out = if is_trained { [0, 0] } else { encoded.left_out() };
     onnx_graph::write(&GraphPlan { run, checkpoint, form, left_out }, &path)?;
     let of_transitions = match &run.head {
         Some(head) => write_transitions(head, folder)?,

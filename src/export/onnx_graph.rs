@@ -1,8 +1,8 @@
 //! The ONNX file of a whole run: encoder, pooling, standardisation, head and temperature.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
-use frostbert_cache::states::StateKind;
+use frostbert_cache::states::{StateId, StateKind};
 
 use crate::{
     config::{names::Task, settings::KindSettings},
@@ -16,6 +16,7 @@ use crate::{
         exported_task::exported_task,
         graph_ops::GraphOps,
         head_graph::add_head,
+        model_folder::{trained_state, trained_tensors},
         state_graph::{TextStates, cosine, halves, pair},
     },
     extraction::sentence::SentenceState,
@@ -37,6 +38,17 @@ pub(super) struct GraphPlan<'a> {
     pub(super) left_out: [u32; 2],
 }
 
+impl GraphPlan<'_> {
+    /// The states of the encoder that the head reads: of its last layer, if layers were trained with the head.
+    fn read_states(&self) -> Vec<StateId> {
+        let description = &self.run.description;
+        match trained_state(description, self.checkpoint.config.layers) {
+            Some(state) => vec![state],
+            None => description.states.clone(),
+        }
+    }
+}
+
 /// The suffixes of the inputs of one text, or of the two of a pair.
 pub(super) fn suffixes(run: &SavedRun) -> &'static [&'static str] {
     if run.pipeline.has_separate_pairs() { &["_a", "_b"] } else { &[""] }
@@ -46,7 +58,7 @@ pub(super) fn suffixes(run: &SavedRun) -> &'static [&'static str] {
 pub(super) fn write(plan: &GraphPlan<'_>, path: &Path) -> Result<()> {
     let folder = path.parent().unwrap_or(path);
     let mut ops = GraphOps { graph: OnnxGraph::new(folder)? };
-    let description = &plan.run.description;
+    let read = plan.read_states();
     let has_types = plan.checkpoint.has_token_types();
     let suffixes = suffixes(plan.run);
     for suffix in suffixes {
@@ -68,11 +80,16 @@ pub(super) fn write(plan: &GraphPlan<'_>, path: &Path) -> Result<()> {
         (true, false) => Some(own("token_type_ids")),
         (true, true) => Some(both(&mut ops, "token_type_ids")?),
     };
-    let mut layers: Vec<usize> = description.states.iter().map(|state| state.layer).collect();
+    let mut layers: Vec<usize> = read.iter().map(|state| state.layer).collect();
     layers.sort_unstable();
     layers.dedup();
     let inputs = EncoderInputs { ids: &ids, types: types.as_deref(), mask: &mask };
-    let (graph, names) = plan.checkpoint.add_encoder(ops.graph, &inputs, &layers, plan.form)?;
+    let trained = match &plan.run.head {
+        Some(head) => trained_tensors(head),
+        None => HashMap::new(),
+    };
+    let encoder = plan.checkpoint;
+    let (graph, names) = encoder.add_encoder(ops.graph, &inputs, &layers, plan.form, &trained)?;
     ops = GraphOps { graph };
     let states: Vec<(usize, String)> = layers.into_iter().zip(names).collect();
     let mask = ops.float(&mask)?;
@@ -125,7 +142,7 @@ fn sentence(plan: &GraphPlan<'_>) -> Result<Option<SentenceState>> {
 fn single_texts(ops: &mut GraphOps, plan: &GraphPlan<'_>, texts: &TextStates<'_>) -> Result<()> {
     let description = &plan.run.description;
     let head = plan.run.head.as_ref().expect("only a pair has a cosine");
-    let states = &description.states;
+    let states = &plan.read_states();
     let is_pooled = matches!(states[0].kind, StateKind::Pooled(_));
     let logits = if is_pooled {
         let sentence = sentence(plan)?;
@@ -155,7 +172,7 @@ fn pairs(
     let mut pooled = Vec::with_capacity(2);
     for (number, (layers, mask)) in sides.iter().zip(masks).enumerate() {
         let texts = TextStates { layers, mask, left_out: plan.left_out[number] };
-        pooled.push(texts.pooled(ops, &description.states, sentence)?);
+        pooled.push(texts.pooled(ops, &plan.read_states(), sentence)?);
     }
     let task = plan.run.pipeline.data.task;
     match &plan.run.head {
@@ -183,7 +200,7 @@ fn questions(ops: &mut GraphOps, plan: &GraphPlan<'_>, texts: &TextStates<'_>) -
     let question = of_sequence(0)?;
     let context = of_sequence(1)?;
     let head = plan.run.head.as_ref().expect("questions have no cosine");
-    let states = &plan.run.description.states;
+    let states = &plan.read_states();
     let rows = if matches!(plan.run.pipeline.head.kind, KindSettings::Matching(..)) {
         texts.matching(ops, states, &question, &context)?
     } else {

@@ -1,7 +1,7 @@
 //! What the encoder of an exported folder computes for the checked rows, in this program.
 
-use frostbert_cache::states::{Dtype, StateId};
-use ndarray::Array2;
+use frostbert_cache::states::{Dtype, StateId, StateKind};
+use ndarray::{Array2, Axis};
 
 use crate::{
     config::{names::Pair, settings::Pipeline},
@@ -29,12 +29,31 @@ pub(super) fn head_rows(exporting: &Exporting<'_>, exported: &Checkpoint) -> Res
     HeadRows::of(&view, None)
 }
 
-/// Returns pooled states of the documents of the checked rows: a row for each document, in order, in which the states
-/// are side by side.
+/// Returns what a head reads of the checked rows above layers that were trained with it, where the exported folder is
+/// the model and `state` the state of its last layer: pooled documents, or the tokens that have outputs.
 ///
 /// # Errors
 /// Returns an error if the folder cannot be run, or if a state is not finite.
-pub(super) fn pooled_rows(
+pub(super) fn trained_rows(
+    exporting: &Exporting<'_>,
+    exported: &Checkpoint,
+    state: StateId,
+) -> Result<Array2<f32>> {
+    let rows = states_of_documents(exporting, exported, &[state])?;
+    if state.kind != StateKind::Tokens {
+        return Ok(rows);
+    }
+    let roles = exporting.rows.head.roles.iter().enumerate();
+    let outputs = roles.filter(|(_, role)| role.is_output).map(|(row, _)| row);
+    Ok(rows.select(Axis(0), &outputs.collect::<Vec<usize>>()))
+}
+
+/// Returns states of the documents of the checked rows, of one kind or pooled: the rows of each document, in order, in
+/// which the states are side by side.
+///
+/// # Errors
+/// Returns an error if the folder cannot be run, or if a state is not finite.
+pub(super) fn states_of_documents(
     exporting: &Exporting<'_>,
     exported: &Checkpoint,
     states: &[StateId],

@@ -22,7 +22,7 @@ use crate::{
             MODEL_WEIGHTS, encoder_of, max_length, trained_pooling, write_json, write_tensors,
             write_tokenizer,
         },
-        reencoded::pooled_rows,
+        reencoded::states_of_documents,
         request::{ExportCheck, ExportKind},
     },
     extraction::sentence::SENTENCE,
@@ -320,7 +320,7 @@ fn vectors_of(exporting: &Exporting<'_>, exported: &Checkpoint) -> Result<Array2
         SentenceFolder::read(&exported.folder)?.expect("a folder with the list of modules");
     let vector = folder.vector(exported.config.hidden, None)?;
     let states = vector.states(exported.config.layers);
-    let pooled = pooled_rows(exporting, exported, &states)?;
+    let pooled = states_of_documents(exporting, exported, &states)?;
     let mut vectors = Array2::zeros((pooled.nrows(), vector.n_values()));
     for (states, mut out) in pooled.rows().into_iter().zip(vectors.rows_mut()) {
         let out = out.as_slice_mut().expect("a row is contiguous");

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use frostbert_cache::states::{Pooling, StateId, StateKind};
+use frostbert_cache::states::{Pooling, StateKind};
 use ndarray::{Array1, Array2};
 use safetensors::SafeTensors;
 use serde_json::{Map, Value, json};
@@ -19,8 +19,8 @@ use crate::{
         folder_check::compare,
         model_files::about,
         model_folder::{
-            MODEL_WEIGHTS, encoder_of, max_length, trained_pooling, write_json, write_tensors,
-            write_tokenizer,
+            MODEL_WEIGHTS, encoder_of, max_length, trained_pooling, trained_state, write_json,
+            write_tensors, write_tokenizer,
         },
         reencoded,
         request::{ExportCheck, ExportKind},
@@ -94,11 +94,8 @@ pub(super) fn write(
     tensors.extend(of_head);
     write_tensors(folder, MODEL_WEIGHTS, tensors)?;
     let exported = Checkpoint::open(&folder.path())?;
-    let states = match trained_pooling(&run.description) {
-        Some(pooling) => {
-            let last = StateId::pooled(pooling, exported.config.layers);
-            reencoded::pooled_rows(exporting, &exported, &[last])?
-        }
+    let states = match trained_state(&run.description, exported.config.layers) {
+        Some(state) => reencoded::trained_rows(exporting, &exported, state)?,
         None => reencoded::head_rows(exporting, &exported)?.states,
     };
     let layers = read_layers(folder, &modules)?;

@@ -1,6 +1,6 @@
 //! Applies a trained head to new texts.
 
-use std::{borrow::Cow, iter, ops::Range, path::Path};
+use std::{borrow::Cow, iter, path::Path};
 
 use frostbert_cache::states::StateKind;
 use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
@@ -11,7 +11,7 @@ use crate::{
     encoder::checkpoint::Checkpoint,
     error::Result,
     extraction::{embedder::EncodedTexts, machine::Machine},
-    features::FeatureView,
+    features::{FeatureView, TokenRole, output_starts},
     head::saved::Head,
     prediction::{
         cached_states::RunCache,
@@ -278,10 +278,13 @@ pub(crate) struct HeadRows {
     pub(crate) states: Array2<f32>,
     /// The first row of each sample, followed by the number of rows.
     pub(crate) starts: Vec<usize>,
-    /// A row of outputs for each row of states, or for each sample if the head pools them; `None` for a cosine.
+    /// What each row is for, if layers of the encoder read them.
+    pub(crate) roles: Vec<TokenRole>,
+    /// The first row of outputs of each sample, followed by the number of rows of outputs.
+    pub(crate) output_starts: Vec<usize>,
+    /// A row of outputs for each row of states or for each token that has one, or for each sample if the head pools
+    /// them; `None` for a cosine.
     pub(crate) outputs: Option<Array2<f32>>,
-    /// Whether the head pools the rows of a sample.
-    is_pooled: bool,
 }
 
 impl HeadRows {
@@ -292,27 +295,28 @@ impl HeadRows {
     pub(crate) fn of(view: &FeatureView<'_>, head: Option<&Head>) -> Result<HeadRows> {
         let all: Vec<u32> = (0..view.n_samples() as u32).collect();
         let mut samples: Vec<Array2<f32>> = vec![Array2::zeros((0, 0)); all.len()];
+        let mut roles: Vec<Vec<TokenRole>> = vec![Vec::new(); all.len()];
         view.for_each_tile(&all, POOLED_CHUNK_RECORDS, |part, tile| {
             for (sample, range) in part.iter().zip(tile.starts.windows(2)) {
-                samples[*sample as usize] = tile.rows.slice(s![range[0]..range[1], ..]).to_owned();
+                let (sample, rows) = (*sample as usize, range[0]..range[1]);
+                samples[sample] = tile.rows.slice(s![rows.clone(), ..]).to_owned();
+                roles[sample] = tile.roles.get(rows).unwrap_or_default().to_vec();
             }
         })?;
+        let roles = roles.concat();
         let mut starts = vec![0];
         for sample in &samples {
             starts.push(starts[starts.len() - 1] + sample.nrows());
         }
         let views: Vec<ArrayView2<'_, f32>> = samples.iter().map(Array2::view).collect();
         let states = concatenate(Axis(0), &views).expect("rows of equal width");
-        let outputs = head.map(|head| head.outputs(states.clone(), &starts));
-        let is_pooled = head.is_some_and(|head| head.network().0.spec().pools());
-        Ok(HeadRows { states, starts, outputs, is_pooled })
-    }
-
-    /// Returns which rows of the outputs, if there are any, are those of a sample.
-    pub(crate) fn outputs_of(&self, sample: usize) -> Range<usize> {
-        if self.is_pooled {
-            return sample..sample + 1;
-        }
-        self.starts[sample]..self.starts[sample + 1]
+        let pools = head.is_some_and(|head| head.network().0.spec().pools());
+        let output_starts = if pools {
+            (0..=all.len()).collect()
+        } else {
+            output_starts(&starts, &roles).into_owned()
+        };
+        let outputs = head.map(|head| head.outputs_of_tokens(states.clone(), &starts, &roles));
+        Ok(HeadRows { states, starts, roles, output_starts, outputs })
     }
 }

@@ -80,7 +80,8 @@ fn export_all(case: &Case) {
     let workshop = case.workshop();
     workshop.succeed(&["run", PIPELINE]);
     let what = format!("{} {}", case.task, case.settings);
-    let has_weights = !case.settings.contains("cosine");
+    // A head over layers that were trained with it is not written without them.
+    let has_weights = !["cosine", "unfreeze"].iter().any(|word| case.settings.contains(word));
     let reads_states = has_weights && !case.settings.contains("matching");
     let kinds = [("onnx", true), ("onnx-head", reads_states), ("safetensors", has_weights)];
     for (kind, is_possible) in kinds {
@@ -128,6 +129,32 @@ fn heads_of_pairs_compute_the_same_as_onnx() {
     let joint = "pair = \"joint\"\n[train]\nepochs = 3";
     export_all(&case("classification", Data::PairClasses, joint));
     export_all(&case("similarity", Data::PairValues, "[head]\nkind = \"cosine\""));
+}
+
+#[test]
+fn layers_that_were_trained_with_a_head_are_in_the_onnx_file() {
+    for (task, data, settings) in [
+        (
+            "classification",
+            Data::Classes,
+            "[head]\npooling = \"mean\"\n[train]\nepochs = 2\nunfreeze = 1",
+        ),
+        (
+            "classification",
+            Data::Classes,
+            "[head]\npooling = \"attention\"\n[train]\nepochs = 2\nunfreeze = 2",
+        ),
+        (
+            "classification",
+            Data::PairClasses,
+            "[head]\npooling = \"cls\"\n[train]\nepochs = 2\nunfreeze = 1",
+        ),
+        ("tokens", Data::Iob2, "[head]\nkind = \"crf\"\n[train]\nepochs = 2\nunfreeze = 1"),
+        ("tokens", Data::Iob2, "[train]\nepochs = 2\nunfreeze = \"all\""),
+        ("qa", Data::Questions, "[head]\nkind = \"linear\"\n[train]\nepochs = 2\nunfreeze = 1"),
+    ] {
+        export_all(&case(task, data, settings));
+    }
 }
 
 #[test]

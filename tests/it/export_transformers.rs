@@ -62,6 +62,13 @@ fn layers_that_were_trained_with_a_head_are_in_the_exported_checkpoint() {
             assert_eq!(own.data(), view.data(), "{model}: {name}");
         }
     }
+    let answers = "[head]\nkind = \"linear\"\n[train]\nepochs = 2\nunfreeze = 1";
+    for (task, data, settings) in [
+        ("tokens", Data::Iob2, "[train]\nepochs = 2\nunfreeze = 2"),
+        ("qa", Data::Questions, answers),
+    ] {
+        export(&trained("tiny_bert", &case(task, data, settings)), "transformers");
+    }
     let attention = "[head]\npooling = \"attention\"\n[train]\nepochs = 1\nunfreeze = 1";
     let workshop = trained("tiny_bert", &case("classification", Data::Classes, attention));
     for kind in ["transformers", "sentence-transformers"] {

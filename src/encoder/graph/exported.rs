@@ -1,6 +1,8 @@
 //! The encoder as a part of an ONNX file: the graph of this folder behind inputs of i64, from which it computes what a
 //! session of this process is fed with.
 
+use std::collections::HashMap;
+
 use ort::editor::ONNX_DOMAIN;
 
 use super::{
@@ -56,7 +58,7 @@ impl Checkpoint {
     }
 
     /// Adds the encoder to a graph, up to the highest of `layers`, and returns the names of their states, each
-    /// `[batch, sequence, hidden]`.
+    /// `[batch, sequence, hidden]`. `trained` are tensors in place of the checkpoint's, by their names there.
     ///
     /// # Errors
     /// Returns an error if the checkpoint is a model.onnx, which is a graph of its own, or if a tensor is missing.
@@ -66,6 +68,7 @@ impl Checkpoint {
         inputs: &EncoderInputs<'_>,
         layers: &[usize],
         form: EncoderForm,
+        trained: &HashMap<String, Vec<f32>>,
     ) -> Result<(OnnxGraph, Vec<String>)> {
         let source = match &self.model {
             Model::Fused(source) => source,
@@ -85,6 +88,7 @@ impl Checkpoint {
         let mut builder = GraphBuilder::of(source, graph, false);
         builder.is_ordinary = is_ordinary;
         builder.prefix = PREFIX;
+        builder.trained = Some(trained);
         builder.inner_inputs(inputs)?;
         let builder = match form {
             EncoderForm::Int8 => int8::add_layers(builder, layers, WeightForm::Unsigned)?,

@@ -62,8 +62,12 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         Ok(names)
     }
 
-    /// Reads a tensor of the checkpoint by its name in the graph.
+    /// Reads a tensor of the checkpoint, or the one in its place, by its name in the graph.
     pub(super) fn stored(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        if let Some(values) = self.trained.and_then(|trained| trained.get(name)) {
+            assert_eq!(values.len(), shape.iter().product::<usize>(), "the shape of `{name}`");
+            return Ok(values.clone());
+        }
         let stored = self.shape.stored(name);
         let mut whole = shape.to_vec();
         whole[0] *= stored.of;
