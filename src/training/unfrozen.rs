@@ -86,3 +86,5 @@ impl UnfrozenLayers {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_tasks;
