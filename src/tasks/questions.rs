@@ -165,8 +165,8 @@ impl QuestionTask {
     }
 
     /// Returns the view of all windows: the candidates themselves, or their features for the matching head; for layers
-    /// of the encoder, all tokens with their roles. `make` creates the view of the windows' stored rows from their pieces
-    /// and the first piece of each.
+    /// of the encoder, all tokens with their roles. `make` creates the view of the windows' stored rows from their
+    /// pieces and the first piece of each.
     fn view<'c>(
         &self,
         pipeline: &Pipeline,

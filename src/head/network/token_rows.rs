@@ -188,7 +188,7 @@ impl TokenReader {
         }
     }
 
-    /// Visits every value of the documents that have rows: its place among all, and that of the largest value of its unit.
+    /// Visits every value of the documents that have rows: its place, and that of the largest state of its unit.
     fn for_each_largest<F: Real>(
         &self,
         states: &[F],

@@ -163,7 +163,7 @@ impl TaskCase {
                 n_compared += 1;
             }
         }
-        // Those of the first layer but the bias of its keys, and of the head, where the bias of answers counts for nothing.
+        // Those of the first layer but the bias of its keys, and of the head but the bias of answers.
         assert_eq!(n_compared, if self.name == "answers" { 16 } else { 17 }, "{what}");
     }
 }
