@@ -143,10 +143,9 @@ fn check_unfreeze(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error
         };
     }
     if let Some(lora) = lora.filter(|lora| {
-        !(1..=MOST_UNITS).contains(&lora.rank)
-            || !(lora.alpha > 0.0 && lora.alpha.is_finite())
-            || lora.targets.is_empty()
-            || has_repeated(&lora.targets)
+        let has_numbers =
+            (1..=MOST_UNITS).contains(&lora.rank) && lora.alpha > 0.0 && lora.alpha.is_finite();
+        !has_numbers || lora.targets.is_empty() || has_repeated(&lora.targets)
     }) {
         return Err(refuse(
             format!(
