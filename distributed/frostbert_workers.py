@@ -17,7 +17,7 @@ FINISHED = ("done", "skipped")
 
 
 class WorkerFailed(Exception):
-    """A worker process ended or made no progress."""
+    """A worker process ended or made no progress, or a worker's model cannot be fetched."""
 
 
 class Worker:
@@ -178,7 +178,10 @@ def pull_once(model, folder, program="frostbert"):
     os.makedirs(os.path.dirname(folder), exist_ok=True)
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _json_of([program, "model", "pull", model, "--to", folder, "--yes", "--json"])
+        command = [program, "model", "pull", model, "--to", folder, "--yes", "--json"]
+        ran = subprocess.run(command, capture_output=True, text=True)
+    if ran.returncode != 0:
+        raise WorkerFailed(f"{model} cannot be fetched: {ran.stderr.strip()}")
     return folder
 
 

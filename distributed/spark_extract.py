@@ -26,11 +26,15 @@ def extract_partition(arguments):
         import frostbert_workers
 
         # Modules live as long as the Python worker, and so does what they hold.
-        worker = getattr(frostbert_workers, "worker_of_process", None)
-        if worker is None:
-            gpus = TaskContext.get().resources().get("gpu")
-            worker = frostbert_workers.worker_of(arguments, gpu=gpus.addresses[0] if gpus else None)
-            frostbert_workers.worker_of_process = worker
+        worker, had = getattr(frostbert_workers, "worker_of_process", (None, None))
+        gpus = TaskContext.get().resources().get("gpu")
+        gpu = gpus.addresses[0] if gpus else None
+        if worker is None or gpu != had:
+            # Another task may run on the GPU that the one before had.
+            if worker is not None:
+                worker.close()
+            worker = frostbert_workers.worker_of(arguments, gpu=gpu)
+            frostbert_workers.worker_of_process = worker, gpu
         for batch in batches:
             answers = [json.dumps(worker.run(task)) for task in batch.column("task").to_pylist()]
             yield pyarrow.RecordBatch.from_pydict({"answer": answers})

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import tempfile
+import threading
 import time
 import unittest
 
@@ -23,8 +24,13 @@ if command == "commit":
     print(json.dumps({{"documents": len(os.listdir(root + "/receipts"))}}))
     sys.exit()
 if command == "model":
+    if fake == "no hub":
+        sys.exit("error: the hub cannot be reached")
     with open(sys.argv[5], "a") as file:
-        file.write(os.environ.get("PULLER", "one") + chr(10))
+        file.write("begun" + chr(10))
+        file.flush()
+        time.sleep(0.3)
+        file.write("ended" + chr(10))
     print("{{}}")
     sys.exit()
 print("note: the model is loaded", file=sys.stderr)
@@ -123,10 +129,23 @@ class WorkersTest(unittest.TestCase):
         self.assertIn("/nowhere/frostbert", answer["error"])
 
     def test_a_model_is_pulled_under_a_lock(self):
-        folder = frostbert_workers.pull_once("hf:owner/name", f"{self.out}/models/name", self.program)
-        self.assertEqual(folder, f"{self.out}/models/name")
-        self.assertEqual(pathlib.Path(folder).read_text(), "one\n")
-        self.assertTrue(os.path.exists(f"{folder}.lock"))
+        folder = f"{self.out}/models/name"
+        pulls = [
+            threading.Thread(target=frostbert_workers.pull_once, args=("hf:owner/name", folder, self.program))
+            for _ in range(3)
+        ]
+        for pull in pulls:
+            pull.start()
+        for pull in pulls:
+            pull.join()
+        self.assertEqual(pathlib.Path(folder).read_text(), "begun\nended\n" * 3)
+
+    def test_a_model_that_cannot_be_pulled_is_told(self):
+        os.environ["FAKE"] = "no hub"
+        self.addCleanup(os.environ.pop, "FAKE")
+        with self.assertRaises(frostbert_workers.WorkerFailed) as raised:
+            frostbert_workers.pull_once("hf:owner/name", f"{self.out}/models/name", self.program)
+        self.assertIn("the hub cannot be reached", str(raised.exception))
 
 
 if __name__ == "__main__":
