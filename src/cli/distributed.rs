@@ -25,7 +25,10 @@ use frostbert::{
 };
 use serde_json::json;
 
-use super::{Context, PipelineArguments, examples, output, part::JobPart, quantities, wrong_usage};
+use super::{
+    Context, PipelineArguments, errors::Failure, examples, output, part::JobPart, quantities,
+    wrong_usage,
+};
 
 /// The days after which `vacuum` removes files by default: no worker takes that long for a task.
 const DAYS: u64 = 7;
@@ -264,11 +267,12 @@ fn require_none_failed(failed: &[WorkedTask]) -> Result<()> {
         format!("\n  task {}: {error}", worked.task)
     });
     let more = if failed.len() > LISTED_TASKS { "\n  ..." } else { "" };
-    Err(anyhow!(
+    let message = format!(
         "{} cannot be done; the others are:{}{more}",
         counted(failed.len(), "task"),
         listed.collect::<String>()
-    ))
+    );
+    Err(Failure { message, hint: failed.iter().find_map(|worked| worked.hint.clone()) }.into())
 }
 
 fn run_commit(arguments: &CommitArguments, context: &Context) -> Result<ExitCode> {

@@ -30,6 +30,21 @@ pub(super) fn wrong_usage(problem: String) -> anyhow::Error {
     WrongUsage(problem).into()
 }
 
+/// A failure that is none of the library's errors, with its cure.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
 /// What is known about an error.
 struct FailureReport {
     kind: ErrorKind,
@@ -64,7 +79,7 @@ impl FailureReport {
         FailureReport {
             kind: if is_usage { ErrorKind::Usage } else { ErrorKind::Failed },
             message: format!("{error:#}"),
-            hint: None,
+            hint: error.downcast_ref::<Failure>().and_then(|failure| failure.hint.clone()),
             file: None,
             line: None,
         }
