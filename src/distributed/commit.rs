@@ -1,7 +1,7 @@
 //! Makes a cache of what workers left in a shared folder: the same one, byte for byte, as an extraction on one machine.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, Permissions},
     io,
     os::unix::fs::PermissionsExt,
@@ -11,7 +11,8 @@ use std::{
 use frostbert_cache::{
     about::ABOUT_FILE,
     durable::sync_folder,
-    manifest::{FileEntry, MANIFEST, Manifest},
+    fingerprint::Digest,
+    manifest::{FileEntry, MANIFEST, Manifest, ShardEntry},
     progress::Progress,
     wording::counted,
 };
@@ -19,7 +20,7 @@ use serde::Serialize;
 
 use crate::{
     distributed::{
-        files::{COMMITS, OBJECTS, damage},
+        files::{COMMIT_ASIDE, OBJECTS, damage},
         plan::DistributedPlan,
         receipt::TaskReceipt,
         shared_folder::SharedFolder,
@@ -30,7 +31,7 @@ use crate::{
 /// The most tasks without a receipt that a message lists.
 const LISTED_TASKS: usize = 8;
 
-/// What was committed.
+/// The outcome of a commit: the cache and its size.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct CommitReport {
@@ -62,13 +63,18 @@ pub fn commit(shared: &SharedFolder, progress: &dyn Progress) -> Result<CommitRe
     let plan = DistributedPlan::read(shared)?;
     let fingerprint = plan.inputs.fingerprint();
     let folder = shared.path(&fingerprint);
-    if let Some(manifest) = shared.manifest(&fingerprint)? {
-        return Ok(report(folder, &manifest, true));
-    }
+    let there = shared.manifest(&fingerprint)?;
     progress.start("reading receipts", Some(plan.tasks.len() as u64), "tasks");
     let receipts = read_receipts(shared, &plan, progress)?;
     progress.finish();
-    let manifest = manifest_of(&plan, receipts);
+    if let Some(manifest) = there {
+        return if holds(&manifest, &plan, receipts.iter().flatten()) {
+            Ok(report(folder, &manifest, true))
+        } else {
+            Err(in_the_way(&folder, "a cache of other texts"))
+        };
+    }
+    let manifest = manifest_of(&plan, require_all(shared, receipts)?);
     // Names of files in receipts become paths.
     manifest.require_sound(&folder)?;
     let there = if shared.keeps_objects() {
@@ -76,10 +82,43 @@ pub fn commit(shared: &SharedFolder, progress: &dyn Progress) -> Result<CommitRe
     } else {
         commit_folder(shared, &plan, &manifest, progress)?
     };
-    Ok(match there {
-        None => report(folder, &manifest, false),
-        Some(there) => report(folder, &there, true),
-    })
+    match there {
+        None => Ok(report(folder, &manifest, false)),
+        Some(there) if have_same_files(&there, &manifest.shards) => {
+            Ok(report(folder, &there, true))
+        }
+        Some(_) => Err(in_the_way(&folder, "a cache of other texts")),
+    }
+}
+
+/// Whether a cache is that of a plan, as far as its receipts tell: a fingerprint does not cover the texts.
+pub(super) fn holds<'a>(
+    manifest: &Manifest,
+    plan: &DistributedPlan,
+    receipts: impl Iterator<Item = &'a TaskReceipt>,
+) -> bool {
+    manifest.documents >= plan.documents
+        && have_same_files(manifest, receipts.flat_map(|receipt| &receipt.shards))
+}
+
+/// Whether a cache has the files of these shards.
+fn have_same_files<'a>(
+    manifest: &Manifest,
+    shards: impl IntoIterator<Item = &'a ShardEntry>,
+) -> bool {
+    let files = |shard: &'a ShardEntry| shard.files.iter().map(|file| file.blake3);
+    let there: HashSet<Digest> = manifest
+        .shards
+        .iter()
+        .flat_map(|shard| shard.files.iter().map(|file| file.blake3))
+        .collect();
+    shards.into_iter().flat_map(files).all(|file| there.contains(&file))
+}
+
+fn in_the_way(folder: &Path, what: &str) -> Error {
+    let hint =
+        "move it away, or let the extraction that began it finish, and run the command again";
+    damage(folder, "room for the cache".into(), what.into(), hint)
 }
 
 /// Makes a cache whose files stay where they are stored, which is a manifest alone; returns that of another commit if
@@ -118,12 +157,11 @@ fn commit_folder(
     progress: &dyn Progress,
 ) -> Result<Option<Manifest>> {
     let folder = shared.path(&manifest.fingerprint);
-    let commits = shared.path(COMMITS);
-    fs::create_dir_all(&commits).map_err(Error::io("create", &commits))?;
     let aside = tempfile::Builder::new()
+        .prefix(COMMIT_ASIDE)
         .permissions(Permissions::from_mode(0o777))
-        .tempdir_in(&commits)
-        .map_err(Error::io("create a folder in", &commits))?;
+        .tempdir_in(shared.root())
+        .map_err(Error::io("create a folder in", shared.root()))?;
     progress.start("committing", Some(manifest.shards.len() as u64), "shards");
     for shard in &manifest.shards {
         let own = aside.path().join(&shard.name);
@@ -141,18 +179,12 @@ fn commit_folder(
     match fs::rename(aside.path(), &folder) {
         Ok(()) => {
             let _ = aside.keep();
-            // It stays if another commit runs, or was killed.
-            let _ = fs::remove_dir(&commits);
             sync_folder(shared.root())?;
             Ok(None)
         }
         Err(error) if is_in_the_way(&error) => match Manifest::read(&folder)? {
             Some(there) => Ok(Some(there)),
-            None => {
-                let hint = "move it away, or let the extraction that began it finish, and run the command again";
-                let got = "a folder without a manifest.json".into();
-                Err(damage(&folder, "room for the cache".into(), got, hint))
-            }
+            None => Err(in_the_way(&folder, "a folder without a manifest.json")),
         },
         Err(error) => Err(Error::io("rename", aside.path())(error)),
     }
@@ -162,18 +194,23 @@ fn is_in_the_way(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists)
 }
 
-/// Reads the receipts of all tasks, in order.
-fn read_receipts(
+/// Reads the receipts of all tasks, in order; `None` for a task that has none.
+pub(super) fn read_receipts(
     shared: &SharedFolder,
     plan: &DistributedPlan,
     progress: &dyn Progress,
-) -> Result<Vec<TaskReceipt>> {
-    let read = shared.for_each(plan.tasks.len(), |task| {
+) -> Result<Vec<Option<TaskReceipt>>> {
+    shared.for_each(plan.tasks.len(), |task| {
         let receipt = TaskReceipt::read(shared, plan, task)?;
         progress.advance(1, 0);
         Ok(receipt)
-    })?;
-    let mut receipts = Vec::with_capacity(read.len());
+    })
+}
+
+/// Returns the receipts if no task lacks one.
+fn require_all(shared: &SharedFolder, read: Vec<Option<TaskReceipt>>) -> Result<Vec<TaskReceipt>> {
+    let n_tasks = read.len();
+    let mut receipts = Vec::with_capacity(n_tasks);
     let mut missing = Vec::new();
     for (task, receipt) in read.into_iter().enumerate() {
         match receipt {
@@ -192,7 +229,7 @@ fn read_receipts(
         lacks: format!(
             "the receipts of {} of {} ({}{more})",
             counted(n_missing, "task"),
-            plan.tasks.len(),
+            n_tasks,
             missing.join(", ")
         ),
         hint: "let the workers finish them, and run the command again: what is done is kept".into(),

@@ -25,11 +25,11 @@ pub(crate) const OBJECTS: &str = "objects";
 /// The folder of the receipts of tasks, in a folder for each plan.
 pub(crate) const RECEIPTS: &str = "receipts";
 
-/// The folder of caches that are being put together.
-pub(crate) const COMMITS: &str = "commits";
-
 /// The name prefix of what is being written.
 pub(crate) const ASIDE: &str = "tmp-";
+
+/// The name prefix of the folders of caches that are being put together.
+pub(crate) const COMMIT_ASIDE: &str = "tmp-commit-";
 
 /// The files of a shared folder. Their names are paths below it, with `/` between the parts.
 pub(crate) trait SharedFiles: fmt::Debug + Send + Sync {

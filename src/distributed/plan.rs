@@ -69,7 +69,7 @@ pub(crate) struct PlannedTask {
     pub(crate) tokens: u64,
 }
 
-/// What was planned.
+/// The outcome of planning: the plan and its size.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct PlanReport {

@@ -22,7 +22,7 @@ use frostbert_cache::{
 use crate::{
     distributed::{
         disk::Disk,
-        files::{ASIDE, FetchedFile, OBJECTS, SharedFile, SharedFiles, write_aside},
+        files::{ASIDE, COMMIT_ASIDE, FetchedFile, OBJECTS, SharedFile, SharedFiles, write_aside},
     },
     error::{Error, Result},
 };
@@ -135,6 +135,17 @@ impl SharedFolder {
     /// Lists the files of a folder and of those below it, sorted by name; none if there is no such folder.
     pub(crate) fn list(&self, folder: &str) -> Result<Vec<SharedFile>> {
         self.files.list(folder)
+    }
+
+    /// Lists the files of caches that a commit has begun to put together.
+    pub(crate) fn list_unfinished(&self) -> Result<Vec<SharedFile>> {
+        let mut files = Vec::new();
+        for folder in self.files.folders()? {
+            if folder.starts_with(COMMIT_ASIDE) {
+                files.extend(self.list(&folder)?);
+            }
+        }
+        Ok(files)
     }
 
     /// Removes files, and folders in which nothing is left.

@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use crate::{
     distributed::{
-        files::{COMMITS, OBJECTS, PLAN_FILE, RECEIPTS, TEXTS},
+        commit::{holds, read_receipts},
+        files::{ASIDE, COMMIT_ASIDE, OBJECTS, PLAN_FILE, RECEIPTS, TEXTS},
         plan::DistributedPlan,
         receipt::TaskReceipt,
         shared_folder::SharedFolder,
@@ -18,7 +19,7 @@ use crate::{
     error::{Error, Result},
 };
 
-/// What was removed.
+/// The outcome of a vacuum: what was removed and what was kept.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct VacuumReport {
@@ -31,33 +32,38 @@ pub struct VacuumReport {
 }
 
 /// Removes files older than this: of a plan whose cache is committed all, of another those that neither the plan nor a
-/// receipt names. Caches are not touched.
+/// receipt names. Caches are not touched, and neither are files with other names than those of a plan.
 ///
 /// # Errors
-/// Returns an error if the plan has receipts and no cache, unless that is said to be known (`force`): its workers may
-/// be at work. Also if a file cannot be removed.
+/// Returns an error if there is no plan, or if it has receipts and no cache, unless that is said to be known (`force`):
+/// its workers may be at work. Also if a file cannot be removed.
 pub fn vacuum(shared: &SharedFolder, older_than: Duration, force: bool) -> Result<VacuumReport> {
-    let plan = DistributedPlan::read_if_any(shared)?;
-    let mut needed = HashSet::new();
-    if let Some(plan) = &plan
-        && shared.manifest(&plan.inputs.fingerprint())?.is_none()
-    {
-        needed = needed_by(plan, shared, force)?;
-    }
+    let plan_bytes = shared.read(PLAN_FILE)?;
+    let plan = DistributedPlan::read(shared)?;
+    let receipts = read_receipts(shared, &plan, &())?;
+    let manifest = shared.manifest(&plan.inputs.fingerprint())?;
+    let is_committed =
+        manifest.is_some_and(|manifest| holds(&manifest, &plan, receipts.iter().flatten()));
+    let (mut needed, mut files) = if is_committed {
+        (HashSet::new(), shared.list_unfinished()?)
+    } else {
+        // A commit may run.
+        (needed_by(&plan, &receipts, force)?, Vec::new())
+    };
     if shared.keeps_objects() {
         for manifest in shared.manifests()? {
             needed.extend(manifest.shards.iter().flat_map(objects_of));
         }
     }
-    let mut files = Vec::new();
     // The plan last: while it is there, what it names is known.
-    for folder in [COMMITS, RECEIPTS, OBJECTS, TEXTS] {
+    for folder in [RECEIPTS, OBJECTS, TEXTS] {
         files.extend(shared.list(folder)?);
     }
+    files.retain(|file| is_of_a_plan(&file.name) && !needed.contains(&file.name));
     let limit = SystemTime::now().checked_sub(older_than).unwrap_or(SystemTime::UNIX_EPOCH);
     let mut report = VacuumReport::default();
     let mut unneeded = Vec::new();
-    for file in files.into_iter().filter(|file| !needed.contains(&file.name)) {
+    for file in files {
         if file.modified > limit {
             report.too_new += 1;
             continue;
@@ -67,15 +73,29 @@ pub fn vacuum(shared: &SharedFolder, older_than: Duration, force: bool) -> Resul
         report.bytes += file.bytes;
     }
     shared.remove(&unneeded)?;
+    // Another plan may have taken its place.
     if report.too_new == 0
-        && !needed.contains(PLAN_FILE)
-        && let Some(plan) = shared.read(PLAN_FILE)?
+        && is_committed
+        && let Some(plan) = shared.read(PLAN_FILE)?.filter(|plan| Some(plan) == plan_bytes.as_ref())
     {
         shared.remove(&[PLAN_FILE.into()])?;
         report.removed += 1;
         report.bytes += plan.len() as u64;
     }
     Ok(report)
+}
+
+/// Whether a file has a name that plans, workers and commits give: a user's own files may lie beside them.
+fn is_of_a_plan(name: &str) -> bool {
+    let (folders, file) = name.rsplit_once('/').unwrap_or(("", name));
+    let is_hash = |file: &str| file.len() == 64 && file.bytes().all(|c| c.is_ascii_hexdigit());
+    let is_number = |stem: &str| stem.bytes().all(|c| c.is_ascii_digit());
+    match folders.split('/').next().unwrap_or_default() {
+        folder if folder.starts_with(COMMIT_ASIDE) => true,
+        _ if file.starts_with(ASIDE) => true,
+        RECEIPTS => file.strip_suffix(".json").is_some_and(is_number),
+        _ => is_hash(file),
+    }
 }
 
 /// Returns the names of the stored files of a shard.
@@ -86,14 +106,12 @@ fn objects_of(shard: &ShardEntry) -> impl Iterator<Item = String> + '_ {
 /// Returns the names of the files that a plan without a cache needs.
 fn needed_by(
     plan: &DistributedPlan,
-    shared: &SharedFolder,
+    receipts: &[Option<TaskReceipt>],
     force: bool,
 ) -> Result<HashSet<String>> {
-    let mut needed = HashSet::from([PLAN_FILE.to_string()]);
+    let mut needed = HashSet::new();
     let mut n_receipts = 0usize;
-    let receipts =
-        shared.for_each(plan.tasks.len(), |task| TaskReceipt::read(shared, plan, task))?;
-    for (task, receipt) in receipts.into_iter().enumerate() {
+    for (task, receipt) in receipts.iter().enumerate() {
         needed.insert(plan.texts_of(task));
         let Some(receipt) = receipt else { continue };
         n_receipts += 1;

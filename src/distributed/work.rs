@@ -65,13 +65,13 @@ pub enum TaskStatus {
     Failed,
 }
 
-/// What came of a task, with its size.
+/// The outcome of a task, with its size.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct WorkedTask {
     /// The number of the task.
     pub task: usize,
-    /// What came of it.
+    /// Whether it was done.
     pub status: TaskStatus,
     /// Number of its shards.
     pub shards: usize,

@@ -401,10 +401,30 @@ fn a_full_disk_is_named_and_what_has_a_receipt_is_kept() {
 }
 
 #[test]
+fn a_cache_of_other_texts_is_not_taken_for_that_of_the_plan() {
+    let workshop = Workshop::rich(N_TEXTS);
+    let n_tasks = planned(&workshop);
+    workshop.succeed(&["extract", "pipeline.toml", "--out", "shared", "--part", "1/1"]);
+    // A fingerprint does not cover the texts.
+    workshop.write("train.csv", csv_with_repeats(40));
+    workshop.succeed(&["extract", "pipeline.toml", "--set", "cache.dir=shared"]);
+    let refused = workshop.fail(&["commit", "shared"]);
+    assert!(refused.contains("a cache of other texts"), "{refused}");
+    let refused = workshop.fail(&["vacuum", "shared", "--older-than", "0s"]);
+    assert!(refused.contains("and no cache"), "{refused}");
+    assert_eq!(receipts(&workshop.path("shared")).len(), n_tasks);
+
+    fs::remove_dir_all(workshop.path("shared").join(&one_machine().fingerprint)).unwrap();
+    commit_and_compare(&workshop);
+}
+
+#[test]
 fn what_does_not_fit_the_plan_is_refused() {
     let workshop = Workshop::rich(N_TEXTS);
     let part = ["extract", "pipeline.toml", "--out", "shared", "--part", "1/4"];
-    for arguments in [&["work", "shared", "0"][..], &["commit", "shared"]] {
+    workshop.write("shared/texts/mine.txt", "of a user");
+    let vacuum = &["vacuum", "shared", "--older-than", "0s"][..];
+    for arguments in [&["work", "shared", "0"][..], &["commit", "shared"], vacuum] {
         let ran = workshop.run(arguments);
         assert_eq!(ran.code, Some(4), "{}", ran.stderr);
         assert!(ran.stderr.contains("hint: run `frostbert plan"), "{}", ran.stderr);
@@ -438,7 +458,8 @@ fn what_does_not_fit_the_plan_is_refused() {
     let vacuum = ["vacuum", "shared", "--older-than", "0s", "--force"];
     // The texts of the plans that were refused.
     assert!(workshop.json(&vacuum)["removed"].as_u64().unwrap() > 0);
-    workshop.write("shared/objects/stray", "left by nobody");
+    workshop.write(&format!("shared/objects/{}", "a".repeat(64)), "left by nobody");
+    workshop.write("shared/objects/notes", "of a user");
     let forced = workshop.json(&vacuum);
     assert_eq!((&forced["removed"], &forced["too_new"]), (&1.into(), &0.into()));
     for part in ["1/1", "2/2"] {
