@@ -189,12 +189,26 @@ def _array(X: Any) -> npt.NDArray[Any]:
             vectors = np.stack([np.asarray(row) for row in rows])
         return np.ascontiguousarray(vectors)
     except ValueError as error:
-        widths = [0 if row is None else int(np.size(row)) for row in rows]
+        widths = [_width(row) for row in rows]
+        if None in widths:
+            problem = f"row {widths.index(None)} (from 0) holds lists, not only numbers"
+            raise DataError(problem, hint="give each row as a flat list of numbers") from error
         odd = next((row for row, width in enumerate(widths) if width != widths[0]), None)
         if odd is None:
             raise DataError(f"vectors are [rows, dimensions] of numbers: {error}") from error
         problem = f"row {odd} (from 0) has {widths[odd]} values, the first row {widths[0]}"
         raise DataError(problem, hint="give every row as many") from error
+
+
+def _width(row: Any) -> int | None:
+    """The number of values in a row, or `None` if they are lists."""
+    if row is None:
+        return 0
+    try:
+        values = np.asarray(row)
+    except ValueError:
+        return None
+    return values.size if values.ndim <= 1 else None
 
 
 def _labels(y: Any, task: str) -> Any:

@@ -55,6 +55,10 @@ class Files(unittest.TestCase):
         for ragged in ([[1, 2], [3, 4], [5]], pa.array([[1.0, 2.0], [3.0, 4.0], [5.0]])):
             with self.assertRaisesRegex(frostbert.DataError, r"row 2 \(from 0\) has 1 values, the first row 2"):
                 vectors.as_vectors(ragged)
+        for nested in ([[1, 2], [3, [4]]], [[1, 2], [[3], [4]]]):
+            with self.assertRaisesRegex(frostbert.DataError, r"row 1 \(from 0\) holds lists") as raised:
+                frostbert.fit(nested, ["a", "b"])
+            self.assertEqual(raised.exception.hint, "give each row as a flat list of numbers")
         with self.assertRaisesRegex(TypeError, "folder"):
             frostbert.sweep("reviews.toml", folder="elsewhere")
         self.assertFalse(Path("vectors").exists())
