@@ -118,6 +118,9 @@ def _pipeline(
     if sources:
         hint = "give validation=(X, y) and test=(X, y); data= has the other keys, such as task and split"
         raise UsageError(f"data.{sources[0]} is made of the vectors", hint=hint)
+    for part, examples in (("validation", validation), ("test", test)):
+        if examples is not None and not (isinstance(examples, (tuple, list)) and len(examples) == 2):
+            raise TypeError(f"{part} is a pair (X, y)")
     task = given.get("task") or task_of(y)
     data = {"task": task, "train": write(X, y, folder, task)}
     if validation is not None:

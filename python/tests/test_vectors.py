@@ -69,6 +69,15 @@ class Files(unittest.TestCase):
         self.assertEqual(raised.exception.line, 8)
         self.assertIn("NaN as value 4 of 16", raised.exception.message)
 
+    def test_rows_for_testing_come_with_their_labels(self):
+        X, y = separable()
+        for part in ("validation", "test"):
+            for wrong in (X, (X, y, y), [X], "ab"):
+                for call in (frostbert.fit, frostbert.sweep):
+                    with self.assertRaisesRegex(TypeError, rf"{part} is a pair \(X, y\)"):
+                        call(X, y, **{part: wrong})
+        self.assertFalse(Path("vectors").exists())
+
     def test_columns_of_arrow_and_numpy_are_vectors_and_labels(self):
         X, y = separable(n_rows=4)
         source = vectors.write(X, y, "vectors")
