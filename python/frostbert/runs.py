@@ -8,7 +8,7 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Sequence, Union
+from typing import Any, Iterable, Iterator, Mapping, Union
 
 import numpy as np
 import pyarrow as pa
@@ -100,7 +100,7 @@ class Run:
         """The trained head."""
         return load(self.path)
 
-    def predict(self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, **options: Any) -> pa.Table:
+    def predict(self, texts: Iterable[str], text_pairs: Iterable[str] | None = None, **options: Any) -> pa.Table:
         """As `frostbert.predict` with this run."""
         return predict(self.path, texts, text_pairs, **options)
 
@@ -149,8 +149,8 @@ def run_sweep(pipeline: Pipeline, quiet: bool, overrides: Mapping[str, Any]) -> 
 
 def predict(
     run: str | os.PathLike[str],
-    texts: Sequence[str],
-    text_pairs: Sequence[str] | None = None,
+    texts: Iterable[str],
+    text_pairs: Iterable[str] | None = None,
     *,
     quiet: bool = True,
     model: str | os.PathLike[str] | None = None,
@@ -166,7 +166,10 @@ def predict(
     head = _head_of(run)
     if head and any(state.startswith("column:") for state in head.states):
         raise UsageError("this run was trained on vectors, not on texts", hint="frostbert.load(run).predict(X)")
-    with _records({"text": texts, "text_pair": text_pairs}) as (folder, file):
+    columns = {"text": _listed(texts)}
+    if text_pairs is not None:
+        columns["text_pair"] = _listed(text_pairs)
+    with _records(columns) as (folder, file):
         out = Path(folder) / "predictions.parquet"
         command = ["predict", os.fspath(run), file, "--format", "jsonl", "--text-column", "text", "--out", str(out)]
         if text_pairs is not None:
@@ -194,7 +197,7 @@ def export(
 
 
 def embed(
-    texts: Sequence[str],
+    texts: Iterable[str],
     *,
     model: str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -213,9 +216,10 @@ def embed(
     if options.get("quantize") in ("int8", "uint8"):
         hint = "`frostbert embed --quantize` writes them to a file, beside the embeddings"
         raise UsageError(f"{options['quantize']} needs the ranges of its dimensions, which are not returned", hint=hint)
-    if len(texts) == 0:
+    listed = _listed(texts)
+    if not listed:
         raise UsageError("expected texts, got an empty list")
-    with _records({"text": texts}) as (folder, file):
+    with _records({"text": listed}) as (folder, file):
         out = Path(folder) / "embeddings.npy"
         command = ["embed", file, "--out", str(out), "--model", os.fspath(model or default_model())]
         for name, option in options.items():
@@ -245,21 +249,26 @@ def _pipeline_file(pipeline: Pipeline) -> Iterator[str]:
         yield str(path)
 
 
-@contextmanager
-def _records(columns: Mapping[str, Sequence[str] | None]) -> Iterator[tuple[str, str]]:
-    """Writes a file of records, one for each text."""
-    if any(isinstance(column, (str, bytes)) for column in columns.values()):
-        raise TypeError("texts are a list of str, not one str")
-    given = {name: as_list(column) for name, column in columns.items() if column is not None}
-    if len({len(column) for column in given.values()}) != 1:
-        raise UsageError("there must be as many second texts as texts")
-    if any(not isinstance(text, str) for column in given.values() for text in column):
+def _listed(texts: Any) -> list[str]:
+    """The texts as a list, of whatever holds some: an iterator can be read only once."""
+    if texts is None or isinstance(texts, (str, bytes)):
+        raise TypeError(f"texts are a list of str, not {'None' if texts is None else 'one str'}")
+    listed = as_list(texts)
+    if any(not isinstance(text, str) for text in listed):
         raise TypeError("texts are a list of str")
+    return listed
+
+
+@contextmanager
+def _records(columns: Mapping[str, list[str]]) -> Iterator[tuple[str, str]]:
+    """Writes a file of records, one for each text."""
+    if len({len(column) for column in columns.values()}) != 1:
+        raise UsageError("there must be as many second texts as texts")
     with tempfile.TemporaryDirectory(prefix="frostbert-") as folder:
         path = Path(folder) / "texts.jsonl"
         with path.open("w", encoding="utf-8") as file:
-            for row in zip(*given.values()):
-                file.write(json.dumps(dict(zip(given, row))) + "\n")
+            for row in zip(*columns.values()):
+                file.write(json.dumps(dict(zip(columns, row))) + "\n")
         yield folder, str(path)
 
 

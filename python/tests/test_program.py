@@ -113,11 +113,25 @@ class Program(unittest.TestCase):
             keys = [frostbert.key_of(text) for text in texts]
             np.testing.assert_array_equal(rows, cache.rows(keys, "mean-L02"))
 
+    def test_texts_of_an_iterator_are_embedded_and_predicted(self):
+        texts = [text for text, _ in TEXTS[:3]]
+        settings = {"cache": {"max_length": 32}}
+        rows = frostbert.embed((text for text in texts), model="tiny_bert", settings=settings)
+        np.testing.assert_array_equal(rows, frostbert.embed(texts, model="tiny_bert", settings=settings))
+        finished = frostbert.run("reviews.toml", quiet=True)
+        self.assertEqual(finished.predict(iter(texts)), finished.predict(texts))
+        self.assertEqual(finished.predict([]).num_rows, 0)
+        with self.assertRaisesRegex(TypeError, "not None"):
+            finished.predict(None)
+
     def test_what_cannot_be_embedded_is_refused(self):
         with self.assertRaisesRegex(TypeError, "not one str"):
             frostbert.embed("a good film", model="tiny_bert")
-        with self.assertRaisesRegex(frostbert.UsageError, "empty"):
-            frostbert.embed([], model="tiny_bert")
+        with self.assertRaisesRegex(TypeError, "not None"):
+            frostbert.embed(None, model="tiny_bert")
+        for nothing in ([], (text for text in ()), np.array([], str)):
+            with self.assertRaisesRegex(frostbert.UsageError, "empty"):
+                frostbert.embed(nothing, model="tiny_bert")
         with self.assertRaisesRegex(frostbert.UsageError, "ranges"):
             frostbert.embed(["a good film"], model="tiny_bert", quantize="int8")
         with self.assertRaises(frostbert.UsageError) as raised:
