@@ -37,7 +37,8 @@ pub(super) struct RequestLimits {
     room: AtomicUsize,
 }
 
-/// The room that the body of a request takes until it is answered: what was read of it, and then what it asks for.
+/// The room that the body of a request takes until its request is answered, which is when the answer is ready to be
+/// sent. The answer itself takes none of it.
 #[derive(Debug)]
 pub(super) struct BodyRoom<'l> {
     free: &'l AtomicUsize,
@@ -70,7 +71,7 @@ impl RequestLimits {
         RequestLimits { bytes, inputs, room: AtomicUsize::new(bytes.max(ALL_BODIES_BYTES)) }
     }
 
-    /// Reads the body of a request. The room that it takes is to be kept until the request is answered.
+    /// Reads the body of a request. The room that it takes is to be kept until the answer is ready to be sent.
     pub(super) async fn read<T: DeserializeOwned>(
         &self,
         request: Request,
