@@ -268,7 +268,7 @@ fn require_none_failed(failed: &[WorkedTask]) -> Result<()> {
     });
     let more = if failed.len() > LISTED_TASKS { "\n  ..." } else { "" };
     let message = format!(
-        "{} cannot be done; the others are:{}{more}",
+        "{} cannot be done (all others of this worker are done):{}{more}",
         counted(failed.len(), "task"),
         listed.collect::<String>()
     );
