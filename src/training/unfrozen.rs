@@ -43,8 +43,8 @@ impl UnfrozenLayers {
         if pipeline.extraction.has_prompts() && !checkpoint.include_prompt {
             return Err(pipeline.refuse(
                 format!(
-                    "train.unfreeze pools all tokens, but the model in `{}` leaves those of prompts out \
-                     (include_prompt is false)",
+                    "the layers that train.unfreeze trains read all tokens of a text, but the model in `{}` leaves \
+                     those of prompts out (include_prompt is false)",
                     checkpoint.folder.display()
                 ),
                 "leave the prompts out, or train.unfreeze".into(),

@@ -248,6 +248,34 @@ fn training(folder: &str, model_lines: &str) -> Workshop {
 }
 
 #[test]
+fn a_default_prompt_is_left_out_with_a_note_where_layers_are_trained() {
+    let workshop = training("included", "");
+    set_default(&workshop.path("included"), "passage");
+    let prompt = "the model's default prompt `passage` (\"the film: \") is";
+    let obstacle = "unfreeze trains layers from states of tokens";
+    for (unfreeze, is_used) in
+        [("train.unfreeze=1", false), ("sweep.unfreeze=[0, 1]", false), ("train.unfreeze=0", true)]
+    {
+        let ran = workshop.succeed(&["run", PIPELINE, "--set", unfreeze]);
+        let note = if is_used {
+            format!("{prompt} put before texts")
+        } else {
+            format!("{prompt} not used: {obstacle}")
+        };
+        assert!(ran.stderr.contains(&note), "{unfreeze}: {}", ran.stderr);
+    }
+    let prompts = ["001", "002", "003"].map(|run| {
+        let lock = read_json(&workshop.path("runs/tiny").join(run).join("lock.json"));
+        lock["pipeline"]["model"]["prompt"].clone()
+    });
+    assert_eq!(prompts, [Value::Null, Value::Null, json!("the film: ")]);
+
+    let own = ["--set", "train.unfreeze=1", "--set", "model.prompt=\"passage\""];
+    let error = workshop.fail(&[&["run", PIPELINE], &own[..]].concat());
+    assert!(error.contains(&format!("model.prompt gives a prompt, but {obstacle}")), "{error}");
+}
+
+#[test]
 fn a_run_predicts_evaluates_and_replays_with_its_own_prompt() {
     for folder in ["included", "left_out"] {
         let workshop = training(folder, "prompt = \"passage\"");

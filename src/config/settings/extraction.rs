@@ -157,8 +157,8 @@ fn filled_in(
     refuse: &impl Fn(String, String) -> Error,
 ) -> Result<ExtractionSettings> {
     let layers = stored_layers(file, &file.model.path);
-    let unfreezings = unfreezings(file);
-    let PipelineFile { model, data, cache, head, sweep, .. } = file;
+    let read = read_store(file, defaults);
+    let PipelineFile { model, data, cache, sweep, .. } = file;
     if data.task == Task::Qa {
         set_qa_defaults(cache);
     }
@@ -207,16 +207,7 @@ fn filled_in(
     if layers == LayerChoice::Listed(Vec::new()) {
         return Err(refuse("cache.layers is empty".into(), "name a layer, as in [-1]".into()));
     }
-    let store = cache.store.get_or_insert_with(|| {
-        let trains_layers = unfreezings.iter().any(Option::is_some);
-        let mut store = if trains_layers { vec![Store::Tokens] } else { Vec::new() };
-        if unfreezings.contains(&None) {
-            let frozen = swept_store(head.pooling, data.task, sweep.as_ref(), defaults);
-            store
-                .extend(frozen.into_iter().filter(|kind| !trains_layers || *kind != Store::Tokens));
-        }
-        store
-    });
+    let store = cache.store.get_or_insert(read);
     let kinds: Vec<StateKind> = store.iter().map(|store| store.kind()).collect();
     if kinds.is_empty() {
         return Err(refuse("cache.store is empty".into(), "name a state, as in [\"mean\"]".into()));
@@ -299,8 +290,20 @@ fn frozen_layers(file: &PipelineFile) -> LayerChoice {
     }
 }
 
-/// Returns the kinds of states that the heads of a file read, found in the same way.
-pub(super) fn swept_store(
+/// Returns the kinds of states that the heads of a file read, found in the same way: layers are trained from tokens.
+pub(super) fn read_store(file: &PipelineFile, defaults: &FolderDefaults) -> Vec<Store> {
+    let unfreezings = unfreezings(file);
+    let trains_layers = unfreezings.iter().any(Option::is_some);
+    let mut store = if trains_layers { vec![Store::Tokens] } else { Vec::new() };
+    if unfreezings.contains(&None) {
+        let frozen = swept_store(file.head.pooling, file.data.task, file.sweep.as_ref(), defaults);
+        store.extend(frozen.into_iter().filter(|kind| !trains_layers || *kind != Store::Tokens));
+    }
+    store
+}
+
+/// The same of the heads that train no layers.
+fn swept_store(
     own: HeadPooling,
     task: Task,
     sweep: Option<&SweepSection>,

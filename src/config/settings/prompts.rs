@@ -10,8 +10,8 @@ use crate::{
         file::{DataSection, PipelineFile},
         names::{HeadPooling, Pair, Store},
         settings::{
-            Pipeline, extraction::swept_store, model_folder::FolderDefaults, models::swept_models,
-            refusal,
+            Pipeline, extraction::read_store, model_folder::FolderDefaults, models::swept_models,
+            refusal, unfreezing::unfreezings,
         },
     },
     data::{Prompts, Source},
@@ -219,8 +219,7 @@ fn obstacle(file: &PipelineFile) -> Option<String> {
     }
     // Whatever the model's folder names, it is a pooling of a whole text.
     let defaults = FolderDefaults { pooling: HeadPooling::Mean, ..FolderDefaults::default() };
-    let read = || swept_store(file.head.pooling, data.task, file.sweep.as_ref(), &defaults);
-    let store = cache.store.clone().unwrap_or_else(read);
+    let store = cache.store.clone().unwrap_or_else(|| read_store(file, &defaults));
     let has_token_vectors = || has_token_vectors(&file.model.path);
     let is_free = |store: &&Store| match store.kind() {
         StateKind::Pooled(_) => true,
@@ -229,6 +228,13 @@ fn obstacle(file: &PipelineFile) -> Option<String> {
         StateKind::Words => false,
     };
     let other = store.iter().find(|store| !is_free(store))?;
+    if *other == Store::Tokens && unfreezings(file).iter().any(Option::is_some) {
+        return Some(
+            "unfreeze trains layers from states of tokens, which are stored with their place in the text, which a prompt \
+             would shift"
+                .into(),
+        );
+    }
     Some(format!(
         "states of {other} are stored with their place in the text, which a prompt would shift (store \"mean\", \"cls\" \
          or \"max\")"
