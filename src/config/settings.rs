@@ -202,6 +202,7 @@ impl Pipeline {
         file.data.clean.drop_duplicates.get_or_insert(drops_duplicates);
         file.head.kind.get_or_insert(file.data.task.facts().kinds[0]);
         let defaults = model_folder::fill_in(&mut file, &refuse)?;
+        unfreezing::check_swept(&file, &refuse)?;
         let extraction = extraction::check(&mut file, sources, &defaults, &refuse)?;
         prompts::check(&file, &refuse)?;
         let models = models::swept_models(&file, &refuse)?;

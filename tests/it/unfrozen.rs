@@ -112,6 +112,7 @@ fn what_does_not_go_together_with_trained_layers_is_refused_with_the_cure() {
         (&["head.pca=4"], "leave head.pca out"),
         (&["head.kind=ridge"], "train.unfreeze trains layers of the encoder, which a head of kind"),
         (&["sweep.unfreeze=[1, 3]"], "sweep.unfreeze is 3, but the model has 2 layers"),
+        (&["sweep.unfreeze=[-1]"], "sweep.unfreeze has the value -1"),
         (&["sweep.unfreeze=[1, \"some\"]"], "a number of layers, or \"all\""),
         (&["sweep.unfreeze=[1]", "sweep.lora_rank=[-1]"], "[sweep], lora_rank = -1"),
         (&["sweep.unfreeze=[1]", "head.layers=[1]"], "leave head.layers out"),

@@ -12,21 +12,48 @@ use crate::{
         names::HeadKind,
         settings::Pipeline,
     },
-    error::Result,
+    error::{Error, Result},
 };
 
 /// More numbers of layers than models have, so that a distribution without an end is not listed.
 const MOST_LAYERS: i64 = 1000;
+
+/// Checks the values of `sweep.unfreeze`, by which the states of the cache are chosen.
+///
+/// # Errors
+/// Returns an error if one is no number of layers.
+pub(super) fn check_swept(
+    file: &PipelineFile,
+    refuse: &impl Fn(String, String) -> Error,
+) -> Result<()> {
+    let is_valid = |value: &Value| match value.as_table() {
+        Some(table) => {
+            let end = |name: &str| table.get(name).and_then(Value::as_integer);
+            end("min").zip(end("max")).is_some_and(|(min, max)| (0..max).contains(&min))
+        }
+        None => !listed(value).is_empty(),
+    };
+    let mut values = file.sweep.iter().flat_map(|section| section.values(UNFREEZE));
+    match values.find(|value| !is_valid(value)) {
+        None => Ok(()),
+        Some(value) => Err(refuse(
+            format!("sweep.unfreeze has the value {value}"),
+            "give every value as a number of layers, or \"all\", as in unfreeze = [0, 1, \"all\"], or draw whole \
+             numbers, as in unfreeze = { min = 0, max = 2 }"
+                .into(),
+        )),
+    }
+}
 
 /// Returns what the heads of a file train of the encoder, each once; `None` stands for heads that train none of it.
 pub(super) fn unfreezings(file: &PipelineFile) -> Vec<Option<UnfreezeKey>> {
     let Some(section) = &file.sweep else {
         return vec![file.unfreeze()];
     };
-    // Values that are invalid are refused when the trials are made.
+    // Kinds that are invalid are refused when the trials are made.
     let kinds = section.values("kind").filter_map(|value| value.clone().try_into().ok());
     let mut kinds: Vec<Option<HeadKind>> = kinds.map(Some).collect();
-    if section.leaves_out(&["kind"]) {
+    if kinds.is_empty() || section.leaves_out(&["kind"]) {
         kinds.push(file.head.kind);
     }
     let mut numbers: Vec<Option<UnfreezeKey>> =
@@ -58,7 +85,7 @@ fn listed(value: &Value) -> Vec<UnfreezeKey> {
     let (Some(min), Some(max)) = (end("min"), end("max")) else {
         return Vec::new();
     };
-    let numbers = min.max(0)..=max.min(MOST_LAYERS);
+    let numbers = min.clamp(0, MOST_LAYERS)..=max.min(MOST_LAYERS);
     numbers.filter_map(|number| usize::try_from(number).ok()).map(UnfreezeKey::Last).collect()
 }
 
@@ -124,6 +151,28 @@ mod tests {
         let given = "[sweep]\n[[sweep.settings]]\nunfreeze = 1\n[[sweep.settings]]\nlr = 0.1";
         assert_eq!(stored(given), (vec![Tokens, Mean], vec![-2, -1]));
         assert_eq!(stored("[sweep]\nlr = [0.1]"), (vec![Mean], vec![-1]));
+    }
+
+    #[test]
+    fn what_is_no_number_of_layers_is_refused_by_the_name_of_the_key() {
+        for value in [
+            "[-1]",
+            "[1, -1]",
+            "[\"some\"]",
+            "[0.5]",
+            "{ min = 0.5, max = 1.5 }",
+            "{ min = -1, max = 1 }",
+            "{ min = 2, max = 1 }",
+            "{ min = 1 }",
+        ] {
+            let error = check(&format!("[sweep]\ntrials = 2\nunfreeze = {value}")).unwrap_err();
+            assert!(error.to_string().contains("sweep.unfreeze has the value"), "{value}: {error}");
+            assert!(error.hint().unwrap().contains("a number of layers, or \"all\""), "{value}");
+        }
+        let given = check("[sweep]\n[[sweep.settings]]\nunfreeze = -1").unwrap_err().to_string();
+        assert!(given.contains("sweep.unfreeze has the value -1"), "{given}");
+        let many = check("[sweep]\ntrials = 2\nunfreeze = { min = 2000, max = 3000 }").unwrap();
+        assert!(many.stored_states(6).unwrap_err().to_string().contains("the model has 6 layers"));
     }
 
     #[test]

@@ -191,6 +191,7 @@ fn what_cannot_be_swept_is_said_with_the_setting() {
     for (text, problem) in [
         ("lr = [\"fast\"]", "lr = fast"),
         ("kind = [\"linear\", \"crf\"]", "kind = crf"),
+        ("kind = [\"none\"]", "kind = none"),
         ("dropout = [0.1, 1.5]", "dropout = 1.5"),
     ] {
         let error = of(text).unwrap_err().to_string();
