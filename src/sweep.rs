@@ -488,6 +488,7 @@ pub(crate) fn states(pipeline: &Pipeline, model: &Checkpoint) -> Result<Vec<Stat
     let Some(section) = &pipeline.sweep else {
         return pipeline.head_states(model_layers);
     };
+    pipeline.check_unfreezings(model_layers)?;
     let mut states: Vec<StateId> = Vec::new();
     let trials = trials(pipeline, section)?.all.into_iter();
     for trial in trials.filter(|trial| trial.pipeline.extraction.model == model.folder) {

@@ -129,6 +129,11 @@ fn what_does_not_go_together_with_trained_layers_is_refused_with_the_cure() {
         assert!(ran.has_failed(), "{more:?}: {}", ran.stdout);
         assert!(ran.stderr.contains(expected), "{more:?}: {}", ran.stderr);
     }
+    // A sweep over states that were stored before checks the number by itself.
+    let sweep = sweep_workshop("unfreeze = [1, 2]");
+    let error = sweep.fail(&["sweep", PIPELINE, "--set", "sweep.unfreeze=[1, 3]"]);
+    assert!(error.contains("sweep.unfreeze is 3, but the model has 2 layers"), "{error}");
+    assert!(!error.contains("train.unfreeze"), "{error}");
     let folder = run(&workshop, &UNFREEZE);
     for kind in ["onnx-head", "safetensors"] {
         let ran = workshop.run(&["export", &folder, "--to", kind, "--out", "exported"]);
