@@ -7,6 +7,7 @@ use toml::Value;
 use crate::{
     config::{
         file::sweep::{GivenSettings, Search, SweepSection},
+        keys::{Condition, Key},
         settings::{Pipeline, Settings},
     },
     error::{Error, Result},
@@ -136,18 +137,23 @@ impl FoundTrials {
             given.0.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         let variant = base.variant(settings.clone())?;
         // A value that is impossible is an error here, because no other takes its place.
-        let kind = variant.check()?.head.kind.name();
+        let pipeline = variant.check()?;
         let idle = |(key, _): &&(String, Value)| {
             !variant.settings.iter().any(|(effective, _)| effective == key)
         };
-        let idle: Vec<&str> = settings.iter().filter(idle).map(|(key, _)| key.as_str()).collect();
-        let warning = (!idle.is_empty()).then(|| {
-            format!(
-                "sweep.settings, number {}: {} does not affect a head of kind {kind}",
-                place + 1,
-                idle.join(", ")
-            )
-        });
+        let idle = settings.iter().filter(idle).map(|(key, _)| key.as_str());
+        let (of_layers, others): (Vec<&str>, Vec<&str>) =
+            idle.partition(|key| lacks_layers(key, &pipeline));
+        let mut said = Vec::new();
+        if !others.is_empty() {
+            let kind = pipeline.head.kind.name();
+            said.push(format!("{} does not affect a head of kind {kind}", others.join(", ")));
+        }
+        if !of_layers.is_empty() {
+            said.push(format!("{} has an effect only with unfreeze", of_layers.join(", ")));
+        }
+        let warning = (!said.is_empty())
+            .then(|| format!("sweep.settings, number {}: {}", place + 1, said.join("; ")));
         self.add(base, settings)?;
         Ok(warning)
     }
@@ -256,9 +262,22 @@ fn unused(section: &SweepSection, trials: &[Trial]) -> Vec<String> {
         }
     }
     let kinds = kinds.join(", ");
-    unused
-        .map(|key| format!("sweep.{key} does not affect heads of kind {kinds}, and is left out"))
-        .collect()
+    let reason = |key: &String| {
+        if trials.iter().any(|trial| lacks_layers(key, &trial.pipeline)) {
+            "has an effect only with unfreeze".to_string()
+        } else {
+            format!("does not affect heads of kind {kinds}")
+        }
+    };
+    unused.map(|key| format!("sweep.{key} {}, and is left out", reason(key))).collect()
+}
+
+/// Whether a key would have an effect on a head if layers of the encoder were trained with it, and none are.
+fn lacks_layers(key: &str, pipeline: &Pipeline) -> bool {
+    let (task, file) = (pipeline.data.task, pipeline.file());
+    let applies =
+        |key: &Key| key.needs == Condition::Unfreeze && key.applies_to(task, file.head_kind());
+    file.unfreeze().is_none() && Key::find(key).is_some_and(applies)
 }
 
 #[cfg(test)]

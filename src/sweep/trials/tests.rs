@@ -144,6 +144,21 @@ fn a_key_that_changes_nothing_is_warned_of() {
 }
 
 #[test]
+fn keys_of_trained_layers_without_any_are_warned_of_as_such() {
+    let expected = ["layer_lr", "lora_rank"]
+        .map(|key| format!("sweep.{key} has an effect only with unfreeze, and is left out"));
+    assert_eq!(warnings("layer_lr = [1e-4]\nlora_rank = [2, 4]"), expected);
+    assert!(warnings("unfreeze = [0, 1]\nlora_rank = [2, 4]").is_empty());
+    let [warning] = &warnings("kind = [\"ridge\"]\nlayer_lr = [1e-4]")[..] else { panic!() };
+    assert_eq!(warning, "sweep.layer_lr does not affect heads of kind ridge, and is left out");
+    let given = "[[sweep.settings]]\nC = 1.0\nlayer_lr = 1e-4";
+    let [warning] = &warnings(given)[..] else { panic!() };
+    let expected = "sweep.settings, number 1: C does not affect a head of kind linear; \
+                    layer_lr has an effect only with unfreeze";
+    assert_eq!(warning, expected);
+}
+
+#[test]
 fn as_many_trials_are_drawn_as_were_asked_for() {
     let lists = "kind = [\"linear\", \"ridge\"]\nlambda = [0.1, 1.0]";
     let drawn = format!("{lists}\nlr = {{ min = 1e-4, max = 1e-2, log = true }}\ntrials = 30");
