@@ -63,7 +63,9 @@ impl Pipeline {
                 )
             })?;
         }
-        if settings.iter().any(|(key, _)| key == UNFREEZE) && file.unfreeze().is_none() {
+        let mut swept = self.file.sweep.iter().flat_map(|section| section.values(UNFREEZE));
+        let varies = swept.next().is_some() || settings.iter().any(|(key, _)| key == UNFREEZE);
+        if varies && file.unfreeze().is_none() {
             // There are no layers to update.
             file.train.lora = None;
         }

@@ -159,6 +159,18 @@ fn keys_of_trained_layers_without_any_are_warned_of_as_such() {
 }
 
 #[test]
+fn settings_that_train_no_layers_have_no_updates_of_them() {
+    let given = "[[sweep.settings]]\nunfreeze = 1\n[[sweep.settings]]\nlr = 0.1";
+    let base = base_of("[train]\nlora = { rank = 2 }", given);
+    base.check_training().unwrap();
+    let Trials { all, warnings } = all_of(&base).unwrap();
+    let rank_of = |trial: &Trial| trial.pipeline.file().train.lora.as_ref().map(|lora| lora.rank);
+    let ranks: Vec<Option<usize>> = all.iter().map(rank_of).collect();
+    assert_eq!(ranks, [Some(2), None]);
+    assert!(warnings.is_empty(), "{warnings:?}");
+}
+
+#[test]
 fn as_many_trials_are_drawn_as_were_asked_for() {
     let lists = "kind = [\"linear\", \"ridge\"]\nlambda = [0.1, 1.0]";
     let drawn = format!("{lists}\nlr = {{ min = 1e-4, max = 1e-2, log = true }}\ntrials = 30");
