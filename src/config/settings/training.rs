@@ -3,7 +3,8 @@
 use crate::{
     config::{
         file::{
-            HeadSection, LayersKey, LayersWord, PipelineFile, TrainSection, unfreeze::UnfreezeKey,
+            HeadSection, LayersKey, LayersWord, PipelineFile, TrainSection,
+            unfreeze::{LoraTable, UnfreezeKey},
         },
         keys::{Elsewhere, KEYS, Key, STEPWISE, Section, UNFREEZE},
         names::{HeadKind, HeadPooling, Loss, Pair, Task},
@@ -127,6 +128,27 @@ fn has_repeated<T: PartialEq>(items: &[T]) -> bool {
     items.iter().enumerate().any(|(place, item)| items[..place].contains(item))
 }
 
+fn check_lora(lora: &LoraTable, refuse: &impl Fn(String, String) -> Error) -> Result<()> {
+    let is_positive = lora.alpha > 0.0 && lora.alpha.is_finite();
+    let (problem, cure) = if !(1..=MOST_UNITS).contains(&lora.rank) {
+        (format!("rank {}", lora.rank), format!("a rank from 1 to {MOST_UNITS}"))
+    } else if !is_positive {
+        (format!("alpha {}", lora.alpha), "an alpha above 0".to_string())
+    } else if lora.targets.is_empty() {
+        ("no targets".to_string(), "a target".to_string())
+    } else if has_repeated(&lora.targets) {
+        ("a target twice".to_string(), "each target once".to_string())
+    } else {
+        return Ok(());
+    };
+    Err(refuse(
+        format!("train.lora has {problem}"),
+        format!(
+            "give it {cure}, as in {{ rank = 8, alpha = 16, targets = [\"query\", \"value\"] }}"
+        ),
+    ))
+}
+
 /// Refuses what does not go together with the training of the encoder's layers.
 fn check_unfreeze(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error) -> Result<()> {
     let lora = file.train.lora.as_ref();
@@ -142,22 +164,8 @@ fn check_unfreeze(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error
             _ => Ok(()),
         };
     }
-    if let Some(lora) = lora.filter(|lora| {
-        let has_numbers =
-            (1..=MOST_UNITS).contains(&lora.rank) && lora.alpha > 0.0 && lora.alpha.is_finite();
-        !has_numbers || lora.targets.is_empty() || has_repeated(&lora.targets)
-    }) {
-        return Err(refuse(
-            format!(
-                "train.lora has rank {}, alpha {} and {} targets",
-                lora.rank,
-                lora.alpha,
-                lora.targets.len()
-            ),
-            "give it a rank of 1 or more, an alpha above 0, and each target once, as in { rank = 8, alpha = 16, \
-             targets = [\"query\", \"value\"] }"
-                .into(),
-        ));
+    if let Some(lora) = lora {
+        check_lora(lora, refuse)?;
     }
     let head = &file.head;
     let reads_sentence = head.pooling == HeadPooling::Sentence;
