@@ -15,8 +15,9 @@ const PART_ROWS: usize = 256;
 
 /// Computes the outputs of a network on transformed rows, in parts of whole samples that run in parallel.
 ///
-/// A part is padded to a multiple of 256 rows, because matrix products of other shapes differ in their last bits. A
-/// sample therefore has the same outputs alone and among others.
+/// A part is padded to a multiple of 256 rows, because matrix products of other shapes differ in their last bits. The
+/// outputs of tokens are therefore the same alone and among others. Those of pooled samples are so within rounding: the
+/// products after the pooling have as many rows as the part has samples.
 pub(super) fn network_outputs(
     network: &Network,
     parameters: &[f32],
