@@ -145,7 +145,7 @@ impl MultiVectors {
         self.vectors.of_states(states.select(Axis(0), &kept).view())
     }
 
-    /// Encodes documents in memory and returns the vectors of each.
+    /// Encodes documents in memory and returns the vectors of each, with whether its end was cut off.
     ///
     /// # Errors
     /// Returns an error if the model cannot run, or a text has no tokens.
@@ -155,7 +155,7 @@ impl MultiVectors {
         settings: &ExtractionSettings,
         documents: &[Document<'_>],
         machine: &Machine,
-    ) -> Result<Vec<Array2<f32>>> {
+    ) -> Result<Vec<(Array2<f32>, bool)>> {
         let mut encoder = TextEncoder::open(checkpoint, settings, &self.states, machine)?;
         let EncodedTexts { layout, states, hidden } = encoder.encode(documents)?;
         let vectors = (0..documents.len()).map(|document| {
@@ -166,7 +166,8 @@ impl MultiVectors {
             settings
                 .dtype
                 .decode(&states[0].bytes[tokens.start * bytes..tokens.end * bytes], &mut values);
-            self.of_document(&layout.alignment.token_ids[tokens], &values)
+            let vectors = self.of_document(&layout.alignment.token_ids[tokens], &values);
+            (vectors, layout.documents.truncated(document))
         });
         Ok(vectors.collect())
     }

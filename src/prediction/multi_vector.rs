@@ -22,7 +22,7 @@ use crate::{
     error::Result,
     extraction::{extract::extract_with, machine::Machine, multi_vector::MultiVectors},
     features::pieces::require_rows,
-    prediction::similar::{BestDocuments, Match, keys_of},
+    prediction::similar::{BestDocuments, Match, keys_of, warn_of_cut},
 };
 
 /// Returns the similarity of a query and a document. The query has the prompt of queries of the pipeline's model,
@@ -46,7 +46,11 @@ pub fn compare_multi_vectors(
     let document = Document::of_text(Some(&prompt), document);
     let settings = pipeline.extraction.of_sources(Vec::new());
     let documents = model.encode_documents(&checkpoint, &settings, &[document], machine)?;
-    Ok(model.similarity(&query, &documents[0]))
+    let (document, is_cut) = &documents[0];
+    if *is_cut {
+        warn_of_cut("the second text", pipeline, progress);
+    }
+    Ok(model.similarity(&query, document))
 }
 
 /// Returns the `top` texts of the pipeline's files that are most similar to a query, best first; ties are ordered by

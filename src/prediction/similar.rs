@@ -115,26 +115,42 @@ pub fn compare(
     let checkpoint = pipeline.extraction.checkpoint()?;
     let compared = Compared::of(pipeline, &checkpoint, progress)?;
     let texts = texts.map(|text| Document::of_text(Some(&prompt), text));
-    let states = encode(pipeline, &checkpoint, &compared, &texts, machine)?;
+    let names = ["the first text", "the second text"];
+    let states = encode(pipeline, &checkpoint, &compared, (&texts, &names), machine, progress)?;
     Ok(cosine(states.row(0), states.row(1)))
 }
 
+/// Returns the states of some texts, and warns of those whose end is cut off by their names.
 fn encode(
     pipeline: &Pipeline,
     checkpoint: &Checkpoint,
     compared: &Compared,
-    inputs: &[Document<'_>],
+    (inputs, names): (&[Document<'_>], &[&str]),
     machine: &Machine,
+    progress: &dyn Progress,
 ) -> Result<Array2<f32>> {
     pipeline.check_length(checkpoint)?;
     let settings = pipeline.extraction.of_sources(Vec::new());
     let mut encoder = TextEncoder::open(checkpoint, &settings, &compared.states, machine)?;
     let EncodedTexts { layout, states, hidden } = encoder.encode(inputs)?;
+    for (number, name) in names.iter().enumerate() {
+        if layout.documents.truncated(number) {
+            warn_of_cut(name, pipeline, progress);
+        }
+    }
     let pieces = Pieces::of_layout(&layout, compared.states[0].kind, states.len());
     let starts = (0..=inputs.len() as u32).collect();
     let view = FeatureView::from_shard(&layout, states, hidden, settings.dtype, pieces, starts)?;
     let all: Vec<u32> = (0..inputs.len() as u32).collect();
     Ok(compared.view(view).decode_all(&all))
+}
+
+/// Warns of a text whose end was cut off.
+pub(super) fn warn_of_cut(name: &str, pipeline: &Pipeline, progress: &dyn Progress) {
+    let most = pipeline.extraction.max_length;
+    progress.warn(&format!(
+        "{name} is longer than {most} tokens and truncated (raise cache.max_length)"
+    ));
 }
 
 /// Returns the `top` texts of the pipeline's files that are most similar to a query, best first; ties are ordered by
@@ -161,7 +177,8 @@ pub fn nearest(
     // The texts of a pair are compared separately, because a query is a single text.
     pipeline.extraction.pairs.fill(Pair::Separate);
     let report = extract_with(&checkpoint, &pipeline, machine, progress)?;
-    let query = encode(&pipeline, &checkpoint, &compared, &[query], machine)?;
+    let inputs = (&[query][..], &["the query"][..]);
+    let query = encode(&pipeline, &checkpoint, &compared, inputs, machine, progress)?;
     let cache = CacheReader::existing(&report.cache)?;
     let keys = keys_of(&pipeline)?;
     let view = compared.view(FeatureView::read_all(&cache, &compared.states, &keys)?);

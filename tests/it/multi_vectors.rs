@@ -290,6 +290,14 @@ fn the_prompts_of_queries_and_of_documents_are_taken_and_said() {
     let long = &texts("queries")[3];
     let ran = workshop.succeed(&["similar", "pipeline.toml", "--multi-vector", "--query", long]);
     assert!(ran.stderr.contains("the query is longer than 12 tokens"), "{}", ran.stderr);
+    let documents = texts("documents");
+    for (document, is_cut) in [(&documents[4], true), (&documents[2], false)] {
+        let pair = ["--multi-vector", "--text", "snow", "--text", document];
+        let ran = workshop.succeed(&[&["similar", "pipeline.toml"], &pair[..]].concat());
+        let warning =
+            "the second text is longer than 16 tokens and truncated (raise cache.max_length)";
+        assert_eq!(ran.stderr.contains(warning), is_cut, "{}", ran.stderr);
+    }
 }
 
 #[test]

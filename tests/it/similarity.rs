@@ -34,6 +34,22 @@ fn a_text_is_wholly_like_itself_and_two_are_alike_both_ways() {
 }
 
 #[test]
+fn a_text_whose_end_is_cut_off_is_warned_of() {
+    let workshop = Workshop::tiny();
+    let long = "snow ".repeat(40);
+    for (arguments, name) in [
+        (&["--text", &long, "--text", "snow"][..], "the first text"),
+        (&["--text", "snow", "--text", &long], "the second text"),
+        (&["--query", &long], "the query"),
+    ] {
+        let ran = workshop.succeed(&[&["similar", PIPELINE], arguments].concat());
+        let end = "is longer than 32 tokens and truncated (raise cache.max_length)";
+        assert!(ran.stderr.contains(&format!("{name} {end}")), "{}", ran.stderr);
+        assert_eq!(ran.stderr.matches(end).count(), 1, "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn a_text_of_a_corpus_is_its_own_first_match() {
     let workshop = Workshop::tiny();
     let corpus = texts(TINY_ROWS);
