@@ -230,8 +230,8 @@ fn obstacle(file: &PipelineFile) -> Option<String> {
     let other = store.iter().find(|store| !is_free(store))?;
     if *other == Store::Tokens && unfreezings(file).iter().any(Option::is_some) {
         return Some(
-            "unfreeze trains layers from states of tokens, which are stored with their place in the text, which a prompt \
-             would shift"
+            "unfreeze trains layers from states of tokens, which are stored with their place in the text, which a \
+             prompt would shift"
                 .into(),
         );
     }
