@@ -159,7 +159,7 @@ pub fn compare_methods(
         let peak = process_memory::peak_rss_bytes();
         outputs = tested.outputs;
         let n_layers = pipeline.unfrozen_layers(model.layers())?;
-        let row = row(*method, pipeline, n_layers, tested);
+        let row = row(*method, pipeline, (n_layers, metric), tested);
         if row.diverged > 0 {
             progress.warn(&format!(
                 "{}: {} of {} diverged (a loss was not a number), so it has no score",
@@ -264,7 +264,7 @@ fn prepare(
 fn row(
     method: TrainingMethod,
     pipeline: &Pipeline,
-    unfreeze: usize,
+    (unfreeze, metric): (usize, Metric),
     tested: TestedSetting,
 ) -> ComparedMethod {
     let kind = pipeline.head.kind.name().to_string();
@@ -274,6 +274,7 @@ fn row(
         title: method.title(&kind),
         kind,
         unfreeze,
+        metric,
         value: tested.value,
         interval: tested.interval,
         values: tested.values,

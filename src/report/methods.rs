@@ -30,6 +30,7 @@ pub struct MethodComparison {
     /// Wall time of that, once for all methods.
     pub encoding_seconds: f64,
     /// The methods, in the order in which they were asked for.
+    #[serde(rename = "rows")]
     pub methods: Vec<ComparedMethod>,
     /// What training everything would need.
     pub fine_tuning: FineTuningCost,
@@ -51,9 +52,12 @@ pub struct ComparedMethod {
     pub kind: String,
     /// Number of the encoder's layers that are trained.
     pub unfreeze: usize,
+    /// What its value is of.
+    pub metric: Metric,
     /// The metric on the test rows, as the mean over its heads; none if one diverged, or if it is undefined.
     pub value: Option<f64>,
     /// The 95 % bootstrap interval of that mean over the test rows.
+    #[serde(rename = "ci")]
     pub interval: Option<[f64; 2]>,
     /// The metric of each head.
     pub values: Vec<Option<f64>>,
@@ -67,6 +71,7 @@ pub struct ComparedMethod {
     pub seconds: f64,
     /// The largest resident memory of the program while the heads were trained and measured, with everything else that
     /// it holds; none where the system does not measure it.
+    #[serde(rename = "peak_bytes")]
     pub peak_rss_bytes: Option<u64>,
     /// Number of trained parameters.
     pub trainable: u64,
@@ -143,6 +148,7 @@ pub(crate) mod tests {
             title: name.into(),
             kind: "linear".into(),
             unfreeze: 0,
+            metric: Metric::Accuracy,
             value,
             interval: value.map(|value| [value - 0.02, value + 0.02]),
             values: vec![value],

@@ -18,7 +18,7 @@ fn compare(workshop: &Workshop, arguments: &[&str]) -> Value {
 }
 
 fn method<'a>(report: &'a Value, name: &str) -> &'a Value {
-    let mut methods = report["methods"].as_array().unwrap().iter();
+    let mut methods = report["rows"].as_array().unwrap().iter();
     methods.find(|method| method["method"] == name).unwrap_or_else(|| panic!("{name} in {report}"))
 }
 
@@ -26,7 +26,7 @@ fn method<'a>(report: &'a Value, name: &str) -> &'a Value {
 fn every_method_is_measured_with_what_it_takes() {
     let workshop = Workshop::tiny();
     let report = compare(&workshop, &["--seeds", "2", "--epochs", "2"]);
-    let names: Vec<&str> = report["methods"]
+    let names: Vec<&str> = report["rows"]
         .as_array()
         .unwrap()
         .iter()
@@ -44,6 +44,7 @@ fn every_method_is_measured_with_what_it_takes() {
     ] {
         let own = method(&report, name);
         assert_eq!((&own["kind"], &own["unfreeze"]), (&json!(kind), &json!(unfreeze)), "{own}");
+        assert_eq!(own["metric"], "accuracy", "{own}");
         assert_eq!(own["trainable"], trainable, "{own}");
         assert_eq!(own["training_bytes"], 16 * trainable, "{own}");
         let values: Vec<f64> =
@@ -52,10 +53,10 @@ fn every_method_is_measured_with_what_it_takes() {
         let mean = values.iter().sum::<f64>() / heads as f64;
         let value = own["value"].as_f64().unwrap();
         assert!((mean - value).abs() < 1e-12 && (0.0..=1.0).contains(&value), "{own}");
-        let end = |place: usize| own["interval"][place].as_f64().unwrap();
+        let end = |place: usize| own["ci"][place].as_f64().unwrap();
         assert!(end(0) <= value && value <= end(1), "{own}");
         assert!(own["seconds"].as_f64().unwrap() > 0.0, "{own}");
-        let peak = &own["peak_rss_bytes"];
+        let peak = &own["peak_bytes"];
         assert!(peak.is_null() || peak.as_u64().unwrap() > 1 << 20, "{own}");
         let epochs = own["epochs"].as_f64().unwrap();
         assert_eq!(epochs == 0.0, name == "features", "{own}");
@@ -104,7 +105,7 @@ fn a_method_scores_what_the_run_of_its_settings_scores() {
     let one = compare(&workshop, &[&methods[..], &["--threads", "1"]].concat());
     for name in ["linear", "top-1"] {
         let [many, one] = [&report, &one].map(|report| method(report, name));
-        assert_eq!((&many["values"], &many["interval"]), (&one["values"], &one["interval"]));
+        assert_eq!((&many["values"], &many["ci"]), (&one["values"], &one["ci"]));
     }
 }
 
