@@ -327,7 +327,7 @@ pub mod metrics {
     }
 }
 pub mod page {
-    pub use crate::page::{PageOptions, WrittenPage, report};
+    pub use crate::page::{PageOptions, WrittenPage, report, write_methods};
 }
 pub mod prediction {
     pub mod evaluation {

@@ -165,7 +165,7 @@ pub(crate) fn write_tasks(
 ///
 /// # Errors
 /// When the page cannot be written.
-pub(crate) fn write_methods(comparison: &MethodComparison) -> Result<WrittenPage> {
+pub fn write_methods(comparison: &MethodComparison) -> Result<WrittenPage> {
     write_page(&comparison.report, true, "methods.html", &MethodsView::of(comparison))
 }
 

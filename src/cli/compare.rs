@@ -8,6 +8,7 @@ use frostbert::{
     cache::wording::counted,
     internals::{
         experiment::methods::{MethodRequest, TrainingMethod, compare_methods},
+        page::write_methods,
         report::methods::{ComparedMethod, MethodComparison},
     },
 };
@@ -73,6 +74,8 @@ pub(super) fn run(arguments: &CompareArguments, context: &Context) -> Result<Exi
         describe(&comparison, &mut screen);
         output::show(&screen)?;
     }
+    // After the figures, which took long, are shown: whatever hinders the page does not lose them.
+    write_methods(&comparison)?;
     Ok(ExitCode::SUCCESS)
 }
 

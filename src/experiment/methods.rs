@@ -1,13 +1,14 @@
 //! Compares ways to train on one cache: heads on a frozen encoder, and its last layers with a head. All of them are
 //! trained on the same rows and measured on the same test rows, with what each takes.
 
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, is_separator};
 
 use frostbert_cache::{progress::Progress, reader::CacheReader};
 use toml::Value;
 
 use crate::{
     config::{
+        file::Labels,
         names::{HeadPooling, Task},
         settings::{Pipeline, Settings},
     },
@@ -18,8 +19,10 @@ use crate::{
     extraction::{extract::extract_with, machine::Machine},
     head::size::training_bytes,
     metrics::metric::Metric,
-    page,
-    report::methods::{ComparedMethod, FineTuningCost, MethodComparison},
+    report::{
+        methods::{ComparedMethod, FineTuningCost, MethodComparison},
+        row_writer::{folder_of, require_other_file},
+    },
     sweep::{TestedSetting, test_setting},
     tasks::compared_by,
     training::{inputs::ModelCache, train::checked_dataset, unfrozen::UnfrozenLayers},
@@ -118,7 +121,7 @@ pub struct MethodRequest {
     pub seeds: usize,
     /// Number of epochs where layers of the encoder are trained; validation chooses one of them.
     pub epochs: usize,
-    /// The page that is written.
+    /// Where the page is to be written.
     pub out: PathBuf,
 }
 
@@ -128,12 +131,13 @@ struct PreparedMethod {
     pipeline: Pipeline,
 }
 
-/// Encodes what the methods read, trains and measures each of them, and writes a page. The heads are not kept.
+/// Encodes what the methods read, and trains and measures each of them. The heads are not kept, and the page is left to
+/// [`write_methods`](crate::page::write_methods).
 ///
 /// # Errors
-/// Returns an error before anything is encoded if the pipeline does not suit one of the methods, the model is none
-/// whose layers can be trained, or there are no validation or test rows. Also returns the errors of
-/// [`Experiment::run`](crate::Experiment::run).
+/// Returns an error before anything is encoded if the page cannot be where it is to be written, the pipeline does not
+/// suit one of the methods, the model is none whose layers can be trained, or there are no validation or test rows. Also
+/// returns the errors of [`Experiment::run`](crate::Experiment::run).
 pub fn compare_methods(
     pipeline: &Pipeline,
     request: &MethodRequest,
@@ -141,7 +145,7 @@ pub fn compare_methods(
     progress: &dyn Progress,
 ) -> Result<MethodComparison> {
     pipeline.extraction.require_encoder("compare ways to train")?;
-    require_folder(&request.out)?;
+    require_place(pipeline, &request.out)?;
     let checkpoint = pipeline.extraction.checkpoint()?;
     let (base, methods) = prepare(pipeline, request, &checkpoint, progress)?;
     let dataset = checked_dataset(&base, progress)?;
@@ -176,7 +180,7 @@ pub fn compare_methods(
     let all_layers = compared.iter().find(|method| method.unfreeze == model.layers());
     let fine_tuned = checkpoint.parameters()? + ((model.hidden() + 1) * outputs) as u64;
     let rows = |part: Part| dataset.part(part).len();
-    let comparison = MethodComparison {
+    Ok(MethodComparison {
         task: pipeline.data.task.to_string(),
         model: checkpoint.folder.display().to_string(),
         metric,
@@ -193,9 +197,7 @@ pub fn compare_methods(
         },
         methods: compared,
         report: request.out.clone(),
-    };
-    page::write_methods(&comparison)?;
-    Ok(comparison)
+    })
 }
 
 /// Returns the pipeline whose cache stores what all methods read, and the methods.
@@ -314,18 +316,37 @@ fn require_parts(pipeline: &Pipeline, dataset: &Dataset) -> Result<()> {
     Ok(())
 }
 
-/// Returns an error if the folder that a file is to be written to is not there.
-fn require_folder(out: &Path) -> Result<()> {
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
-    match folder.filter(|folder| !folder.is_dir()) {
-        None => Ok(()),
-        Some(folder) => Err(Error::Argument {
-            action: "write the page",
-            expected: "a file in a folder that exists".into(),
-            got: out.display().to_string(),
-            hint: format!("create {}, or name another file with --out", folder.display()),
-        }),
+/// Returns an error if the page would be written into a folder that is not there, in place of a folder, or over a file
+/// that the pipeline reads.
+fn require_place(pipeline: &Pipeline, out: &Path) -> Result<()> {
+    let refuse = |expected: &str, hint: String| Error::Argument {
+        action: "write the page",
+        expected: expected.into(),
+        got: format!("`{}`", out.display()),
+        hint,
+    };
+    let is_named_as_folder = out.to_string_lossy().ends_with(is_separator);
+    if is_named_as_folder || out.is_dir() {
+        let inside = out.join("methods.html");
+        return Err(refuse(
+            "a file, not a folder",
+            format!("name the file too, as in --out {}", inside.display()),
+        ));
     }
+    let folder = folder_of(out);
+    if !folder.is_dir() {
+        return Err(refuse(
+            "a file in a folder that exists",
+            format!("create {}, or name another file with --out", folder.display()),
+        ));
+    }
+    let labels = match &pipeline.data.labels {
+        Some(Labels::File(path)) => Some(path),
+        _ => None,
+    };
+    let sources = pipeline.extraction.sources.iter().map(|source| &source.path);
+    let inputs = [&pipeline.path].into_iter().chain(labels).chain(sources);
+    require_other_file(out, inputs.map(PathBuf::as_path))
 }
 
 #[cfg(test)]

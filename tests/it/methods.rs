@@ -125,8 +125,21 @@ fn a_comparison_is_one_table_for_people() {
 }
 
 #[test]
+fn the_figures_are_shown_even_if_the_page_cannot_be_written() {
+    let workshop = Workshop::tiny();
+    // The name of a file has at most 255 bytes.
+    let out = format!("{}.html", "long".repeat(100));
+    let ran =
+        workshop.run(&["compare", PIPELINE, "--methods", "linear", "--seeds", "1", "--out", &out]);
+    assert!(ran.has_failed(), "{}", ran.stderr);
+    assert!(ran.stdout.contains("full fine-tuning"), "{}", ran.stdout);
+}
+
+#[test]
 fn what_cannot_be_compared_is_refused_before_anything_is_encoded() {
     let workshop = Workshop::tiny();
+    let files = ["train.csv", PIPELINE].map(|name| workshop.path(name));
+    let before = files.each_ref().map(|file| fs::read(file).unwrap());
     for (arguments, expected) in [
         (&["--set", "head.pooling=max"][..], "--set head.pooling=mean"),
         (&["--methods", "top-3"], "train.unfreeze is 3, but the model has 2 layers"),
@@ -135,11 +148,17 @@ fn what_cannot_be_compared_is_refused_before_anything_is_encoded() {
             "give data.split.test a share",
         ),
         (&["--out", "nowhere/page.html"], "create nowhere"),
+        (&["--out", "nowhere/"], "as in --out nowhere/methods.html"),
+        (&["--out", "."], "a file, not a folder"),
+        (&["--out", "./train.csv"], "a file other than those that are read"),
+        (&["--out", PIPELINE], "a file other than those that are read"),
     ] {
         let ran = workshop.run(&[&["compare", PIPELINE], arguments].concat());
         assert!(ran.has_failed(), "{arguments:?}: {}", ran.stdout);
         assert!(ran.stderr.contains(expected), "{arguments:?}: {}", ran.stderr);
         assert!(!workshop.path("cache").exists(), "{arguments:?}");
+        let after = files.each_ref().map(|file| fs::read(file).unwrap());
+        assert!(after == before, "{arguments:?} changed a file");
     }
     for wrong in [["--methods", "top-0"], ["--seeds", "0"], ["--epochs", "0"]] {
         let ran = workshop.run(&[&["compare", PIPELINE], &wrong[..]].concat());
