@@ -136,8 +136,8 @@ struct PreparedMethod {
 ///
 /// # Errors
 /// Returns an error before anything is encoded if the page cannot be where it is to be written, the pipeline does not
-/// suit one of the methods, the model is none whose layers can be trained, or there are no validation or test rows. Also
-/// returns the errors of [`Experiment::run`](crate::Experiment::run).
+/// suit one of the methods, the model is none whose layers can be trained, or there are no validation or test rows.
+/// Also returns the errors of [`Experiment::run`](crate::Experiment::run).
 pub fn compare_methods(
     pipeline: &Pipeline,
     request: &MethodRequest,
@@ -209,13 +209,13 @@ fn prepare(
 ) -> Result<(Pipeline, Vec<PreparedMethod>)> {
     let pooling = pipeline.head.pooling;
     if pipeline.data.task.reads_pooled()
-        && ![HeadPooling::Mean, HeadPooling::Cls].contains(&pooling)
+        && ![HeadPooling::Mean, HeadPooling::Cls, HeadPooling::Max].contains(&pooling)
     {
         return Err(pipeline.refuse(
             format!(
-                "head.pooling is {pooling}, but the poolings that every method has are mean and cls"
+                "head.pooling is {pooling}, but the poolings that every method has are mean, cls and max"
             ),
-            "set head.pooling to mean or cls, as in --set head.pooling=mean".into(),
+            "set head.pooling to one of these, as in --set head.pooling=mean".into(),
         ));
     }
     let plain = pipeline.comparing(&[])?;

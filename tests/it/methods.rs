@@ -110,6 +110,27 @@ fn a_method_scores_what_the_run_of_its_settings_scores() {
 }
 
 #[test]
+fn every_method_reads_the_maximum_where_the_pipeline_does() {
+    let workshop = Workshop::tiny();
+    let sets = ["--set", "head.pooling=max"];
+    let methods = ["--methods", "features,linear,mlp,top-1", "--seeds", "1", "--epochs", "1"];
+    let report = compare(&workshop, &[&methods[..], &sets].concat());
+    for (name, own) in [
+        ("features", &["--set", "head.kind=logistic"][..]),
+        ("linear", &[]),
+        ("top-1", &["--set", "train.unfreeze=1", "--set", "train.epochs=1"]),
+    ] {
+        let run = workshop.json(&[&["run", PIPELINE], &sets[..], own].concat());
+        let folder = workshop.path(run["train"]["run"].as_str().unwrap());
+        let accuracy =
+            read_json(&folder.join("metrics.json"))["test"]["accuracy"].as_f64().unwrap();
+        let value = method(&report, name)["value"].as_f64().unwrap();
+        assert!((accuracy - value).abs() < 1e-9, "{name}: {accuracy} and {value}");
+    }
+    assert_eq!(method(&report, "mlp")["diverged"], 0);
+}
+
+#[test]
 fn a_comparison_is_one_table_for_people() {
     let workshop = Workshop::tiny();
     let arguments =
@@ -141,7 +162,7 @@ fn what_cannot_be_compared_is_refused_before_anything_is_encoded() {
     let files = ["train.csv", PIPELINE].map(|name| workshop.path(name));
     let before = files.each_ref().map(|file| fs::read(file).unwrap());
     for (arguments, expected) in [
-        (&["--set", "head.pooling=max"][..], "--set head.pooling=mean"),
+        (&["--set", "head.pooling=attention"][..], "--set head.pooling=mean"),
         (&["--methods", "top-3"], "train.unfreeze is 3, but the model has 2 layers"),
         (
             &["--set", "data.split={train=0.8, validation=0.2, test=0.0}"],
