@@ -156,12 +156,12 @@ pub fn compare_methods(
     let metric = metric_of(pipeline, &dataset);
     progress.start("comparing", Some(methods.len() as u64), "methods");
     let mut compared = Vec::with_capacity(methods.len());
-    let mut outputs = 0;
+    let mut linear_head = 0;
     for PreparedMethod { method, pipeline } in &methods {
         let is_measured = process_memory::restart_peak();
         let tested = test_setting(pipeline, &dataset, model, (request.seeds, metric), progress)?;
         let peak = process_memory::peak_rss_bytes();
-        outputs = tested.outputs;
+        linear_head = tested.linear_head;
         let n_layers = pipeline.unfrozen_layers(model.layers())?;
         let row = row(*method, pipeline, (n_layers, metric), tested);
         if row.diverged > 0 {
@@ -178,7 +178,7 @@ pub fn compare_methods(
     }
     progress.finish();
     let all_layers = compared.iter().find(|method| method.unfreeze == model.layers());
-    let fine_tuned = checkpoint.parameters()? + ((model.hidden() + 1) * outputs) as u64;
+    let fine_tuned = checkpoint.parameters()? + linear_head as u64;
     let rows = |part: Part| dataset.part(part).len();
     Ok(MethodComparison {
         task: pipeline.data.task.to_string(),

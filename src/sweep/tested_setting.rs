@@ -43,9 +43,10 @@ pub(crate) struct TestedSetting {
     /// The epochs that were trained, and the wall time of the training, as means over the heads.
     pub(crate) epochs: f64,
     pub(crate) seconds: f64,
-    /// Number of trained parameters of a head, and of its outputs.
+    /// Number of trained parameters of a head.
     pub(crate) trained: usize,
-    pub(crate) outputs: usize,
+    /// Number of parameters of a linear head on what it reads: of a pair, both states and how they compare.
+    pub(crate) linear_head: usize,
 }
 
 /// Trains the head of a pipeline, which has no sweep, with several seeds on the training rows; validation rows choose
@@ -89,7 +90,7 @@ pub(crate) fn test_setting(
     let gold = Gold::new(dataset, test.clone());
     let mut statistics: Vec<Option<RowStatistics>> = Vec::with_capacity(n_heads);
     let (mut seconds, mut epochs, mut diverged) = (0.0, 0, 0);
-    let (mut trained, mut outputs) = (0, 0);
+    let (mut trained, mut linear_head) = (0, 0);
     for seed in 0..n_heads as u64 {
         let plans = [HeadPlan { trial: 0, seed, split: 0 }];
         let start = Instant::now();
@@ -101,7 +102,9 @@ pub(crate) fn test_setting(
         statistics.push(predictions.map(|own| own.statistics(dataset, &gold, metric)));
         epochs += fits[0].epochs;
         diverged += usize::from(fits[0].diverged);
-        (trained, outputs) = (fits[0].n_trained(), fits[0].network.n_outputs);
+        let network = &fits[0].network;
+        trained = fits[0].n_trained();
+        linear_head = (network.n_read() + 1) * network.n_outputs;
     }
     let score = |head: &Option<RowStatistics>| head.as_ref()?.score(metric, None);
     let values: Vec<Option<f64>> = statistics.iter().map(score).collect();
@@ -119,6 +122,6 @@ pub(crate) fn test_setting(
         epochs: epochs as f64 / n_heads as f64,
         seconds: seconds / n_heads as f64,
         trained,
-        outputs,
+        linear_head,
     })
 }

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::{
-    cases::PIPELINE,
+    cases::{Case, Data, PIPELINE},
     support::{Workshop, read_json},
 };
 
@@ -78,6 +78,31 @@ fn every_method_is_measured_with_what_it_takes() {
     // One cache holds what all of them read, and no run was written.
     assert_eq!(fs::read_dir(workshop.path("cache")).unwrap().count(), 1);
     assert!(!workshop.path("runs").exists());
+}
+
+#[test]
+fn the_head_of_full_fine_tuning_reads_both_texts_of_a_pair() {
+    let case = Case {
+        task: "classification",
+        data: Data::PairClasses,
+        cache: "",
+        settings: "[train]\nepochs = 1",
+    };
+    let workshop = case.workshop();
+    let info = workshop.json(&["model", "info", &model_folder(&workshop), "--classes", "2"]);
+    let encoder = info["parameters"].as_u64().unwrap();
+    // Two classes over `[u, v, |u - v|, u * v]`.
+    let head = 4 * 32 * 2 + 2;
+    for methods in ["linear,top-1", "mlp", "features", "top-1"] {
+        let arguments = ["--methods", methods, "--seeds", "1", "--epochs", "1"];
+        let report = compare(&workshop, &arguments);
+        assert_eq!(report["fine_tuning"]["trainable"], encoder + head, "{methods}");
+        assert_eq!(report["fine_tuning"]["training_bytes"], 16 * (encoder + head), "{methods}");
+        if methods == "linear,top-1" {
+            assert_eq!(method(&report, "linear")["trainable"], head);
+            assert_eq!(method(&report, "top-1")["trainable"], head + LAYER);
+        }
+    }
 }
 
 fn model_folder(workshop: &Workshop) -> String {
