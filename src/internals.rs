@@ -143,7 +143,9 @@ pub mod experiment {
         replay,
     };
     pub mod methods {
-        pub use crate::experiment::methods::{MethodRequest, TrainingMethod, compare_methods};
+        pub use crate::experiment::methods::{
+            MOST_LAYERS, MethodRequest, TrainingMethod, compare_methods,
+        };
     }
     pub mod precision {
         pub use crate::experiment::precision::{LayerError, PrecisionReport, PrecisionRow, report};

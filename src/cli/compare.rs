@@ -7,7 +7,7 @@ use clap::Args;
 use frostbert::{
     cache::wording::counted,
     internals::{
-        experiment::methods::{MethodRequest, TrainingMethod, compare_methods},
+        experiment::methods::{MOST_LAYERS, MethodRequest, TrainingMethod, compare_methods},
         page::write_methods,
         report::methods::{ComparedMethod, MethodComparison},
     },
@@ -54,7 +54,9 @@ pub(super) struct CompareArguments {
 /// The error is reported by clap as wrong usage.
 fn method_named(name: &str) -> Result<TrainingMethod, String> {
     TrainingMethod::named(name.trim()).ok_or_else(|| {
-        "expected features, linear, mlp, all, or top-1, top-2 and so on for the last layers".into()
+        format!(
+            "expected features, linear, mlp, all, or top-1, top-2 and so on to top-{MOST_LAYERS} for the last layers"
+        )
     })
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf, is_separator};
 
-use frostbert_cache::{progress::Progress, reader::CacheReader};
+use frostbert_cache::{progress::Progress, reader::CacheReader, wording::counted};
 use toml::Value;
 
 use crate::{
@@ -34,6 +34,9 @@ const FEATURE_KINDS: [&str; 2] = ["logistic", "ridge"];
 /// Numbers of last layers that are trained unless the request says otherwise; all of them too.
 const USUAL_LAYERS: [usize; 2] = [1, 2];
 
+/// No model has more layers, so no method has a name for more.
+pub const MOST_LAYERS: usize = 10_000;
+
 /// A way to train on cached states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrainingMethod {
@@ -50,7 +53,7 @@ pub enum TrainingMethod {
 }
 
 impl TrainingMethod {
-    /// Finds the method of this name: `features`, `linear`, `mlp`, `top-1` and so on, or `all`.
+    /// Finds the method of this name: `features`, `linear`, `mlp`, `top-1` and so on to [`MOST_LAYERS`], or `all`.
     ///
     /// ```
     /// use frostbert::internals::experiment::methods::TrainingMethod;
@@ -66,7 +69,7 @@ impl TrainingMethod {
             "all" => Some(TrainingMethod::All),
             other => {
                 let layers: usize = other.strip_prefix("top-")?.parse().ok()?;
-                (layers > 0).then_some(TrainingMethod::Top(layers))
+                (1..=MOST_LAYERS).contains(&layers).then_some(TrainingMethod::Top(layers))
             }
         }
     }
@@ -98,7 +101,10 @@ impl TrainingMethod {
             TrainingMethod::Features => (feature_kind?, None),
             TrainingMethod::Linear => ("linear", None),
             TrainingMethod::Mlp => ("mlp", None),
-            TrainingMethod::Top(layers) => ("linear", Some(Value::Integer(layers as i64))),
+            TrainingMethod::Top(layers) => {
+                let layers = i64::try_from(layers).unwrap_or(i64::MAX);
+                ("linear", Some(Value::Integer(layers)))
+            }
             TrainingMethod::All => ("linear", Some("all".into())),
         };
         let mut settings: Settings = vec![("kind".into(), kind.into())];
@@ -227,6 +233,7 @@ fn prepare(
         );
     }
     let n_layers = checkpoint.config.layers;
+    require_layers(&request.methods, n_layers)?;
     let mut methods = request.methods.clone();
     if methods.is_empty() {
         methods.extend([TrainingMethod::Features, TrainingMethod::Linear, TrainingMethod::Mlp]);
@@ -244,7 +251,6 @@ fn prepare(
     let mut prepared = Vec::with_capacity(named.len());
     for (method, settings) in named {
         let pipeline = base.with_settings(&settings)?;
-        pipeline.unfrozen_layers(n_layers)?;
         prepared.push(PreparedMethod { method, pipeline });
     }
     if prepared.is_empty() {
@@ -260,6 +266,21 @@ fn prepare(
     }
     base.check_model(checkpoint)?;
     Ok((base, prepared))
+}
+
+/// Returns an error if a method trains more layers than the model has.
+fn require_layers(methods: &[TrainingMethod], n_layers: usize) -> Result<()> {
+    let has_too_many =
+        |method: &&TrainingMethod| matches!(method, TrainingMethod::Top(n) if *n > n_layers);
+    match methods.iter().find(has_too_many) {
+        None => Ok(()),
+        Some(method) => Err(Error::Argument {
+            action: "compare ways to train",
+            expected: format!("at most the {} of the model", counted(n_layers, "layer")),
+            got: format!("--methods {}", method.name()),
+            hint: format!("name top-{n_layers} or fewer layers in --methods, or all"),
+        }),
+    }
 }
 
 /// The row of a method, but for its peak memory.
@@ -359,7 +380,9 @@ mod tests {
             let method = TrainingMethod::named(name).unwrap();
             assert_eq!(method.name(), name);
         }
-        for name in ["", "top", "top-", "top-0", "top--1", "Linear"] {
+        for name in
+            ["", "top", "top-", "top-0", "top--1", "top-10001", "top-9223372036854775808", "Linear"]
+        {
             assert_eq!(TrainingMethod::named(name), None, "{name}");
         }
         let keys = |method: TrainingMethod| -> Option<Vec<String>> {

@@ -188,7 +188,10 @@ fn what_cannot_be_compared_is_refused_before_anything_is_encoded() {
     let before = files.each_ref().map(|file| fs::read(file).unwrap());
     for (arguments, expected) in [
         (&["--set", "head.pooling=attention"][..], "--set head.pooling=mean"),
-        (&["--methods", "top-3"], "train.unfreeze is 3, but the model has 2 layers"),
+        (
+            &["--methods", "linear,top-3"],
+            "expected at most the 2 layers of the model, got --methods top-3",
+        ),
         (
             &["--set", "data.split={train=0.8, validation=0.2, test=0.0}"],
             "give data.split.test a share",
@@ -206,9 +209,15 @@ fn what_cannot_be_compared_is_refused_before_anything_is_encoded() {
         let after = files.each_ref().map(|file| fs::read(file).unwrap());
         assert!(after == before, "{arguments:?} changed a file");
     }
-    for wrong in [["--methods", "top-0"], ["--seeds", "0"], ["--epochs", "0"]] {
+    for (wrong, expected) in [
+        (["--methods", "top-0"], "expected features, linear, mlp, all, or top-1"),
+        (["--methods", "top-9223372036854775808"], "and so on to top-10000"),
+        (["--seeds", "0"], "--seeds"),
+        (["--epochs", "0"], "--epochs"),
+    ] {
         let ran = workshop.run(&[&["compare", PIPELINE], &wrong[..]].concat());
         assert_eq!(ran.code, Some(2), "{wrong:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(expected), "{wrong:?}: {}", ran.stderr);
     }
 }
 
