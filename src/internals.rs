@@ -379,7 +379,9 @@ pub mod prediction {
 }
 pub mod report {
     pub mod methods {
-        pub use crate::report::methods::{ComparedMethod, FineTuningCost, MethodComparison};
+        pub use crate::report::methods::{
+            ComparedMethod, FineTuningCost, MethodComparison, PEAK_COUNTS,
+        };
     }
     pub mod row_writer {
         pub use crate::report::row_writer::require_other_file;

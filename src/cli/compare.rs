@@ -9,7 +9,7 @@ use frostbert::{
     internals::{
         experiment::methods::{MOST_LAYERS, MethodRequest, TrainingMethod, compare_methods},
         page::write_methods,
-        report::methods::{ComparedMethod, MethodComparison},
+        report::methods::{ComparedMethod, MethodComparison, PEAK_COUNTS},
     },
 };
 use indicatif::HumanCount;
@@ -96,7 +96,7 @@ fn describe(comparison: &MethodComparison, screen: &mut Screen) {
         comparison.encoding_seconds
     ));
     let metric = comparison.metric.in_words();
-    let titles = ["method", &metric, "seconds", "peak", "trained", "computed"];
+    let titles = ["method", &metric, "seconds", "memory", "trained", "computed"];
     let mut lines = vec![titles.map(String::from).to_vec()];
     lines.extend(comparison.methods.iter().map(line));
     let everything = &comparison.fine_tuning;
@@ -111,10 +111,11 @@ fn describe(comparison: &MethodComparison, screen: &mut Screen) {
     ]);
     screen.table("methods", &lines);
     screen.sentences("", &comparison.sentences());
-    let computed = "Peak: of the whole program while the heads of a method were trained and measured. Computed: f32 \
-                    weights, gradients and Adam's two moments, 16 bytes for each trained parameter; activations come \
-                    on top.";
-    screen.sentences("", &[computed.to_string()]);
+    let notes = format!(
+        "Memory: {PEAK_COUNTS}. Computed: f32 weights, gradients and Adam's two moments, 16 bytes for each trained \
+         parameter; activations come on top."
+    );
+    screen.sentences("", &[notes]);
     screen.as_it_is(&format!("page        {}", comparison.report.display()));
 }
 
@@ -133,7 +134,7 @@ fn line(method: &ComparedMethod) -> Vec<String> {
         },
         or_nothing(score),
         seconds(method.seconds),
-        or_nothing(method.peak_rss_bytes.map(output::bytes)),
+        or_nothing(method.peak_bytes.map(output::bytes)),
         HumanCount(method.trainable).to_string(),
         output::bytes(method.training_bytes),
     ]

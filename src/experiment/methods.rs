@@ -165,6 +165,7 @@ pub fn compare_methods(
     let mut linear_head = 0;
     for PreparedMethod { method, pipeline } in &methods {
         let is_measured = process_memory::restart_peak();
+        let before = process_memory::peak_rss_bytes();
         let tested = test_setting(pipeline, &dataset, model, (request.seeds, metric), progress)?;
         let peak = process_memory::peak_rss_bytes();
         linear_head = tested.linear_head;
@@ -178,8 +179,8 @@ pub fn compare_methods(
                 row.values.len()
             ));
         }
-        let peak_rss_bytes = Some(peak).filter(|peak| is_measured && *peak > 0);
-        compared.push(ComparedMethod { peak_rss_bytes, ..row });
+        let peak_bytes = (is_measured && before > 0).then(|| peak.saturating_sub(before));
+        compared.push(ComparedMethod { peak_bytes, ..row });
         progress.advance(1, 0);
     }
     progress.finish();
@@ -305,7 +306,7 @@ fn row(
         diverged: tested.diverged,
         epochs: tested.epochs,
         seconds: tested.seconds,
-        peak_rss_bytes: None,
+        peak_bytes: None,
         trainable,
         training_bytes: training_bytes(trainable),
     }

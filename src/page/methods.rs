@@ -8,12 +8,16 @@ use super::{
     texts::harmless,
 };
 use crate::report::{
-    methods::{ComparedMethod, MethodComparison},
+    methods::{ComparedMethod, MethodComparison, PEAK_COUNTS},
     plots::methods::score_by_cost,
 };
 
 /// Bytes of a megabyte, as the axis counts them.
 const MEGABYTE: f64 = 1e6;
+
+/// The least megabytes that are drawn: the kernel counts pages in batches, so less may be counted as nothing, which a
+/// logarithmic axis does not have.
+const LEAST_MEGABYTES: f64 = 0.1;
 
 /// The page of a comparison.
 #[derive(Clone, Debug, Serialize)]
@@ -56,7 +60,7 @@ fn table(comparison: &MethodComparison) -> TableView {
         "std over seeds",
         "epochs",
         "seconds",
-        "peak memory",
+        "added memory",
         "trained parameters",
         "training memory",
     ];
@@ -69,7 +73,7 @@ fn table(comparison: &MethodComparison) -> TableView {
             or_none(method.std.map(decimal)),
             short(method.epochs),
             short(method.seconds),
-            or_none(method.peak_rss_bytes.map(size)),
+            or_none(method.peak_bytes.map(size)),
             grouped(method.trainable),
             size(method.training_bytes),
         ]);
@@ -86,26 +90,28 @@ fn table(comparison: &MethodComparison) -> TableView {
         grouped(everything.trainable),
         size(everything.training_bytes),
     ]);
-    table.note = Some(
-        "Seconds are those of training one head, with validation after each epoch. Peak memory is that of the whole \
-         program meanwhile. Training memory is computed: f32 weights, gradients and Adam's two moments, 16 bytes for \
-         each parameter; activations come on top. Full fine-tuning trains the embeddings too."
-            .into(),
-    );
+    table.note = Some(format!(
+        "Seconds are those of training one head, with validation after each epoch. Added memory is {PEAK_COUNTS}. \
+         Training memory is computed: f32 weights, gradients and Adam's two moments, 16 bytes for each parameter; \
+         activations come on top. Full fine-tuning trains the embeddings too."
+    ));
     table
 }
 
 /// The score by the seconds, and by the memory.
 fn figures(comparison: &MethodComparison) -> Vec<Figure> {
     type Cost = fn(&ComparedMethod) -> Option<f64>;
-    let costs: [(&str, Cost); 2] = [
-        ("seconds", |method| Some(method.seconds)),
-        ("peak memory in MB", |method| Some(method.peak_rss_bytes? as f64 / MEGABYTE)),
+    let costs: [(&str, f64, Cost); 2] = [
+        ("seconds", 0.0, |method| Some(method.seconds)),
+        ("added memory in MB", LEAST_MEGABYTES, |method| {
+            Some(method.peak_bytes? as f64 / MEGABYTE)
+        }),
     ];
     let metric = comparison.metric.in_words();
-    let figure = |(label, cost): (&str, Cost)| {
+    let figure = |(label, least, cost): (&str, f64, Cost)| {
+        let drawn = |method: &ComparedMethod| cost(method).map(|cost| cost.max(least));
         let named = |method: &ComparedMethod| harmless(&method.title).into_owned();
-        let chart = score_by_cost(&comparison.methods, comparison.metric, (label, cost), named)?;
+        let chart = score_by_cost(&comparison.methods, comparison.metric, (label, drawn), named)?;
         let mut numbers = TableView::new(&["method"], &[label, &metric]);
         for method in &comparison.methods {
             let cost = cost(method).map_or(NONE.into(), short);
@@ -149,8 +155,21 @@ mod tests {
     }
 
     #[test]
+    fn a_method_that_took_no_more_memory_is_drawn_and_listed_with_none() {
+        let methods = [0_u64, 30_000_000].map(|bytes| ComparedMethod {
+            peak_bytes: Some(bytes),
+            ..method(&bytes.to_string(), Some(0.7), 0.5)
+        });
+        let view = MethodsView::of(&comparison(Metric::Accuracy, methods.to_vec()));
+        assert_eq!(view.figures.len(), 2);
+        let listed = MethodsView::of(&comparison(Metric::Accuracy, methods[..1].to_vec()));
+        assert_eq!(listed.methods.rows[0].cells[5], size(0));
+        assert!(view.methods.note.unwrap().contains("Added memory is the most that"));
+    }
+
+    #[test]
     fn without_measured_memory_there_is_no_figure_of_it() {
-        let one = ComparedMethod { peak_rss_bytes: None, ..method("one", Some(0.7), 0.5) };
+        let one = ComparedMethod { peak_bytes: None, ..method("one", Some(0.7), 0.5) };
         let view = MethodsView::of(&comparison(Metric::Accuracy, vec![one]));
         assert_eq!(view.figures.len(), 1);
         assert_eq!(view.methods.rows[0].cells[5], NONE);

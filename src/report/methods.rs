@@ -69,10 +69,10 @@ pub struct ComparedMethod {
     pub epochs: f64,
     /// Wall time of the training of a head with the validation after each epoch, as a mean over its heads.
     pub seconds: f64,
-    /// The largest resident memory of the program while the heads were trained and measured, with everything else that
-    /// it holds; none where the system does not measure it.
-    #[serde(rename = "peak_bytes")]
-    pub peak_rss_bytes: Option<u64>,
+    /// The most resident memory that training and measuring the heads took beyond what the program held before; none
+    /// where the system does not measure it. What an earlier method freed and the allocator kept can be used again, and
+    /// is not counted then.
+    pub peak_bytes: Option<u64>,
     /// Number of trained parameters.
     pub trainable: u64,
     /// Memory of these parameters with Adam, computed: see [`crate::head::size::training_bytes`].
@@ -132,6 +132,11 @@ impl MethodComparison {
     }
 }
 
+/// What the memory of the methods counts, for people.
+pub const PEAK_COUNTS: &str = "the most that the heads of a method took beyond what the program held before, while \
+                               their states were read and they were trained and measured; memory that an earlier \
+                               method freed and the program kept is used again without being counted";
+
 /// One number as a share of another.
 fn share(part: f64, whole: f64) -> String {
     let percent = 100.0 * part / whole.max(f64::MIN_POSITIVE);
@@ -156,7 +161,7 @@ pub(crate) mod tests {
             diverged: 0,
             epochs: 4.0,
             seconds,
-            peak_rss_bytes: Some(200_000_000),
+            peak_bytes: Some(200_000_000),
             trainable: 99,
             training_bytes: 1584,
         }
