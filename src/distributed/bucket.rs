@@ -13,13 +13,13 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     thread,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use frostbert_cache::mmap::map;
 use futures_util::{StreamExt, stream};
 use object_store::{
-    ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
+    ObjectStore, ObjectStoreExt, PutMode, PutPayload,
     aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey},
     client::ClientConfigKey,
     path::Path as ObjectPath,
@@ -37,9 +37,6 @@ use crate::{
 
 /// How often a file is tried to be created where the outcome is not known; each try of the store has tries of its own.
 const TRIES: u32 = 5;
-
-/// The age from which on an object is written again, so that it does not look like one that nobody needs.
-const KEPT_AS_IT_IS: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long the second try waits; each further one twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -143,15 +140,6 @@ impl Bucket {
             reason: reason.chars().take(SHOWN).collect(),
         }
     }
-
-    /// Returns the size of a file; `None` if there is none.
-    fn head(&self, name: &str) -> Result<Option<ObjectMeta>> {
-        match wait(self.store.head(&self.key(name))) {
-            Ok(meta) => Ok(Some(meta)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(self.failed("read", name, &error)),
-        }
-    }
 }
 
 impl SharedFiles for Bucket {
@@ -197,14 +185,7 @@ impl SharedFiles for Bucket {
 
     fn store(&self, aside: NamedTempFile, name: &str) -> Result<()> {
         let bytes = map(aside.path())?;
-        // `vacuum` goes by the age of what no receipt names yet.
-        let is_new = |meta: &ObjectMeta| {
-            let age = SystemTime::from(meta.last_modified).elapsed();
-            age.is_ok_and(|age| age < KEPT_AS_IT_IS)
-        };
-        if self.head(name)?.is_some_and(|meta| meta.size == bytes.len() as u64 && is_new(&meta)) {
-            return Ok(());
-        }
+        // Also if it is there: `vacuum` goes by the age of what no receipt names yet.
         let put = wait(self.store.put(&self.key(name), PutPayload::from(bytes)));
         put.map_err(|error| self.failed("store", name, &error)).map(drop)
     }

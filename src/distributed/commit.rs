@@ -20,13 +20,16 @@ use serde::Serialize;
 
 use crate::{
     distributed::{
-        files::{COMMIT_ASIDE, OBJECTS, damage},
+        files::{COMMIT_ASIDE, OBJECTS, damage, in_the_way},
         plan::DistributedPlan,
         receipt::TaskReceipt,
         shared_folder::SharedFolder,
     },
     error::{Error, Result},
 };
+
+/// What lies in the place of the cache of a plan.
+pub(super) const OTHER_CACHE: &str = "a cache with other files, such as one of other texts";
 
 /// The most tasks without a receipt that a message lists.
 const LISTED_TASKS: usize = 8;
@@ -64,15 +67,20 @@ pub fn commit(shared: &SharedFolder, progress: &dyn Progress) -> Result<CommitRe
     let fingerprint = plan.inputs.fingerprint();
     let folder = shared.path(&fingerprint);
     let there = shared.manifest(&fingerprint)?;
+    if let Some(manifest) = &there
+        && is_marked(shared, &plan)?
+    {
+        return Ok(report(folder, manifest, true));
+    }
     progress.start("reading receipts", Some(plan.tasks.len() as u64), "tasks");
     let receipts = read_receipts(shared, &plan, progress)?;
     progress.finish();
     if let Some(manifest) = there {
-        return if holds(&manifest, &plan, receipts.iter().flatten()) {
-            Ok(report(folder, &manifest, true))
-        } else {
-            Err(in_the_way(&folder, "a cache of other texts"))
-        };
+        if !holds(&manifest, &receipts) {
+            return Err(in_the_way(&folder, OTHER_CACHE));
+        }
+        mark(shared, &plan)?;
+        return Ok(report(folder, &manifest, true));
     }
     let manifest = manifest_of(&plan, require_all(shared, receipts)?);
     // Names of files in receipts become paths.
@@ -82,43 +90,47 @@ pub fn commit(shared: &SharedFolder, progress: &dyn Progress) -> Result<CommitRe
     } else {
         commit_folder(shared, &plan, &manifest, progress)?
     };
-    match there {
-        None => Ok(report(folder, &manifest, false)),
-        Some(there) if have_same_files(&there, &manifest.shards) => {
-            Ok(report(folder, &there, true))
-        }
-        Some(_) => Err(in_the_way(&folder, "a cache of other texts")),
-    }
+    let (manifest, existed) = match there {
+        None => (manifest, false),
+        Some(there) if have_same_files(&there, manifest.shards.iter()) => (there, true),
+        Some(_) => return Err(in_the_way(&folder, OTHER_CACHE)),
+    };
+    mark(shared, &plan)?;
+    Ok(report(folder, &manifest, existed))
 }
 
-/// Whether a cache is that of a plan, as far as its receipts tell: a fingerprint does not cover the texts.
-pub(super) fn holds<'a>(
-    manifest: &Manifest,
-    plan: &DistributedPlan,
-    receipts: impl Iterator<Item = &'a TaskReceipt>,
-) -> bool {
-    manifest.documents >= plan.documents
-        && have_same_files(manifest, receipts.flat_map(|receipt| &receipt.shards))
+/// The name of the file which says that the cache of a plan was committed. The cache itself does not say whose it is: its
+/// fingerprint covers no texts, and its shards may have been rewritten since.
+pub(super) fn mark_of(plan: &DistributedPlan) -> String {
+    format!("{}/committed", TaskReceipt::folder(&plan.id))
+}
+
+fn mark(shared: &SharedFolder, plan: &DistributedPlan) -> Result<()> {
+    shared.create(&mark_of(plan), b"").map(drop)
+}
+
+/// Whether a plan is marked as committed.
+pub(super) fn is_marked(shared: &SharedFolder, plan: &DistributedPlan) -> Result<bool> {
+    Ok(shared.read(&mark_of(plan))?.is_some())
+}
+
+/// Whether a cache is that of a plan which is not marked: its commit was killed just before that.
+pub(super) fn holds(manifest: &Manifest, receipts: &[Option<TaskReceipt>]) -> bool {
+    let shards = receipts.iter().flatten().flat_map(|receipt| &receipt.shards);
+    receipts.iter().all(Option::is_some) && have_same_files(manifest, shards)
 }
 
 /// Whether a cache has the files of these shards.
-fn have_same_files<'a>(
+pub(super) fn have_same_files<'a>(
     manifest: &Manifest,
-    shards: impl IntoIterator<Item = &'a ShardEntry>,
+    mut shards: impl Iterator<Item = &'a ShardEntry>,
 ) -> bool {
-    let files = |shard: &'a ShardEntry| shard.files.iter().map(|file| file.blake3);
     let there: HashSet<Digest> = manifest
         .shards
         .iter()
         .flat_map(|shard| shard.files.iter().map(|file| file.blake3))
         .collect();
-    shards.into_iter().flat_map(files).all(|file| there.contains(&file))
-}
-
-fn in_the_way(folder: &Path, what: &str) -> Error {
-    let hint =
-        "move it away, or let the extraction that began it finish, and run the command again";
-    damage(folder, "room for the cache".into(), what.into(), hint)
+    shards.all(|shard| shard.files.iter().all(|file| there.contains(&file.blake3)))
 }
 
 /// Makes a cache whose files stay where they are stored, which is a manifest alone; returns that of another commit if

@@ -141,3 +141,10 @@ pub(crate) fn damage(path: &Path, expected: String, got: String, hint: &str) -> 
     let (path, hint) = (path.to_path_buf(), hint.into());
     frostbert_cache::Error::Damage { path, expected, got, hint }.into()
 }
+
+/// Builds the error for what is in the place of a cache.
+pub(crate) fn in_the_way(folder: &Path, what: &str) -> Error {
+    let hint = "move it out of the folder in which it lies, or let the extraction that began it finish, and run the \
+                command again";
+    damage(folder, "room for the cache".into(), what.into(), hint)
+}

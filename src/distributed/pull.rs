@@ -2,6 +2,7 @@
 //! and read like any other.
 
 use std::{
+    collections::HashSet,
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
@@ -13,20 +14,21 @@ use frostbert_cache::{
     fingerprint::hash_file,
     manifest::{FileEntry, Manifest, ShardEntry, caches_in},
     progress::Progress,
-    prune::{PruneLimits, prune},
+    prune::{PruneLimits, Pruned, prune},
     wording::{counted, path_shown, paths_shown},
 };
 use serde::Serialize;
 
 use crate::{
     distributed::{
-        files::{ASIDE, damage},
+        commit::{OTHER_CACHE, have_same_files},
+        files::{ASIDE, damage, in_the_way},
         shared_folder::SharedFolder,
     },
     error::{Error, Result},
 };
 
-/// What was fetched.
+/// The outcome of a pull.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct PullReport {
@@ -58,6 +60,9 @@ pub struct PulledCache {
     pub existed: bool,
 }
 
+/// The name prefix of the folders of caches that are being put together.
+const UNFINISHED: &str = "tmp-pull-";
+
 /// Returns the folder in which files are put that are on their way to a folder of caches.
 pub fn pull_scratch(folder: &Path) -> PathBuf {
     folder.join(format!("{ASIDE}fetched"))
@@ -85,18 +90,67 @@ pub fn pull(
     }
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     let _lock = lock(folder, progress)?;
-    let scratch = pull_scratch(folder);
-    // What a killed pull left.
-    let _ = fs::remove_dir_all(&scratch);
-    fs::create_dir_all(&scratch).map_err(Error::io("create", &scratch))?;
+    remove_leftovers(folder, &manifests)?;
     let removed = match max_bytes {
         Some(max_bytes) => make_room(folder, &manifests, max_bytes)?,
         None => Vec::new(),
     };
+    let scratch = pull_scratch(folder);
+    fs::create_dir_all(&scratch).map_err(Error::io("create", &scratch))?;
     let caches = manifests.iter().map(|manifest| pull_one(shared, folder, manifest, progress));
-    let caches = caches.collect::<Result<Vec<PulledCache>>>()?;
+    let caches = caches.collect::<Result<Vec<PulledCache>>>();
     let _ = fs::remove_dir_all(&scratch);
-    Ok(PullReport { caches, removed })
+    Ok(PullReport { caches: caches?, removed })
+}
+
+/// Returns the folder in which a cache is put together.
+fn unfinished(folder: &Path, fingerprint: &str) -> PathBuf {
+    folder.join(format!("{UNFINISHED}{fingerprint}"))
+}
+
+/// Removes what pulls left that were killed, unless it belongs to one of these caches.
+fn remove_leftovers(folder: &Path, wanted: &[Manifest]) -> Result<()> {
+    let _ = fs::remove_dir_all(pull_scratch(folder));
+    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        let path = entry.map_err(Error::io("list", folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(fingerprint) = name.strip_prefix(UNFINISHED) else { continue };
+        if !wanted.iter().any(|manifest| manifest.fingerprint == fingerprint) {
+            fs::remove_dir_all(&path).map_err(Error::io("remove", path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the files of a cache that is being put together which its manifest does not name: it may have been begun with
+/// another one.
+fn remove_unnamed(aside: &Path, manifest: &Manifest) -> Result<()> {
+    let mut named: HashSet<PathBuf> = HashSet::new();
+    for shard in &manifest.shards {
+        let own = aside.join(&shard.name);
+        named.extend(shard.files.iter().map(|file| own.join(&file.name)));
+        named.insert(own);
+    }
+    let list = |folder: &Path| -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(folder).map_err(Error::io("list", folder))?;
+        let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+        paths.collect::<io::Result<_>>().map_err(Error::io("list", folder))
+    };
+    for path in list(aside)? {
+        if !named.contains(&path) {
+            remove(&path)?;
+            continue;
+        }
+        for file in list(&path)?.into_iter().filter(|file| !named.contains(file)) {
+            remove(&file)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    removed.map_err(Error::io("remove", path))
 }
 
 /// Waits for other processes that fetch to the same folder, for as long as the returned file is open.
@@ -135,19 +189,16 @@ fn make_room(folder: &Path, wanted: &[Manifest], max_bytes: u64) -> Result<Vec<P
         .filter(|(_, manifest)| !is_wanted(manifest))
         .collect();
     let limits = PruneLimits { max_bytes: Some(left), older_than: None };
-    let pruned = prune(&others, limits, false)?;
     let all: u64 = others.iter().map(|(_, manifest)| manifest.bytes()).sum();
-    let freed: u64 = pruned.removed.iter().map(|place| others[*place].1.bytes()).sum();
-    if all - freed > left {
-        let got = format!(
-            "{}, of which {} are in use",
-            counted(own + all - freed, "byte"),
-            counted(all - freed, "byte")
-        );
-        return Err(too_large(
-            got,
-            "run the command again when no other process uses these caches",
-        ));
+    // Nothing is removed if that does not suffice.
+    let mut pruned = Pruned::default();
+    for dry_run in [true, false] {
+        pruned = prune(&others, limits, dry_run)?;
+        let freed: u64 = pruned.removed.iter().map(|place| others[*place].1.bytes()).sum();
+        if all - freed > left {
+            let in_use = pruned.in_use.first().map_or(folder, |place| &others[*place].0);
+            return Err(frostbert_cache::Error::InUse { cache: in_use.to_path_buf() }.into());
+        }
     }
     Ok(pruned.removed.into_iter().map(|place| others[place].0.clone()).collect())
 }
@@ -171,10 +222,13 @@ fn pull_one(
         existed,
     };
     if let Some(there) = Manifest::read(&cache)? {
+        if !have_same_files(&there, manifest.shards.iter()) {
+            return Err(in_the_way(&cache, OTHER_CACHE));
+        }
         note_use(&cache);
         return Ok(pulled(&there, 0, true));
     }
-    let outer = folder.join(format!("{ASIDE}pull-{fingerprint}"));
+    let outer = unfinished(folder, fingerprint);
     // One folder deeper than a cache, so that nothing takes the shards for one without a manifest.
     let aside = outer.join("cache");
     for shard in &manifest.shards {
@@ -186,6 +240,7 @@ fn pull_one(
         .iter()
         .flat_map(|shard| shard.files.iter().map(move |file| (shard, file)))
         .collect();
+    remove_unnamed(&aside, manifest)?;
     progress.start("fetching", Some(files.len() as u64), "files");
     let fetched = shared.for_each(files.len(), |number| {
         let (shard, file) = files[number];
@@ -210,9 +265,7 @@ fn pull_one(
             if [io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::AlreadyExists]
                 .contains(&error.kind()) =>
         {
-            let hint = "move it away, or let the extraction that began it finish, and run the command again";
-            let got = "a folder without a manifest.json".into();
-            return Err(damage(&cache, "room for the cache".into(), got, hint));
+            return Err(in_the_way(&cache, "a folder that was not there before"));
         }
         Err(error) => return Err(Error::io("rename", &aside)(error)),
     }

@@ -176,7 +176,9 @@ impl SharedFolder {
     pub(crate) fn manifests(&self) -> Result<Vec<Manifest>> {
         let mut manifests = Vec::new();
         for folder in self.files.folders()? {
-            manifests.extend(self.manifest(&folder)?);
+            // A cache that was moved aside has the name of no fingerprint.
+            let manifest = self.manifest(&folder)?;
+            manifests.extend(manifest.filter(|manifest| manifest.fingerprint == folder));
         }
         Ok(manifests)
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     distributed::{
-        commit::{holds, read_receipts},
+        commit::{holds, is_marked, mark_of, read_receipts},
         files::{ASIDE, COMMIT_ASIDE, OBJECTS, PLAN_FILE, RECEIPTS, TEXTS},
         plan::DistributedPlan,
         receipt::TaskReceipt,
@@ -39,21 +39,24 @@ pub struct VacuumReport {
 /// its workers may be at work. Also if a file cannot be removed.
 pub fn vacuum(shared: &SharedFolder, older_than: Duration, force: bool) -> Result<VacuumReport> {
     let plan_bytes = shared.read(PLAN_FILE)?;
-    let plan = DistributedPlan::read(shared)?;
-    let receipts = read_receipts(shared, &plan, &())?;
-    let manifest = shared.manifest(&plan.inputs.fingerprint())?;
-    let is_committed =
-        manifest.is_some_and(|manifest| holds(&manifest, &plan, receipts.iter().flatten()));
-    let (mut needed, mut files) = if is_committed {
-        (HashSet::new(), shared.list_unfinished()?)
-    } else {
-        // A commit may run.
-        (needed_by(&plan, &receipts, force)?, Vec::new())
+    let manifests = if shared.keeps_objects() { shared.manifests()? } else { Vec::new() };
+    let plan = match &plan_bytes {
+        // What the manifests of a bucket name is known without a plan.
+        None if !manifests.is_empty() => None,
+        _ => Some(DistributedPlan::read(shared)?),
     };
-    if shared.keeps_objects() {
-        for manifest in shared.manifests()? {
-            needed.extend(manifest.shards.iter().flat_map(objects_of));
-        }
+    let uncommitted = match &plan {
+        None => None,
+        Some(plan) => uncommitted(shared, plan)?.map(|receipts| (plan, receipts)),
+    };
+    let is_committed = uncommitted.is_none();
+    let (mut needed, mut files) = match uncommitted {
+        None => (HashSet::new(), shared.list_unfinished()?),
+        // A commit may run.
+        Some((plan, receipts)) => (needed_by(plan, &receipts, force)?, Vec::new()),
+    };
+    for manifest in &manifests {
+        needed.extend(manifest.shards.iter().flat_map(objects_of));
     }
     // The plan last: while it is there, what it names is known.
     for folder in [RECEIPTS, OBJECTS, TEXTS] {
@@ -82,7 +85,25 @@ pub fn vacuum(shared: &SharedFolder, older_than: Duration, force: bool) -> Resul
         report.removed += 1;
         report.bytes += plan.len() as u64;
     }
+    // Without the plan, nobody asks for its mark.
+    if let Some(plan) = plan.filter(|_| report.too_new == 0 && is_committed) {
+        shared.remove(&[mark_of(&plan)])?;
+    }
     Ok(report)
+}
+
+/// Returns the receipts of a plan whose cache is not committed; `None` if it is.
+fn uncommitted(
+    shared: &SharedFolder,
+    plan: &DistributedPlan,
+) -> Result<Option<Vec<Option<TaskReceipt>>>> {
+    let manifest = shared.manifest(&plan.inputs.fingerprint())?;
+    if manifest.is_some() && is_marked(shared, plan)? {
+        return Ok(None);
+    }
+    let receipts = read_receipts(shared, plan, &())?;
+    let is_committed = manifest.is_some_and(|manifest| holds(&manifest, &receipts));
+    Ok((!is_committed).then_some(receipts))
 }
 
 /// Whether a file has a name that plans, workers and commits give: a user's own files may lie beside them.
