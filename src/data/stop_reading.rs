@@ -101,7 +101,8 @@ mod tests {
     #[test]
     fn all_bytes_arrive_and_then_the_end() {
         let bytes: Vec<u8> = (0..3 * CHUNK_BYTES + 7).map(|n| (n % 251) as u8).collect();
-        let mut reader = StopReading::default().reader(io::Cursor::new(bytes.clone())).unwrap();
+        let stop = StopReading::default();
+        let mut reader = stop.reader(io::Cursor::new(bytes.clone())).unwrap();
         let mut read = Vec::new();
         reader.read_to_end(&mut read).unwrap();
         assert!(read == bytes);

@@ -148,7 +148,7 @@ mod tests {
         assert_eq!((last[0].as_str(), last[4].as_str()), ("full fine-tuning, computed", "over 9"));
         let html = render("methods.html", &view).unwrap();
         assert!(
-            html.contains("0.800 [0.780, 0.820]") && html.contains("models/&lt;b&gt;"),
+            html.contains("0.800 [0.780, 0.820]") && html.contains("models&#x2f;&lt;b&gt;"),
             "{html}"
         );
         assert_eq!(html.matches("<svg").count(), 2);

@@ -102,7 +102,9 @@ impl TaskCase {
         };
         let UnfrozenLayers { mut spec, training } =
             UnfrozenLayers::of(layers, pooling, [5e-5, 0.5]);
-        (spec.dropout, spec.attention_dropout) = (0.0, 0.0);
+        spec.dropout = 0.0;
+        spec.attention_output_dropout = 0.0;
+        spec.attention_dropout = 0.0;
         spec.pair = name == "pairs";
         let network = Network::new(NetworkSpec {
             encoder_layers: Some(spec),

@@ -117,7 +117,7 @@ fn a_deberta_must_say_what_its_attention_knows_of_positions() {
 fn a_nomic_bert_of_the_hub_has_keys_of_its_own() {
     let hub = json!({"hidden_size": null, "n_layer": 3, "n_embd": 12, "n_head": 3, "n_inner": 20, "n_positions": 8192,
         "activation_function": "swiglu", "rotary_emb_base": 1000, "rotary_emb_fraction": 1.0,
-        "prenorm": false, "layer_norm_epsilon": 1e-12,
+        "qkv_proj_bias": false, "mlp_fc1_bias": false, "mlp_fc2_bias": false, "prenorm": false, "layer_norm_epsilon": 1e-12,
         "auto_map": {"AutoModel": "nomic-ai/nomic-bert-2048--modeling_hf_nomic_bert.NomicBertModel"}});
     let found = shape("nomic_bert", hub.clone()).unwrap();
     assert_eq!((found.layers, found.hidden, found.intermediate), (3, 12, 20));
@@ -126,7 +126,11 @@ fn a_nomic_bert_of_the_hub_has_keys_of_its_own() {
     scaled["rotary_scaling_factor"] = json!(2);
     assert_eq!(shape("nomic_bert", scaled.clone()).unwrap().positions, 2048);
     scaled["prenorm"] = json!(true);
-    assert!(refused("nomic_bert", scaled).contains("prenorm false"));
+    assert!(refused("nomic_bert", scaled.clone()).contains("prenorm false"));
+    // The class of the hub has biases where the config does not say.
+    scaled.as_object_mut().unwrap().remove("mlp_fc1_bias");
+    scaled["prenorm"] = json!(false);
+    assert!(refused("nomic_bert", scaled).contains("mlp_fc1_bias false"));
     assert_eq!(shape("nomic_bert", json!({})).unwrap().hidden, 8);
 }
 
