@@ -90,7 +90,7 @@ pub(super) enum CacheCommand {
     /// Every file is checked by its hash. A pull that was interrupted goes on with what is missing, and a cache that is
     /// in DIR already is left as it is.
     #[command(after_help = examples::CACHE_PULL)]
-    Pull(cache_pull::PullArguments),
+    Pull(cache_pull::CachePullArguments),
     #[command(about = "Write the values as typed vectors for other tools", long_about = export::ABOUT, after_help = export::EXAMPLES)]
     Export(export::ExportArguments),
 }

@@ -12,7 +12,7 @@ use frostbert::{
 use super::{Context, distributed::open, output, quantities};
 
 #[derive(Debug, Args)]
-pub(super) struct PullArguments {
+pub(super) struct CachePullArguments {
     /// The folder that the machines share, or s3://BUCKET/PREFIX
     #[arg(value_name = "SHARED")]
     shared: PathBuf,
@@ -25,8 +25,8 @@ pub(super) struct PullArguments {
     max_size: Option<u64>,
 }
 
-pub(super) fn run(arguments: &PullArguments, context: &Context) -> Result<ExitCode> {
-    let PullArguments { shared, folder, max_size } = arguments;
+pub(super) fn run(arguments: &CachePullArguments, context: &Context) -> Result<ExitCode> {
+    let CachePullArguments { shared, folder, max_size } = arguments;
     let shared = open(shared, pull_scratch(folder))?;
     let report = pull(&shared, folder, *max_size, &context.progress)?;
     if context.json {

@@ -29,7 +29,7 @@ them, computed, what full fine-tuning would need. Writes a page with the same fi
 pub(super) const EXAMPLES: &str = "\
 Examples:
   frostbert compare pipelines/sentiment.toml --methods linear,top-1 --seeds 1
-  frostbert compare pipelines/sentiment.toml --epochs 1 --seeds 1 --out methods.html --json";
+  frostbert compare pipelines/sentiment.toml --methods features,mlp --out methods.html --json";
 
 #[derive(Debug, Args)]
 pub(super) struct CompareArguments {

@@ -26,7 +26,7 @@ use frostbert::{
 use serde_json::json;
 
 use super::{
-    Context, PipelineArguments, errors::Failure, examples, output, part::JobPart, quantities,
+    Context, PipelineArguments, errors::HintedFailure, examples, output, part::JobPart, quantities,
     wrong_usage,
 };
 
@@ -272,7 +272,8 @@ fn require_none_failed(failed: &[WorkedTask]) -> Result<()> {
         counted(failed.len(), "task"),
         listed.collect::<String>()
     );
-    Err(Failure { message, hint: failed.iter().find_map(|worked| worked.hint.clone()) }.into())
+    Err(HintedFailure { message, hint: failed.iter().find_map(|worked| worked.hint.clone()) }
+        .into())
 }
 
 fn run_commit(arguments: &CommitArguments, context: &Context) -> Result<ExitCode> {

@@ -32,18 +32,18 @@ pub(super) fn wrong_usage(problem: String) -> anyhow::Error {
 
 /// A failure that is none of the library's errors, with its cure.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct HintedFailure {
     pub(super) message: String,
     pub(super) hint: Option<String>,
 }
 
-impl std::fmt::Display for Failure {
+impl std::fmt::Display for HintedFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for HintedFailure {}
 
 /// What is known about an error.
 struct FailureReport {
@@ -79,7 +79,7 @@ impl FailureReport {
         FailureReport {
             kind: if is_usage { ErrorKind::Usage } else { ErrorKind::Failed },
             message: format!("{error:#}"),
-            hint: error.downcast_ref::<Failure>().and_then(|failure| failure.hint.clone()),
+            hint: error.downcast_ref::<HintedFailure>().and_then(|failure| failure.hint.clone()),
             file: None,
             line: None,
         }

@@ -279,7 +279,10 @@ fn an_export_without_a_pipeline_finds_the_folder_and_refuses_another() {
     let error = workshop.fail(&[&export[..], &["--model", &other]].concat());
     assert!(error.contains("the model that made the cache"), "{error}");
     let error = workshop.fail(&["cache", "export", cache, "--to", "npy", "--model", &other]);
-    assert!(error.contains("--model is needed for --state sentence and multi-vector alone"), "{error}");
+    assert!(
+        error.contains("--model is needed for --state sentence and multi-vector alone"),
+        "{error}"
+    );
     let misspelt = |state: &str| {
         let ran = workshop.run(&["cache", "export", cache, "--to", "npy", "--state", state]);
         assert_eq!(ran.code, Some(2), "{}", ran.stderr);
