@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use serde_json::Value;
 
-use crate::support::{Workshop, assert_same_files, contents};
+use crate::support::{Workshop, assert_same_files, contents, csv_with_repeats};
 
 const N_TEXTS: usize = 240;
 
@@ -92,6 +92,17 @@ fn the_least_recently_used_caches_make_room_within_the_limit() {
     assert_eq!(report["removed"].as_array().unwrap().len(), 1, "{report}");
     assert!(!other.exists());
     assert_eq!(only_cache(&report)["bytes"], bytes);
+}
+
+#[test]
+fn a_cache_of_other_texts_is_not_taken_for_the_one_to_fetch() {
+    let (workshop, _) = shared();
+    // A fingerprint does not cover the texts.
+    workshop.write("train.csv", csv_with_repeats(40));
+    workshop.succeed(&["extract", "pipeline.toml", "--set", "cache.dir=pulled"]);
+    let ran = workshop.run(&PULL);
+    assert_eq!(ran.code, Some(3), "{}", ran.stderr);
+    assert!(ran.stderr.contains("a cache with other files"), "{}", ran.stderr);
 }
 
 #[test]
