@@ -157,7 +157,7 @@ Examples:
 pub(super) const CACHE_PULL: &str = "\
 Examples:
   frostbert cache pull shared/lines pulled
-  frostbert cache pull shared/reviews pulled --max-size 20GB";
+  frostbert cache pull shared/reviews pulled-reviews --max-size 20GB";
 
 pub(super) const MODEL_INFO: &str = "\
 Examples:

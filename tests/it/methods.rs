@@ -92,7 +92,7 @@ fn the_head_of_full_fine_tuning_reads_both_texts_of_a_pair() {
     let case = Case {
         task: "classification",
         data: Data::PairClasses,
-        cache: "",
+        cache: "max_length = 60",
         settings: "[train]\nepochs = 1",
     };
     let workshop = case.workshop();
