@@ -94,7 +94,7 @@ fn pull_and_compare(workshop: &Workshop, store: &Store, folder: &str) {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    assert_eq!(left, [fingerprint.clone()]);
+    assert_eq!(left, std::slice::from_ref(fingerprint));
 }
 
 #[test]
