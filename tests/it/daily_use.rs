@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     fs,
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -407,18 +407,37 @@ fn failures_are_told_apart_by_kind_and_exit_code() {
 
 #[test]
 fn an_interrupted_command_says_in_a_line_what_is_kept() {
+    const N_TEXTS: usize = 3000;
     let workshop = Workshop::empty();
-    workshop.write("train.csv", csv(&texts(20_000), 0));
+    workshop.write("train.csv", csv(&texts(N_TEXTS), 0));
     workshop.write_pipeline(TINY_PIPELINE);
     let mut command = workshop.command(&["extract", "pipeline.toml"]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(1500));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // A hundred shards follow the first.
+    let start = Instant::now();
+    while !has_a_shard(&workshop) && child.try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < Duration::from_secs(60), "no shard was committed");
+        std::thread::sleep(Duration::from_millis(2));
+    }
     let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
     assert!(interrupted.unwrap().success());
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{said}");
     assert!(said.contains("interrupted: what was committed is kept"), "{said}");
-    // The extraction can be resumed.
-    assert_eq!(workshop.json(&["extract", "pipeline.toml"])["documents"], 20_000);
+    // What was committed is not computed again.
+    let report = workshop.json(&["extract", "pipeline.toml"]);
+    let [documents, computed, reused] =
+        ["documents", "computed", "reused"].map(|key| report[key].as_u64().unwrap());
+    assert_eq!((documents, computed + reused), (N_TEXTS as u64, N_TEXTS as u64));
+    assert!(computed > 0 && reused > 0, "{computed} computed, {reused} reused");
+}
+
+/// Whether a cache of the workshop has a committed shard.
+fn has_a_shard(workshop: &Workshop) -> bool {
+    let caches = fs::read_dir(workshop.path("cache"));
+    caches.into_iter().flatten().flatten().any(|cache| {
+        let manifest = fs::read_to_string(cache.path().join("manifest.json"));
+        manifest.is_ok_and(|manifest| manifest.contains("shard-000000"))
+    })
 }
