@@ -30,10 +30,10 @@ epochs = 3
 "#;
 
 /// The number of training reviews of each class.
-const N_OF_CLASS: usize = 1500;
+const N_OF_CLASS: usize = 500;
 
 /// One label in this many is flipped.
-const FLIPPED: usize = 20;
+const FLIPPED: usize = 10;
 
 /// The number of training rows whose text is also in the test set, in capitals, which an uncased model maps to the same
 /// tokens.
@@ -117,8 +117,8 @@ fn flipped_labels_and_near_copies_of_movie_reviews_are_found() {
         flipped.len()
     );
     eprintln!("{measured}");
-    // One label in twenty is flipped, and the heads disagree with a quarter of all labels. The measured values were
-    // 0.64, 0.17 and 0.27.
-    assert!(recall >= 0.5 && precision >= 0.15, "{measured}");
+    // The heads disagree with a third of all labels, of which one in ten is flipped: guessing would find a third of
+    // them with a precision of 0.1. Heads over train and validation gave 0.67, 0.20 and 0.27.
+    assert!(recall >= 0.55 && precision >= 0.16, "{measured}");
     assert!(first >= 0.2, "{measured}");
 }
