@@ -13,16 +13,13 @@ use ndarray::Array2;
 use rayon::prelude::*;
 
 use crate::{
-    config::{
-        names::Pair,
-        settings::{LayerChoice, Pipeline},
-    },
+    config::settings::Pipeline,
     data::document::Document,
     encoder::checkpoint::Checkpoint,
     error::Result,
-    extraction::{extract::extract_with, machine::Machine, multi_vector::MultiVectors},
+    extraction::{machine::Machine, multi_vector::MultiVectors},
     features::pieces::require_rows,
-    prediction::similar::{BestDocuments, Match, keys_of, warn_of_cut},
+    prediction::similar::{BestDocuments, Corpus, Match, warn_of_cut},
 };
 
 /// Returns the similarity of a query and a document. The query has the prompt of queries of the pipeline's model,
@@ -69,21 +66,14 @@ pub fn nearest_multi_vectors(
 ) -> Result<Vec<Match>> {
     let checkpoint = pipeline.extraction.checkpoint()?;
     let model = model_of(&checkpoint, progress)?;
-    let mut pipeline = pipeline.clone();
-    pipeline.extraction.kinds = vec![model.state().kind];
-    pipeline.extraction.layers = LayerChoice::of_numbers([model.state().layer]);
-    // The texts of a pair are compared separately, because a query is a single text.
-    pipeline.extraction.pairs.fill(Pair::Separate);
     // What is wrong with the query is said before the texts are encoded.
-    let query = encode_query(&pipeline, &checkpoint, &model, query, prompt, machine, progress)?;
-    let report = extract_with(&checkpoint, &pipeline, machine, progress)?;
-    let cache = CacheReader::existing(&report.cache)?;
-    let keys = keys_of(&pipeline)?;
+    let query = encode_query(pipeline, &checkpoint, &model, query, prompt, machine, progress)?;
+    let corpus = Corpus::extract(pipeline, &checkpoint, &[model.state()], machine, progress)?;
     let mut best = BestDocuments::new(top);
-    for (key, score) in scores(&cache, &model, &query, &keys)? {
+    for (key, score) in scores(&corpus.cache, &model, &query, &corpus.keys)? {
         best.add(score, key);
     }
-    best.matches(&pipeline, &report.cache)
+    best.matches(&corpus)
 }
 
 fn model_of(checkpoint: &Checkpoint, progress: &dyn Progress) -> Result<MultiVectors> {

@@ -3,7 +3,6 @@
 use std::{
     cmp::{Ordering, Reverse},
     collections::{BinaryHeap, HashMap, HashSet},
-    path::Path,
 };
 
 use frostbert_cache::{
@@ -171,26 +170,50 @@ pub fn nearest(
     let query = Document::of_text(Some(&prompt), query);
     let checkpoint = pipeline.extraction.checkpoint()?;
     let compared = Compared::of(pipeline, &checkpoint, progress)?;
-    let mut pipeline = pipeline.clone();
-    pipeline.extraction.kinds = compared.states.iter().map(|state| state.kind).collect();
-    pipeline.extraction.layers = LayerChoice::of_numbers([compared.states[0].layer]);
-    // The texts of a pair are compared separately, because a query is a single text.
-    pipeline.extraction.pairs.fill(Pair::Separate);
-    let report = extract_with(&checkpoint, &pipeline, machine, progress)?;
+    // What is wrong with the query is said before the texts are encoded.
     let inputs = (&[query][..], &["the query"][..]);
-    let query = encode(&pipeline, &checkpoint, &compared, inputs, machine, progress)?;
-    let cache = CacheReader::existing(&report.cache)?;
-    let keys = keys_of(&pipeline)?;
-    let view = compared.view(FeatureView::read_all(&cache, &compared.states, &keys)?);
+    let query = encode(pipeline, &checkpoint, &compared, inputs, machine, progress)?;
+    let corpus = Corpus::extract(pipeline, &checkpoint, &compared.states, machine, progress)?;
+    let view = FeatureView::read_all(&corpus.cache, &compared.states, &corpus.keys)?;
+    let view = compared.view(view);
 
     let mut best = BestDocuments::new(top);
-    let all: Vec<u32> = (0..keys.len() as u32).collect();
+    let all: Vec<u32> = (0..corpus.keys.len() as u32).collect();
     view.for_each_tile(&all, 4096, |samples, tile| {
         for (sample, row) in samples.iter().zip(tile.rows.rows()) {
-            best.add(cosine(query.row(0), row), keys[*sample as usize]);
+            best.add(cosine(query.row(0), row), corpus.keys[*sample as usize]);
         }
     })?;
-    best.matches(&pipeline, &report.cache)
+    best.matches(&corpus)
+}
+
+/// The texts of a pipeline's files, with their states in a cache, which a query is compared with.
+pub(super) struct Corpus {
+    pipeline: Pipeline,
+    pub(super) cache: CacheReader,
+    /// The keys of the texts, without duplicates.
+    pub(super) keys: Vec<Key>,
+}
+
+impl Corpus {
+    /// Extracts what the cache lacks of some states, all of the same layer.
+    pub(super) fn extract(
+        pipeline: &Pipeline,
+        checkpoint: &Checkpoint,
+        states: &[StateId],
+        machine: &Machine,
+        progress: &dyn Progress,
+    ) -> Result<Corpus> {
+        let mut pipeline = pipeline.clone();
+        pipeline.extraction.kinds = states.iter().map(|state| state.kind).collect();
+        pipeline.extraction.layers = LayerChoice::of_numbers([states[0].layer]);
+        // The texts of a pair are compared separately, because a query is a single text.
+        pipeline.extraction.pairs.fill(Pair::Separate);
+        let report = extract_with(checkpoint, &pipeline, machine, progress)?;
+        let cache = CacheReader::existing(&report.cache)?;
+        let keys = keys_of(&pipeline)?;
+        Ok(Corpus { pipeline, cache, keys })
+    }
 }
 
 /// The documents with the highest scores.
@@ -212,17 +235,18 @@ impl BestDocuments {
     }
 
     /// Returns their texts, best first; ties are ordered by key.
-    pub(super) fn matches(self, pipeline: &Pipeline, cache: &Path) -> Result<Vec<Match>> {
+    pub(super) fn matches(self, corpus: &Corpus) -> Result<Vec<Match>> {
         let mut found: Vec<ScoredDocument> =
             self.best.into_iter().map(|Reverse(scored)| scored).collect();
         found.sort_by(|one, other| other.cmp(one));
-        let mut texts = texts_of(pipeline, found.iter().map(|scored| scored.key).collect())?;
+        let mut texts =
+            texts_of(&corpus.pipeline, found.iter().map(|scored| scored.key).collect())?;
         found
             .into_iter()
             .map(|scored| {
                 let text =
                     texts.remove(&scored.key).ok_or_else(|| frostbert_cache::Error::Miss {
-                        cache: cache.to_path_buf(),
+                        cache: corpus.cache.folder().to_path_buf(),
                         lacks: "a text that was just read".into(),
                         hint: "the data changed meanwhile: run the same command again".into(),
                     })?;
@@ -264,7 +288,7 @@ fn each_text(pipeline: &Pipeline, mut visit: impl FnMut(Document<'_>)) -> Result
 }
 
 /// Returns the keys of all texts, without duplicates.
-pub(super) fn keys_of(pipeline: &Pipeline) -> Result<Vec<Key>> {
+fn keys_of(pipeline: &Pipeline) -> Result<Vec<Key>> {
     let mut seen = HashSet::new();
     let mut keys = Vec::new();
     each_text(pipeline, |input| {
