@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use frostbert_cache::{
     fingerprint::{self, Digest},
-    mmap::{self, MappedPages},
+    mmap::MappedPages,
 };
 use half::{bf16, f16};
 use safetensors::{Dtype as StoredType, SafeTensors, tensor::TensorView};
@@ -327,9 +327,11 @@ impl WeightTensor<'_> {
 /// The mapped files, their hash, and the file of each tensor if there is an index.
 type Mapped = (Vec<(PathBuf, Bytes, MappedPages)>, Digest, Option<BTreeMap<String, usize>>);
 
+/// Maps and hashes the files. None of their bytes stay in memory until they are used.
 fn map_files(found: &Path) -> Result<Mapped> {
     if !is_index(found) {
-        let (bytes, pages, hash) = map_and_hash(found)?;
+        let (bytes, pages, hash) = fingerprint::map_and_hash(found)?;
+        pages.release();
         return Ok((vec![(found.to_path_buf(), bytes, pages)], hash, None));
     }
     let weight_map = read_index(found, ending_of_shards(found))?;
@@ -346,21 +348,14 @@ fn map_files(found: &Path) -> Result<Mapped> {
                 "fetch this shard too: every shard of the checkpoint must lie beside the index",
             ));
         }
-        let (bytes, pages, hash) = map_and_hash(&path)?;
+        let (bytes, pages, hash) = fingerprint::map_and_hash(&path)?;
+        pages.release();
         hashes.push_str(&hash.to_string());
         files.push((path, bytes, pages));
     }
     let numbers: BTreeMap<&String, usize> = names.into_iter().zip(0..).collect();
     let index = weight_map.iter().map(|(tensor, file)| (tensor.clone(), numbers[file])).collect();
     Ok((files, fingerprint::hash_bytes(hashes.as_bytes()), Some(index)))
-}
-
-/// Maps a file and returns its hash. None of it stays in memory until it is used.
-fn map_and_hash(path: &Path) -> Result<(Bytes, MappedPages, Digest)> {
-    let (bytes, pages) = mmap::map_with_pages(path)?;
-    let hash = fingerprint::hash_on_all_cores(&bytes);
-    pages.release();
-    Ok((bytes, pages, hash))
 }
 
 /// Returns the shards that an index lists, each once; they are files in its folder.

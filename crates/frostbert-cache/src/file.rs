@@ -190,7 +190,7 @@ pub(crate) fn checked_bytes(folder: &Path, entry: &ShardEntry, name: &str) -> Re
             "none".into(),
         ));
     };
-    let (bytes, hash) = match fingerprint::map_and_hash(&path) {
+    let (bytes, _, hash) = match fingerprint::map_and_hash(&path) {
         Ok(mapped) => mapped,
         Err(Error::Io(error)) if error.source.kind() == io::ErrorKind::NotFound => {
             return Err(damage(&path, &format!("{} bytes", file.bytes), "no such file".into()));

@@ -2,11 +2,12 @@
 
 use std::{fmt, fs::Metadata, path::Path, str::FromStr, time::SystemTime};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
-    mmap,
+    mmap::{self, MappedPages},
     wording::shorten,
 };
 
@@ -260,18 +261,18 @@ pub fn hash_bytes(bytes: &[u8]) -> Digest {
     blake3::hash(bytes).into()
 }
 
-/// Maps a file and returns it with its hash, so that exactly the hashed bytes are used.
+/// Maps a file and returns it with its pages and its hash, so that exactly the hashed bytes are used.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read.
-pub fn map_and_hash(path: &Path) -> Result<(bytes::Bytes, Digest)> {
-    let bytes = mmap::map(path)?;
+pub fn map_and_hash(path: &Path) -> Result<(Bytes, MappedPages, Digest)> {
+    let (bytes, pages) = mmap::map_with_pages(path)?;
     let hash = hash_on_all_cores(&bytes);
-    Ok((bytes, hash))
+    Ok((bytes, pages, hash))
 }
 
 /// Like [`hash_bytes`], for many bytes.
-pub fn hash_on_all_cores(bytes: &[u8]) -> Digest {
+fn hash_on_all_cores(bytes: &[u8]) -> Digest {
     let mut hasher = blake3::Hasher::new();
     hasher.update_rayon(bytes);
     hasher.finalize().into()

@@ -48,7 +48,7 @@ pub fn map(path: &Path) -> Result<Bytes> {
 ///
 /// # Errors
 /// Returns an error if the file cannot be opened or mapped.
-pub fn map_with_pages(path: &Path) -> Result<(Bytes, MappedPages)> {
+pub(crate) fn map_with_pages(path: &Path) -> Result<(Bytes, MappedPages)> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     if file.metadata().map_err(Error::io("read", path))?.len() == 0 {
         return Ok((Bytes::new(), MappedPages::default()));
