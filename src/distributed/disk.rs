@@ -11,7 +11,7 @@ use frostbert_cache::durable::sync_folder;
 use tempfile::NamedTempFile;
 
 use crate::{
-    distributed::files::{FetchedFile, SharedFile, SharedFiles, write_aside},
+    distributed::files::{ASIDE, FetchedFile, SharedFile, SharedFiles, write_aside},
     error::{Error, Result},
 };
 
@@ -30,10 +30,31 @@ impl Disk {
         self.root.join(name)
     }
 
-    /// Removes a file, and its folder if nothing else is in it.
-    fn remove_one(&self, name: &str) -> Result<()> {
+    /// Removes a file that is older than this, and returns whether it is gone. It is looked at under another name: a
+    /// worker that stores it again from then on finds none, and one that did so before has renewed it.
+    fn remove_one_older(&self, name: &str, limit: SystemTime) -> Result<bool> {
         let path = self.path(name);
-        if let Err(error) = fs::remove_file(&path)
+        let Some(file) = path.file_name() else { return Ok(false) };
+        let aside = path.with_file_name(format!("{ASIDE}{}", file.to_string_lossy()));
+        match fs::rename(&path, &aside) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(Error::io("rename", path)(error)),
+        }
+        // A network file system asks the server as it opens a file, and not whenever it is asked about one.
+        let modified = File::open(&aside).and_then(|file| file.metadata()?.modified());
+        if modified.map_err(Error::io("read", &aside))? > limit {
+            // If there is another one by now, it has the same bytes.
+            fs::rename(&aside, &path).map_err(Error::io("rename", &aside))?;
+            return Ok(false);
+        }
+        self.remove_path(&aside)?;
+        Ok(true)
+    }
+
+    /// Removes a file, and its folder if nothing else is in it.
+    fn remove_path(&self, path: &Path) -> Result<()> {
+        if let Err(error) = fs::remove_file(path)
             && error.kind() != io::ErrorKind::NotFound
         {
             return Err(Error::io("remove", path)(error));
@@ -76,8 +97,12 @@ impl SharedFiles for Disk {
     fn store(&self, aside: NamedTempFile, name: &str) -> Result<()> {
         let path = self.path(name);
         let written = aside.as_file().metadata().map_err(Error::io("read", aside.path()))?;
-        // `vacuum` goes by the age of what no receipt names yet.
-        let renew = || File::open(&path)?.set_modified(SystemTime::now());
+        // `vacuum` goes by the age of what no receipt names yet. If it has taken this file aside before it was renewed,
+        // there is none now.
+        let renew = || {
+            File::open(&path)?.set_modified(SystemTime::now())?;
+            File::open(&path)
+        };
         if fs::metadata(&path).is_ok_and(|there| there.len() == written.len()) && renew().is_ok() {
             return Ok(());
         }
@@ -136,7 +161,11 @@ impl SharedFiles for Disk {
     }
 
     fn remove(&self, names: &[String]) -> Result<()> {
-        names.iter().try_for_each(|name| self.remove_one(name))
+        names.iter().try_for_each(|name| self.remove_path(&self.path(name)))
+    }
+
+    fn remove_older(&self, names: &[String], limit: SystemTime) -> Result<Vec<bool>> {
+        names.iter().map(|name| self.remove_one_older(name, limit)).collect()
     }
 
     fn keeps_objects(&self) -> bool {
@@ -150,4 +179,61 @@ impl SharedFiles for Disk {
 
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{thread, time::Duration};
+
+    use super::*;
+
+    const BYTES: &[u8] = b"the same bytes";
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn make_old(disk: &Disk, name: &str) {
+        File::open(disk.path(name)).unwrap().set_modified(SystemTime::now() - 2 * DAY).unwrap();
+    }
+
+    fn store(disk: &Disk, name: &str) {
+        let (folder, path) = (disk.aside("objects"), disk.path(name));
+        let (aside, ()) = write_aside(&folder, &path, |file| file.write_all(BYTES)).unwrap();
+        disk.store(aside, name).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_was_stored_again_after_it_was_listed_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::new(folder.path());
+        let names = ["objects/again", "objects/gone", "objects/old"].map(String::from);
+        for name in &names {
+            store(&disk, name);
+            make_old(&disk, name);
+        }
+        store(&disk, &names[0]);
+        disk.remove(&names[1..2]).unwrap();
+        let limit = SystemTime::now() - DAY;
+        assert_eq!(disk.remove_older(&names, limit).unwrap(), [false, true, true]);
+        let left: Vec<String> =
+            disk.list("objects").unwrap().into_iter().map(|file| file.name).collect();
+        assert_eq!(left, names[..1]);
+        assert_eq!(disk.read(&names[0]).unwrap().unwrap(), BYTES);
+    }
+
+    #[test]
+    fn what_is_stored_while_it_is_removed_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::new(folder.path());
+        let name = String::from("objects/file");
+        let limit = SystemTime::now() - DAY;
+        store(&disk, &name);
+        for round in 0..100 {
+            make_old(&disk, &name);
+            thread::scope(|scope| {
+                scope.spawn(|| store(&disk, &name));
+                scope.spawn(|| disk.remove_older(std::slice::from_ref(&name), limit).unwrap());
+            });
+            assert_eq!(disk.read(&name).unwrap().as_deref(), Some(BYTES), "round {round}");
+        }
+    }
 }

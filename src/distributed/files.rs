@@ -58,6 +58,13 @@ pub(crate) trait SharedFiles: fmt::Debug + Send + Sync {
     /// Removes files, and folders in which nothing is left. It is no error if they are gone already.
     fn remove(&self, names: &[String]) -> Result<()>;
 
+    /// Removes files that are older than this, and returns for each whether it is gone. A file that was stored again since
+    /// it was listed stays where that can be told as it is removed; a bucket removes objects by their names alone.
+    fn remove_older(&self, names: &[String], _limit: SystemTime) -> Result<Vec<bool>> {
+        self.remove(names)?;
+        Ok(vec![true; names.len()])
+    }
+
     /// Returns whether a cache is a manifest alone, and its files stay in [`OBJECTS`]. Otherwise it is a folder with
     /// files of its own.
     fn keeps_objects(&self) -> bool;
@@ -121,13 +128,22 @@ pub(crate) fn write_aside<T>(
     place: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<T>,
 ) -> Result<(NamedTempFile, T)> {
-    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    // Other users of the machines may read it, as far as the umask allows.
-    let made = Builder::new()
-        .prefix(ASIDE)
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder)
-        .map_err(Error::io("create a file in", folder))?;
+    let mut tries_left = 3;
+    let made = loop {
+        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        // Other users of the machines may read it, as far as the umask allows.
+        let made = Builder::new()
+            .prefix(ASIDE)
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(folder);
+        match made {
+            // `vacuum` removes a folder in which nothing is left.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries_left > 0 => {
+                tries_left -= 1;
+            }
+            made => break made.map_err(Error::io("create a file in", folder))?,
+        }
+    };
     // The file below the named one, whose errors name its temporary path.
     let mut file = BufWriter::new(made.as_file());
     let written = write(&mut file).and_then(|written| file.flush().map(|()| written));

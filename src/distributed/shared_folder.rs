@@ -153,6 +153,11 @@ impl SharedFolder {
         self.files.remove(names)
     }
 
+    /// Removes files that are older than this, as far as can be told also now, and returns for each whether it is gone.
+    pub(crate) fn remove_older(&self, names: &[String], limit: SystemTime) -> Result<Vec<bool>> {
+        self.files.remove_older(names, limit)
+    }
+
     /// Returns whether the files of caches stay among the stored objects.
     pub(crate) fn keeps_objects(&self) -> bool {
         self.files.keeps_objects()

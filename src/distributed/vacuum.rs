@@ -1,4 +1,14 @@
 //! Removes from a shared folder what no cache and no plan needs.
+//!
+//! Workers take no lock, so what a worker is about to name in its receipt looks like what nothing needs. It is kept by its
+//! age: a worker stores a file, or renews one that is there, before it names it, and files that are younger than the
+//! limit stay. So the limit has to be longer than a task takes. A worker may also store a file again between the moment
+//! in which it is listed, old, and that of its removal. On a disk such a file stays (`Disk::remove_one_older`). In a
+//! bucket it is lost if exactly that happens, because a bucket removes by name alone: the commit then misses the file, and
+//! names it and says how its task is done again.
+//!
+//! A plan that is made again while its committed predecessor is removed may lose its plan.json; workers then say that
+//! nothing is planned here, and `plan` writes it once more.
 
 use std::{
     collections::HashSet,
@@ -38,6 +48,8 @@ pub struct VacuumReport {
 /// Returns an error if there is no plan, or if it has receipts and no cache, unless that is said to be known (`force`):
 /// its workers may be at work. Also if a file cannot be removed.
 pub fn vacuum(shared: &SharedFolder, older_than: Duration, force: bool) -> Result<VacuumReport> {
+    // What is stored from now on stays, however short the time is.
+    let limit = SystemTime::now().checked_sub(older_than).unwrap_or(SystemTime::UNIX_EPOCH);
     let plan_bytes = shared.read(PLAN_FILE)?;
     let manifests = if shared.keeps_objects() { shared.manifests()? } else { Vec::new() };
     let plan = match &plan_bytes {
@@ -63,19 +75,18 @@ pub fn vacuum(shared: &SharedFolder, older_than: Duration, force: bool) -> Resul
         files.extend(shared.list(folder)?);
     }
     files.retain(|file| is_of_a_plan(&file.name) && !needed.contains(&file.name));
-    let limit = SystemTime::now().checked_sub(older_than).unwrap_or(SystemTime::UNIX_EPOCH);
+    let n_unneeded = files.len() as u64;
+    files.retain(|file| file.modified <= limit);
+    let (names, bytes): (Vec<String>, Vec<u64>) =
+        files.into_iter().map(|file| (file.name, file.bytes)).unzip();
+    // A worker may have stored one of them again since they were listed.
+    let is_gone = shared.remove_older(&names, limit)?;
     let mut report = VacuumReport::default();
-    let mut unneeded = Vec::new();
-    for file in files {
-        if file.modified > limit {
-            report.too_new += 1;
-            continue;
-        }
-        unneeded.push(file.name);
+    for (_, bytes) in is_gone.iter().zip(bytes).filter(|(is_gone, _)| **is_gone) {
         report.removed += 1;
-        report.bytes += file.bytes;
+        report.bytes += bytes;
     }
-    shared.remove(&unneeded)?;
+    report.too_new = n_unneeded - report.removed;
     // Another plan may have taken its place.
     if report.too_new == 0
         && is_committed
