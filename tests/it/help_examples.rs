@@ -5,17 +5,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
 };
 
 use regex::Regex;
-use safetensors::{SafeTensors, tensor::TensorView};
-use serde_json::json;
 
-use crate::{
-    help::commands,
-    support::{Workshop, minilm, read_json},
-};
+use crate::{help::commands, support::Workshop};
 
 /// Commands that are run first, in this order, because other examples need their results, and commands that are run
 /// last, because they remove something.
@@ -46,63 +40,11 @@ const ONLINE: &str = "model pull";
 /// The number of reviews: whether a command works is seen on a fifth of them as well as on all.
 const N_REVIEWS: usize = 180;
 
-/// How many times smaller than the default model's the states of the small model are.
-const SMALLER: usize = 8;
-
 /// The caches of the default model that examples name, and what fills them.
 const CACHES: [(&str, &[&str]); 2] = [
     ("397e9e01919ffd5e", &["extract", "pipelines/embed.toml"]),
     ("4542ca5da5cd99bc", &["extract", "pipelines/embed.toml", "--set", "cache.max_length=64"]),
 ];
-
-/// Writes the default model with an eighth of its dimensions: all its layers and its tokenizer, and the first values of
-/// its weights. Its states are worth nothing, and it is opened and run in a fraction of the time.
-fn write_small_model(folder: &Path) {
-    let whole = minilm();
-    fs::create_dir(folder).unwrap();
-    for file in fs::read_dir(&whole).unwrap() {
-        let file = file.unwrap();
-        // The sizes, the weights, and the hashes of a pulled model are other ones.
-        if !["config.json", "model.safetensors", "source.json"]
-            .iter()
-            .any(|name| file.file_name() == *name)
-        {
-            fs::copy(file.path(), folder.join(file.file_name())).unwrap();
-        }
-    }
-    let mut config = read_json(&whole.join("config.json"));
-    let sizes = ["hidden_size", "intermediate_size"].map(|key| {
-        let size = config[key].as_u64().unwrap() as usize;
-        config[key] = json!(size / SMALLER);
-        size
-    });
-    fs::write(folder.join("config.json"), config.to_string()).unwrap();
-    let bytes = fs::read(whole.join("model.safetensors")).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let cut: Vec<_> = tensors
-        .iter()
-        .map(|(name, tensor)| {
-            let of_size = |size: &usize| if sizes.contains(size) { size / SMALLER } else { *size };
-            let shape: Vec<usize> = tensor.shape().iter().map(of_size).collect();
-            (name, tensor.dtype(), first_values(&tensor, &shape), shape)
-        })
-        .collect();
-    let views = cut.iter().map(|(name, dtype, values, shape)| {
-        (*name, TensorView::new(*dtype, shape.clone(), values).unwrap())
-    });
-    let small = safetensors::serialize(views, None).unwrap();
-    fs::write(folder.join("model.safetensors"), small).unwrap();
-}
-
-/// Returns the first rows and columns of a matrix, or the first values of a vector, as bytes.
-fn first_values(tensor: &TensorView<'_>, shape: &[usize]) -> Vec<u8> {
-    let n_values: usize = tensor.shape().iter().product();
-    let (n_columns, columns_kept) = (tensor.shape().last().unwrap(), shape.last().unwrap());
-    let value = tensor.data().len() / n_values;
-    let rows_kept = shape.iter().product::<usize>() / columns_kept;
-    let rows = tensor.data().chunks_exact(n_columns * value).take(rows_kept);
-    rows.flat_map(|row| &row[..columns_kept * value]).copied().collect()
-}
 
 /// Returns the fingerprint of the cache that a command would fill.
 fn fingerprint(workshop: &Workshop, command: &[&str]) -> String {
@@ -113,9 +55,7 @@ fn fingerprint(workshop: &Workshop, command: &[&str]) -> String {
 /// Creates a workshop like a checkout, in which `data/reviews.csv` is shorter and the model small.
 fn checkout() -> Workshop {
     let workshop = Workshop::checkout();
-    // It is a link to the default model.
-    fs::remove_file(workshop.path("models/minilm")).unwrap();
-    write_small_model(&workshop.path("models/minilm"));
+    workshop.take_small_model();
     let path = workshop.path("data/reviews.csv");
     let mut reader = csv::Reader::from_path(&path).unwrap();
     let mut writer = csv::Writer::from_writer(Vec::new());

@@ -1,12 +1,12 @@
 //! `runs diff`: two runs beside each other, and how sure the difference is.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::symlink};
+use std::{collections::BTreeSet, fs};
 
 use serde_json::{Map, Value, json};
 
 use crate::{
     cases::{Case, Data, predictions},
-    support::{TINY_PIPELINE, Workshop, copy_folder, csv, minilm, read_json, repository, texts},
+    support::{TINY_PIPELINE, Workshop, copy_folder, csv, read_json, texts},
 };
 
 const RUN: [&str; 2] = ["run", "pipeline.toml"];
@@ -330,12 +330,8 @@ fn every_task_is_compared_by_its_own_metrics() {
 
 #[test]
 fn runs_of_a_shipped_pipeline_are_compared() {
-    let workshop = Workshop::empty();
-    for name in ["data", "pipelines"] {
-        symlink(repository().join(name), workshop.path(name)).unwrap();
-    }
-    fs::create_dir(workshop.path("models")).unwrap();
-    symlink(minilm(), workshop.path("models/minilm")).unwrap();
+    let workshop = Workshop::checkout();
+    workshop.take_small_model();
     for settings in [&[""; 0][..], &["--set", "head.kind=lda"]] {
         workshop.succeed(&[&["run", "pipelines/sentiment.toml"], settings].concat());
     }

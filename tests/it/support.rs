@@ -13,7 +13,8 @@ use std::{
 
 use frostbert::internals::encoder::runtime::Runtime;
 use regex::Regex;
-use serde_json::Value;
+use safetensors::{SafeTensors, tensor::TensorView};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A pipeline with a small BERT with random weights: 2 layers of 32, a vocabulary of 90, at most 64 tokens.
@@ -85,6 +86,58 @@ pub(crate) fn minilm() -> PathBuf {
         "models/minilm is not there: run `make setup`"
     );
     folder
+}
+
+/// How many times smaller than the default model's the states of the small model are.
+const SMALLER: usize = 8;
+
+/// Writes the default model with an eighth of its dimensions: all its layers and its tokenizer, and the first values of
+/// its weights. Its states are worth nothing, and it is opened and run in a fraction of the time.
+fn write_small_model(folder: &Path) {
+    let whole = minilm();
+    fs::create_dir(folder).unwrap();
+    for file in fs::read_dir(&whole).unwrap() {
+        let file = file.unwrap();
+        // The sizes, the weights, and the hashes of a pulled model are other ones.
+        if !["config.json", "model.safetensors", "source.json"]
+            .iter()
+            .any(|name| file.file_name() == *name)
+        {
+            fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+        }
+    }
+    let mut config = read_json(&whole.join("config.json"));
+    let sizes = ["hidden_size", "intermediate_size"].map(|key| {
+        let size = config[key].as_u64().unwrap() as usize;
+        config[key] = json!(size / SMALLER);
+        size
+    });
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let bytes = fs::read(whole.join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let cut: Vec<_> = tensors
+        .iter()
+        .map(|(name, tensor)| {
+            let of_size = |size: &usize| if sizes.contains(size) { size / SMALLER } else { *size };
+            let shape: Vec<usize> = tensor.shape().iter().map(of_size).collect();
+            (name, tensor.dtype(), first_values(&tensor, &shape), shape)
+        })
+        .collect();
+    let views = cut.iter().map(|(name, dtype, values, shape)| {
+        (*name, TensorView::new(*dtype, shape.clone(), values).unwrap())
+    });
+    let small = safetensors::serialize(views, None).unwrap();
+    fs::write(folder.join("model.safetensors"), small).unwrap();
+}
+
+/// Returns the first rows and columns of a matrix, or the first values of a vector, as bytes.
+fn first_values(tensor: &TensorView<'_>, shape: &[usize]) -> Vec<u8> {
+    let n_values: usize = tensor.shape().iter().product();
+    let (n_columns, columns_kept) = (tensor.shape().last().unwrap(), shape.last().unwrap());
+    let value = tensor.data().len() / n_values;
+    let rows_kept = shape.iter().product::<usize>() / columns_kept;
+    let rows = tensor.data().chunks_exact(n_columns * value).take(rows_kept);
+    rows.flat_map(|row| &row[..columns_kept * value]).copied().collect()
 }
 
 /// Returns ONNX Runtime, which is loaded once for all tests of this process.
@@ -223,6 +276,13 @@ impl Workshop {
         fs::create_dir(workshop.path("models")).unwrap();
         symlink(minilm(), workshop.path("models/minilm")).unwrap();
         workshop
+    }
+
+    /// Puts a small model in the place of the default one of a [`Workshop::checkout`].
+    pub(crate) fn take_small_model(&self) {
+        let folder = self.path("models/minilm");
+        fs::remove_file(&folder).unwrap();
+        write_small_model(&folder);
     }
 
     /// Creates a workshop with `pipeline.toml` (tiny BERT) and `train.csv`.
