@@ -15,10 +15,10 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Returns gzip data of `start`, followed by `times` members of 64 MiB of `unit`, which decompress to a single text.
-fn bomb(start: &str, unit: &str, times: usize) -> Vec<u8> {
-    let block = gzip(unit.repeat(64 * MIB / unit.len()).as_bytes());
-    [gzip(start.as_bytes()), block.repeat(times)].concat()
+/// Returns gzip data of `start`, followed by 8 GiB of `unit` in members of 1 MiB, which decompress to a single text.
+fn bomb(start: &str, unit: &str) -> Vec<u8> {
+    let block = gzip(unit.repeat(MIB / unit.len()).as_bytes());
+    [gzip(start.as_bytes()), block.repeat(8 * 1024)].concat()
 }
 
 /// Runs the program with at most 1.5 GB of address space, which must fail, and returns its stderr.
@@ -85,7 +85,7 @@ fn a_record_without_an_end_is_refused_in_little_memory() {
         ("c.json", "{\"data\": [{\"title\": \"", "a", "qa", ":1: expected a paragraph"),
     ] {
         let name = format!("{name}.gz");
-        workshop.write(&name, bomb(start, unit, 128));
+        workshop.write(&name, bomb(start, unit));
         let path = format!("data.train.path={name}");
         let task = format!("data.task={task}");
         let set = ["--set", &path, "--set", &task, "--set", "cache.stride=2"];
@@ -101,7 +101,7 @@ fn a_record_without_an_end_is_refused_in_little_memory() {
 fn what_else_is_read_has_a_limit_too() {
     let workshop = Workshop::tiny();
     workshop.succeed(&["run", "pipeline.toml"]);
-    workshop.write("a.txt.gz", bomb("", "a", 128));
+    workshop.write("a.txt.gz", bomb("", "a"));
     for arguments in [
         &["predict", "runs/tiny", "a.txt.gz"][..],
         &["evaluate", "runs/tiny", "--data", "a.txt.gz", "--format", "jsonl"],
