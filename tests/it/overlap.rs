@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::support::{Workshop, assert_same_files, contents, csv, read_json, texts};
 
 /// Texts of more tokens than are tokenised before work begins.
-const N_TEXTS: usize = 40_000;
+const N_TEXTS: usize = 25_000;
 
 fn workshop() -> Workshop {
     let workshop = Workshop::tiny();
@@ -24,7 +24,7 @@ fn workshop() -> Workshop {
 }
 
 fn extract<'a>(threads: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    let settings = ["--set", "cache.shard_tokens=50000", "--set", "model.batch_tokens=2048"];
+    let settings = ["--set", "cache.shard_tokens=30000", "--set", "model.batch_tokens=2048"];
     [&["extract", "pipeline.toml", "--json", "--threads", threads][..], &settings, more].concat()
 }
 
@@ -72,7 +72,7 @@ fn work_begins_before_the_last_text_is_tokenised_and_neither_threads_nor_kills_c
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
     let tokens = report["tokens"].as_f64().unwrap();
     assert!(tokens > 300_000.0, "{report}");
-    let note = Regex::new("note: to encode: 40,000 texts, about ([0-9,]+) tokens, about ").unwrap();
+    let note = Regex::new("note: to encode: 25,000 texts, about ([0-9,]+) tokens, about ").unwrap();
     let about = note.captures(&ran.stderr).unwrap_or_else(|| panic!("{}", ran.stderr));
     let about: f64 = about[1].replace(',', "").parse().unwrap();
     assert!((about / tokens - 1.0).abs() < 0.03, "{about} of {tokens}");
