@@ -58,8 +58,8 @@ pub(crate) trait SharedFiles: fmt::Debug + Send + Sync {
     /// Removes files, and folders in which nothing is left. It is no error if they are gone already.
     fn remove(&self, names: &[String]) -> Result<()>;
 
-    /// Removes files that are older than this, and returns for each whether it is gone. A file that was stored again since
-    /// it was listed stays where that can be told as it is removed; a bucket removes objects by their names alone.
+    /// Removes files that are older than this, and returns for each whether it is gone. A file that was stored again
+    /// since it was listed stays if that can be seen as it is removed; a bucket removes objects by their names alone.
     fn remove_older(&self, names: &[String], _limit: SystemTime) -> Result<Vec<bool>> {
         self.remove(names)?;
         Ok(vec![true; names.len()])

@@ -1,10 +1,10 @@
 //! Removes from a shared folder what no cache and no plan needs.
 //!
-//! Workers take no lock, so what a worker is about to name in its receipt looks like what nothing needs. It is kept by its
-//! age: a worker stores a file, or renews one that is there, before it names it, and files that are younger than the
+//! Workers take no lock, so what a worker is about to name in its receipt looks like what nothing needs. Its age keeps
+//! it: a worker stores a file, or renews one that is there, before it names it, and files that are younger than the
 //! limit stay. So the limit has to be longer than a task takes. A worker may also store a file again between the moment
 //! in which it is listed, old, and that of its removal. On a disk such a file stays (`Disk::remove_one_older`). In a
-//! bucket it is lost if exactly that happens, because a bucket removes by name alone: the commit then misses the file, and
+//! bucket it is lost if exactly that happens, because a bucket removes by name alone: the commit then misses the file,
 //! names it and says how its task is done again.
 //!
 //! A plan that is made again while its committed predecessor is removed may lose its plan.json; workers then say that
