@@ -5,6 +5,7 @@ mod parts;
 use std::path::{Path, PathBuf};
 
 use frostbert_cache::fingerprint::{self, Digest};
+use parts::Convolution;
 use serde_json::{Map, Value};
 
 use super::{
@@ -64,6 +65,7 @@ pub(super) struct FusedShape {
     /// One for each layer, in families with rotary positions.
     pub(super) rotary: Option<Vec<RotaryLayer>>,
     pub(super) disentangled: Option<Disentangled>,
+    pub(super) convolution: Option<Convolution>,
 }
 
 impl FusedShape {
@@ -207,6 +209,7 @@ impl ConfigFile {
             groups: self.groups(family, layers)?,
             rotary: self.rotary(family, layers, hidden / attention_heads)?,
             disentangled: self.disentangled(family, positions)?,
+            convolution: self.convolution(family, hidden)?,
         };
         if !shape.hidden.is_multiple_of(shape.attention_heads) {
             return Err(self.refuse(

@@ -54,6 +54,9 @@ pub(super) struct LayerParts {
     pub(super) norms: Norms,
     /// Whether groups of layers have the same weights (`num_hidden_groups`).
     pub(super) shares_weights: bool,
+    /// What the names of the tensors of a convolution after the first layer begin with, in families that may have one
+    /// (`conv_kernel_size`).
+    pub(super) convolution: Option<&'static str>,
 }
 
 /// What attention knows of positions, besides a bias that is the same in all layers.

@@ -25,6 +25,8 @@ pub(super) mod attention_bias;
 
 mod attention_parts;
 
+mod convolution;
+
 mod layer;
 
 pub(super) mod packed;
@@ -355,6 +357,9 @@ impl Checkpoint {
         if !model.shape.family.graph.is_empty() {
             profile.push('-');
             profile.push_str(model.shape.family.graph);
+        }
+        if model.shape.convolution.is_some() {
+            profile.push_str("-convolution-1");
         }
         if model.shape.padding_token.is_some() {
             // Positions are counted as in the family even if a text contains the padding token.

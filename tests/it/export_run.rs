@@ -181,6 +181,7 @@ fn every_family_is_written_in_ordinary_operators() {
         "albert",
         "deberta_v3",
         "deberta_v2",
+        "deberta_v2_conv",
         "nomic_bert",
         "gte",
     ] {

@@ -26,7 +26,7 @@ const MEDIAN: f32 = 1e-6;
 /// Folder, family, number of layers, maximum input length, and the layers that have states.
 type Described = (&'static str, &'static str, usize, Option<usize>, &'static [usize]);
 
-const MODELS: [Described; 23] = [
+const MODELS: [Described; 25] = [
     ("bert_sharded", "bert", 3, Some(64), &[0, 1, 2, 3]),
     ("roberta", "roberta", 2, Some(64), &[0, 1, 2]),
     ("xlm_roberta_f16", "xlm-roberta", 2, Some(64), &[0, 1, 2]),
@@ -41,6 +41,8 @@ const MODELS: [Described; 23] = [
     ("albert_groups", "albert", 4, Some(64), &[0, 1, 2, 3, 4]),
     ("deberta_v3", "deberta-v2", 2, Some(100), &[0, 1, 2]),
     ("deberta_v2", "deberta-v2", 2, Some(40), &[0, 1, 2]),
+    ("deberta_v2_conv", "deberta-v2", 2, Some(100), &[0, 1, 2]),
+    ("deberta_v2_conv_groups", "deberta-v2", 2, Some(40), &[0, 1, 2]),
     ("nomic_bert", "nomic_bert", 2, Some(64), &[0, 1, 2]),
     ("nomic_bert_hub", "nomic_bert", 2, Some(64), &[0, 1, 2]),
     ("gte", "gte", 2, Some(64), &[0, 1, 2]),
@@ -56,13 +58,15 @@ const MODELS: [Described; 23] = [
 
 /// The folders of families whose layers have other parts than BERT's. States between the layers of a ModernBERT are not
 /// normalised, so they are as large as its weights make them.
-const OTHER_PARTS: [&str; 10] = [
+const OTHER_PARTS: [&str; 12] = [
     "modernbert",
     "modernbert_older",
     "albert",
     "albert_groups",
     "deberta_v3",
     "deberta_v2",
+    "deberta_v2_conv",
+    "deberta_v2_conv_groups",
     "nomic_bert",
     "nomic_bert_hub",
     "gte",
@@ -386,6 +390,7 @@ fn a_family_whose_attention_knows_positions_runs_the_padded_graph_everywhere() {
         ("modernbert", "bert-fused-2-modernbert-1"),
         ("modernbert_older", "bert-fused-2-modernbert-1"),
         ("deberta_v3", "bert-fused-2-deberta-1"),
+        ("deberta_v2_conv", "bert-fused-2-deberta-1-convolution-1"),
         ("nomic_bert_hub", "bert-fused-2-nomic-1"),
         ("gte_new", "bert-fused-2-gte-1"),
     ] {
@@ -407,9 +412,15 @@ fn a_family_whose_attention_knows_positions_runs_the_padded_graph_everywhere() {
 
 #[test]
 fn families_with_other_parts_keep_their_states_in_8_bits() {
-    for (name, layer) in
-        [("albert", 3), ("deberta_v3", 2), ("deberta_v2", 2), ("nomic_bert", 2), ("gte", 2)]
-    {
+    for (name, layer) in [
+        ("albert", 3),
+        ("deberta_v3", 2),
+        ("deberta_v2", 2),
+        ("deberta_v2_conv", 2),
+        ("deberta_v2_conv_groups", 2),
+        ("nomic_bert", 2),
+        ("gte", 2),
+    ] {
         let folder = family(name);
         let checkpoint = Checkpoint::open(&folder).unwrap();
         let options = SessionOptions {

@@ -26,6 +26,19 @@ pub(in crate::encoder) struct StoredPart {
     pub(in crate::encoder) of: usize,
 }
 
+/// The convolution over neighbouring tokens that is added to the output of the first layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::encoder) struct Convolution {
+    /// What the names of its tensors begin with.
+    pub(in crate::encoder) tensors: &'static str,
+    /// The number of tokens that it reads, the token itself in the middle.
+    pub(in crate::encoder) kernel: usize,
+    /// The number of equal parts of a state, each of which is computed from its own part.
+    pub(in crate::encoder) groups: usize,
+    /// Whether its activation is tanh, or else that of the feed-forward layers.
+    pub(in crate::encoder) is_tanh: bool,
+}
+
 impl FusedShape {
     /// Returns where the weights have a tensor that the graph names so.
     pub(in crate::encoder) fn stored(&self, name: &str) -> StoredPart {
@@ -313,6 +326,41 @@ impl ConfigFile {
             ));
         }
         Ok(Some(found))
+    }
+
+    /// Returns the convolution after the first layer, in a family that may have one.
+    pub(super) fn convolution(
+        &self,
+        family: &Family,
+        hidden: usize,
+    ) -> Result<Option<Convolution>> {
+        let (key, of_groups, of_activation) = ("conv_kernel_size", "conv_groups", "conv_act");
+        let Some(tensors) = family.layer.convolution else { return Ok(None) };
+        let is_none = |size: &Value| size.as_i64().is_some_and(|size| size <= 0);
+        if self.given(key).is_none_or(is_none) {
+            return Ok(None);
+        }
+        let kernel = self.size(key)?;
+        if kernel.is_multiple_of(2) {
+            let expected = "that is odd, so that there is a state for every token";
+            return Err(self.refuse_value(key, expected, self.given(key)));
+        }
+        let groups = if self.given(of_groups).is_some() { self.size(of_groups)? } else { 1 };
+        if !hidden.is_multiple_of(groups) {
+            let expected = "that divides the hidden size";
+            return Err(self.refuse_value(of_groups, expected, self.given(of_groups)));
+        }
+        // What `transformers` takes where the config does not say.
+        let tanh = Value::from("tanh");
+        let activation = self.given(of_activation).unwrap_or(&tanh);
+        let is_tanh = *activation == tanh;
+        let is_of_family = |name: &str| family.activations.iter().any(|(own, _)| *own == name);
+        let is_known = is_tanh || activation.as_str().is_some_and(is_of_family);
+        if !is_known {
+            let expected = "`tanh` or `gelu`";
+            return Err(self.refuse_value(of_activation, expected, Some(activation)));
+        }
+        Ok(Some(Convolution { tensors, kernel, groups, is_tanh }))
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) const BERT_LAYER: LayerParts = LayerParts {
     feed_forward: FeedForward::Plain,
     norms: Norms::After,
     shares_weights: false,
+    convolution: None,
 };
 
 /// `gelu_python` is the same formula written in Python.

@@ -70,7 +70,7 @@ pub(super) const MODERNBERT: Family = Family {
         attention: Attention::Rotary(&MODERNBERT_ROTARY),
         feed_forward: FeedForward::Gated("mlp.Wi_gate"),
         norms: Norms::Before,
-        shares_weights: false,
+        ..BERT_LAYER
     },
     demands: &[optional("attention_bias", &["false"]), optional("mlp_bias", &["false"])],
     graph: "modernbert-1",
@@ -127,11 +127,14 @@ pub(super) const DEBERTA: Family = Family {
         ],
         ..BERT_TENSORS
     },
-    layer: LayerParts { attention: Attention::Disentangled, ..BERT_LAYER },
+    layer: LayerParts {
+        attention: Attention::Disentangled,
+        convolution: Some("encoder.conv"),
+        ..BERT_LAYER
+    },
     demands: &[
         demanded("relative_attention", &["true"]),
         demanded("position_biased_input", &["false"]),
-        optional("conv_kernel_size", &["0"]),
         optional("norm_rel_ebd", &["\"none\"", "\"layer_norm\""]),
     ],
     graph: "deberta-1",

@@ -126,7 +126,7 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
         let tensors = shape.family.tensors;
         let (hidden, intermediate) = (shape.hidden, shape.intermediate);
         let at = |name: &str| format!("{}.{layer}.{name}", tensors.layers);
-        let (input, output) = (output_name(layer), output_name(layer + 1));
+        let (input, output) = (output_name(layer), self.builder.before_convolution(layer));
 
         self.attention(layer)?;
         let name = at(tensors.attention_output);
@@ -165,7 +165,9 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
         let name = at(tensors.narrow);
         let weight = self.weight_of(&name, intermediate, hidden)?;
         self.linear_of(&activated, intermediate, &name, &weight)?;
-        self.skip_layer_norm(&name, &normed, &at(tensors.output_norm), &output)
+        self.skip_layer_norm(&name, &normed, &at(tensors.output_norm), &output)?;
+        // It is one of all layers, and stays in f32.
+        self.builder.convolution(layer)
     }
 
     /// Adds `LayerNorm(product + bias + skip)` for a linear layer's product.
@@ -290,9 +292,8 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
     /// Returns the normalisation that produces the input of a layer; `None` if the embeddings are projected in between.
     fn norm_before(&self, layer: usize) -> Option<String> {
         let shape = self.builder.shape;
-        let tensors = shape.family.tensors;
         match layer.checked_sub(1) {
-            Some(before) => Some(format!("{}.{before}.{}", tensors.layers, tensors.output_norm)),
+            Some(before) => Some(self.builder.last_norm_of(before)),
             None => (!shape.projects_embeddings()).then(|| shape.family.embeddings.norm.into()),
         }
     }

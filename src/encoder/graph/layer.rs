@@ -65,7 +65,8 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
             self.feed_forward(layer, &normed)?;
             let (narrow, norm) = (at(tensors.narrow), at(tensors.output_norm));
             let summands = [&at("narrowed")[..], &normed];
-            return self.skip_layer_norm(&summands, &narrow, &norm, &output_name(layer + 1));
+            self.skip_layer_norm(&summands, &narrow, &norm, &self.before_convolution(layer))?;
+            return self.convolution(layer);
         }
         let sum = at("attention_sum");
         self.biased_sum(&[&at("attended"), &input], &output, &sum)?;

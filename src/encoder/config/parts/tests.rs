@@ -102,7 +102,8 @@ fn a_deberta_must_say_what_its_attention_knows_of_positions() {
     let listed = shape("deberta-v2", with("pos_att_type", json!(["c2p"]))).unwrap();
     assert!(!listed.disentangled.unwrap().queries_of_distances);
     for (key, value) in [
-        ("conv_kernel_size", json!(3)),
+        ("conv_kernel_size", json!(4)),
+        ("conv_kernel_size", json!("3")),
         ("position_biased_input", json!(true)),
         ("pos_att_type", json!(["p2p"])),
         ("pos_att_type", json!([])),
@@ -111,6 +112,37 @@ fn a_deberta_must_say_what_its_attention_knows_of_positions() {
         let message = refused("deberta-v2", with(key, value));
         assert!(message.contains(key), "{message}");
     }
+}
+
+#[test]
+fn a_deberta_may_have_a_convolution_after_its_first_layer() {
+    let with = |changed: Value| {
+        let mut fields = json!({"relative_attention": true, "position_biased_input": false,
+            "pos_att_type": ["c2p", "p2c"], "position_buckets": 16});
+        for (key, value) in changed.as_object().unwrap() {
+            fields[key] = value.clone();
+        }
+        shape("deberta-v2", fields).map(|shape| shape.convolution)
+    };
+    for none in [json!({}), json!({"conv_kernel_size": 0}), json!({"conv_kernel_size": -1})] {
+        assert_eq!(with(none), Ok(None));
+    }
+    let plain = Convolution { tensors: "encoder.conv", kernel: 3, groups: 1, is_tanh: true };
+    assert_eq!(with(json!({"conv_kernel_size": 3})), Ok(Some(plain)));
+    let published = json!({"conv_kernel_size": 3, "conv_act": "gelu", "conv_groups": 4});
+    let expected = Convolution { groups: 4, is_tanh: false, ..plain };
+    assert_eq!(with(published), Ok(Some(expected)));
+    // States are 8 values wide.
+    for (key, value) in
+        [("conv_groups", json!(3)), ("conv_act", json!("relu")), ("conv_act", json!(1))]
+    {
+        let mut changed = json!({"conv_kernel_size": 3});
+        changed[key] = value;
+        let message = with(changed).unwrap_err();
+        assert!(message.contains(key), "{message}");
+    }
+    // Other families have no such layer, whatever the key means to them.
+    assert_eq!(shape("bert", json!({"conv_kernel_size": 9})).unwrap().convolution, None);
 }
 
 #[test]
