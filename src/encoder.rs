@@ -56,6 +56,7 @@ pub(crate) mod worker;
 
 use checkpoint::{Checkpoint, Model};
 use device::{Device, Devices, Precision};
+use family::Attention;
 use frostbert_cache::{
     fingerprint::{FORMAT_VERSION, FingerprintInputs},
     states::{Dtype, Placement},
@@ -95,8 +96,8 @@ pub struct Encoder {
     pub placement: Option<Placement>,
     workers: Vec<Worker>,
     reference: Option<Worker>,
-    /// Attention heads of a layer; 0 if the folder does not say.
-    attention_heads: usize,
+    /// As [`score_matrices`] counts them.
+    score_matrices: usize,
 }
 
 impl Encoder {
@@ -194,7 +195,7 @@ impl Encoder {
             auto_reason: None,
             workers,
             reference,
-            attention_heads: checkpoint.config.attention_heads.unwrap_or(0),
+            score_matrices: score_matrices(checkpoint),
         };
         if let Devices::Cuda(_) = encoder.devices {
             encoder.prove(&providers, runtime, checkpoint, settings.precision)?;
@@ -205,7 +206,7 @@ impl Encoder {
     /// Returns the bytes of the attention scores of texts of this many tokens, one text in each worker: what a layer
     /// holds at once in f32.
     pub(crate) fn attention_bytes(&self, tokens: usize) -> u64 {
-        score_bytes(self.attention_heads * self.workers.len(), tokens)
+        score_bytes(self.score_matrices * self.workers.len(), tokens)
     }
 
     /// Returns the workers, and the reference worker that computes f32 on a CPU for
@@ -263,7 +264,6 @@ impl Encoder {
     }
 }
 
-/// Turns an encoder error that occurs while a GPU is being tried into a device error with a reason and a hint.
 /// Returns the bytes of attention scores that a layer holds at once in f32, with texts of `tokens` tokens.
 pub(crate) fn attention_bytes(
     checkpoint: &Checkpoint,
@@ -275,13 +275,24 @@ pub(crate) fn attention_bytes(
         Devices::Cpu => threads.max(1),
         Devices::Cuda(numbers) => numbers.len(),
     };
-    score_bytes(checkpoint.config.attention_heads.unwrap_or(0) * n_workers, tokens)
+    score_bytes(score_matrices(checkpoint) * n_workers, tokens)
 }
 
-fn score_bytes(n_heads: usize, tokens: usize) -> u64 {
-    4 * n_heads as u64 * (tokens * tokens) as u64
+/// Returns how many matrices of attention scores a text has at once: one for each head, and another for the bias of
+/// every head in a family of long texts whose scores have one; 0 if the folder does not say.
+fn score_matrices(checkpoint: &Checkpoint) -> usize {
+    let heads = checkpoint.config.attention_heads.unwrap_or(0);
+    match &checkpoint.model {
+        Model::Fused(model) if model.shape.family.layer.attention == Attention::Alibi => 2 * heads,
+        _ => heads,
+    }
 }
 
+fn score_bytes(n_matrices: usize, tokens: usize) -> u64 {
+    4 * n_matrices as u64 * (tokens * tokens) as u64
+}
+
+/// Turns an encoder error that occurs while a GPU is being tried into a device error with a reason and a hint.
 fn of_device(error: Error, provider: Provider, runtime: &Runtime) -> Error {
     match (error, provider) {
         (Error::Encoder { reason, .. }, Provider::Cuda(number)) => {

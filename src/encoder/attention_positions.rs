@@ -38,6 +38,21 @@ pub(super) fn outside_window(window: usize, length: usize) -> Vec<i32> {
     (0..length).flat_map(keys_of).collect()
 }
 
+/// Returns the distance of each key from each query, a row, whichever comes first: `[length, length]`.
+pub(super) fn token_distances(length: usize) -> Vec<i32> {
+    let keys_of = |query: usize| (0..length).map(move |key| query.abs_diff(key) as i32);
+    (0..length).flat_map(keys_of).collect()
+}
+
+/// Returns what the scores of each head lose by every token between key and query (ALiBi): a geometric series, followed
+/// by every second member of the one for twice as many heads if their number is no power of two.
+pub(super) fn alibi_slopes(heads: usize) -> Vec<f32> {
+    let power = 1usize << heads.ilog2();
+    let series = |n: usize| (1..=n).map(move |member| (-8.0 * member as f64 / n as f64).exp2());
+    let between = series(2 * power).step_by(2).take(heads - power);
+    series(power).chain(between).map(|slope| slope as f32).collect()
+}
+
 /// Attention between states and distances (DeBERTa): the distances with a state of their own, and the terms that they
 /// add to the scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +141,21 @@ mod tests {
         assert_eq!(&outside[..5], &[0, 0, 0, 1, 1]);
         assert_eq!(&outside[10..15], &[0, 0, 0, 0, 0]);
         assert_eq!(&outside[20..], &[1, 1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn slopes_halve_from_head_to_head_of_eight() {
+        let halves = [0.5, 0.25, 0.125, 0.0625, 0.031_25, 0.015_625, 0.007_812_5, 0.003_906_25];
+        assert_eq!(alibi_slopes(8), halves);
+        assert_eq!(alibi_slopes(1), halves[7..]);
+        assert_eq!(alibi_slopes(2), [0.0625, 0.003_906_25]);
+        // Twelve heads: the first slopes of sixteen between those of eight.
+        let twelve = alibi_slopes(12);
+        assert_eq!(twelve[..8], halves);
+        for (slope, power) in twelve[8..].iter().zip([-0.5, -1.5, -2.5, -3.5f64]) {
+            assert!((f64::from(*slope) - power.exp2()).abs() < 1e-7, "{slope}");
+        }
+        assert_eq!(token_distances(3), [0, 1, 2, 1, 0, 1, 2, 1, 0]);
     }
 
     #[test]

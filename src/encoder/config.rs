@@ -253,7 +253,8 @@ impl ConfigFile {
 
     fn family(&self) -> Result<&'static Family> {
         let holds = |key: &str| self.fields.get(key).is_some_and(|value| !value.is_null());
-        Family::named(self.model_type(), holds).ok_or_else(|| {
+        let says = |key: &str, value: &str| self.text(key) == Some(value);
+        Family::named(self.model_type(), holds, says).ok_or_else(|| {
             self.refuse(
                 &format!("a model_type of {}", Family::names()),
                 format!("`{}`", self.model_type()),
@@ -278,8 +279,10 @@ impl ConfigFile {
     fn check_own_code(&self, family: &Family) -> Result<()> {
         let unsupported = self.unsupported();
         let Some(class) = unsupported.own_code else { return Ok(()) };
-        let name = class.rsplit('.').next().unwrap_or(class);
-        let is_known = family.own_classes.contains(&name);
+        let is_known = family.own_classes.iter().any(|own| {
+            let before = class.strip_suffix(*own);
+            before.is_some_and(|before| before.is_empty() || before.ends_with(['.', '/']))
+        });
         if is_known && !unsupported.has_adapters && !unsupported.has_experts {
             return Ok(());
         }

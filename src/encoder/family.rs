@@ -5,7 +5,7 @@ mod of_bert;
 mod of_other_parts;
 
 use of_bert::{BERT, CAMEMBERT, DISTILBERT, ELECTRA, MPNET, ROBERTA, XLM_ROBERTA};
-use of_other_parts::{ALBERT, DEBERTA, GTE, GTE_OF_HUB, MODERNBERT, NOMIC, NOMIC_OF_HUB};
+use of_other_parts::{ALBERT, DEBERTA, GTE, GTE_OF_HUB, JINA, MODERNBERT, NOMIC, NOMIC_OF_HUB};
 
 use super::relative_bias::RelativeBias;
 
@@ -14,6 +14,8 @@ use super::relative_bias::RelativeBias;
 pub(super) struct Family {
     /// `model_type` in config.json.
     pub(super) name: &'static str,
+    /// A key of config.json and its value, which tell the family from others of its name.
+    pub(super) told_by: Option<(&'static str, &'static str)>,
     /// How the names of its classes in `transformers` begin.
     pub(super) class: &'static str,
     /// What `transformers` puts before the encoder's tensors in a model with a head.
@@ -32,7 +34,8 @@ pub(super) struct Family {
     pub(super) activations: &'static [(&'static str, EncoderActivation)],
     /// What config.json must say, because the graph computes nothing else.
     pub(super) demands: &'static [Demand],
-    /// Classes of repositories' own code that compute what `transformers` itself does for the family.
+    /// Classes of repositories' own code that compute what the graph does: the ends of their names, from a `.` or `/`
+    /// on.
     pub(super) own_classes: &'static [&'static str],
     /// What the name of the graph contains besides that of BERT's; empty if it is built from the same parts.
     pub(super) graph: &'static str,
@@ -68,6 +71,8 @@ pub(super) enum Attention {
     Rotary(&'static RotaryKeys),
     /// Scores between states and distances are added to those between states (DeBERTa).
     Disentangled,
+    /// Scores are lowered by the distance of the key from the query, in each head by another slope (ALiBi).
+    Alibi,
 }
 
 /// Keys of config.json for rotary positions.
@@ -241,9 +246,10 @@ pub(super) const PREFIXES: [&str; 13] = [
 pub(super) const WORD_TABLES: [&str; 2] =
     ["embeddings.word_embeddings.weight", "embeddings.tok_embeddings.weight"];
 
-/// All families that the fused graph supports; of those with one name, the first whose key of the hidden size is there
-/// counts.
-pub(super) const FAMILIES: [&Family; 14] = [
+/// All families that the fused graph supports; of those with one name that config.json does not rule out, the first
+/// whose key of the hidden size is there counts.
+pub(super) const FAMILIES: [&Family; 15] = [
+    &JINA,
     &BERT,
     &ROBERTA,
     &XLM_ROBERTA,
@@ -261,10 +267,17 @@ pub(super) const FAMILIES: [&Family; 14] = [
 ];
 
 impl Family {
-    /// Returns the family of a `model_type` in config.json; `holds` tells whether it has a key.
-    pub(super) fn named(model_type: &str, holds: impl Fn(&str) -> bool) -> Option<&'static Family> {
-        let of_name: Vec<&'static Family> =
-            FAMILIES.into_iter().filter(|family| family.name == model_type).collect();
+    /// Returns the family of a `model_type` in config.json; `holds` tells whether it has a key, and `says` whether with
+    /// this value.
+    pub(super) fn named(
+        model_type: &str,
+        holds: impl Fn(&str) -> bool,
+        says: impl Fn(&str, &str) -> bool,
+    ) -> Option<&'static Family> {
+        let is_named = |family: &&Family| {
+            family.name == model_type && family.told_by.is_none_or(|(key, value)| says(key, value))
+        };
+        let of_name: Vec<&'static Family> = FAMILIES.into_iter().filter(is_named).collect();
         let spelled = of_name.iter().find(|family| holds(family.keys.hidden));
         spelled.or(of_name.first()).copied()
     }
@@ -284,5 +297,10 @@ impl Family {
     /// Whether attention knows nothing of positions, as the graph without padding presumes.
     pub(super) fn has_plain_attention(&self) -> bool {
         self.layer.attention == Attention::Plain
+    }
+
+    /// Whether attention is put together from parts, and not one operator with at most a bias of its scores.
+    pub(super) fn has_attention_of_parts(&self) -> bool {
+        matches!(self.layer.attention, Attention::Rotary(_) | Attention::Disentangled)
     }
 }

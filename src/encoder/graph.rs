@@ -282,6 +282,12 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         attribute("num_heads", self.shape.attention_heads as i64)
     }
 
+    /// Returns the attribute of a cast to the type of the states: its number in ONNX.
+    fn to_float(&self) -> Vec<NodeAttribute> {
+        let (float, half) = (1i64, 10);
+        vec![attribute("to", if self.half { half } else { float })]
+    }
+
     fn node(
         &mut self,
         operator: &str,

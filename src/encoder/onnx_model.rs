@@ -83,12 +83,14 @@ pub(super) enum Role {
     Window(usize),
     /// The same shape, only of our own graph: the rows of the table of distances.
     Buckets(Disentangled),
+    /// The same shape, only of our own graph: the distance of each key from each query.
+    Lengths,
 }
 
 impl Role {
     /// Whether the input is `[sequence, sequence]`, the same for all texts of a batch.
     pub(super) fn is_by_distance(&self) -> bool {
-        matches!(self, Role::Distances(_) | Role::Window(_) | Role::Buckets(_))
+        matches!(self, Role::Distances(_) | Role::Window(_) | Role::Buckets(_) | Role::Lengths)
     }
 }
 

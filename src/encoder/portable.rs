@@ -110,7 +110,7 @@ impl PortableEncoder {
             return Err(Error::Checkpoint {
                 path: checkpoint.folder.clone(),
                 expected: "a family whose layers are BERT's, each with weights of its own".into(),
-                got: format!("`{}`", shape.family.name),
+                got: format!("`{}` ({})", shape.family.name, shape.family.class),
                 hint: "export the head alone with --to onnx-head or --to safetensors".into(),
             });
         }

@@ -12,7 +12,7 @@ use ort::{
 
 use crate::{
     encoder::{
-        attention_positions::outside_window,
+        attention_positions::{outside_window, token_distances},
         checkpoint::{Checkpoint, Model},
         device::{self, Precision},
         graph::{self, int8::WeightForm},
@@ -306,6 +306,7 @@ impl EncoderSession {
             Role::Distances(bias) => Cow::Owned(bias.indices(batch.width)),
             Role::Window(window) => Cow::Owned(outside_window(window, batch.width)),
             Role::Buckets(distances) => Cow::Owned(distances.indices(batch.width)),
+            Role::Lengths => Cow::Owned(token_distances(batch.width)),
         };
         let shape = if input.role.is_by_distance() {
             [batch.width; 2]

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{
     checkpoint::{Checkpoint, Model},
     config::ConfigFile,
-    family::LayerTensors,
+    family::{Family, LayerTensors},
     relative_bias::RelativeBias,
     sentence_folder::encoder_folder,
 };
@@ -57,9 +57,10 @@ impl TopLayers {
     /// Panics if the checkpoint does not have so many layers.
     pub(crate) fn read(checkpoint: &Checkpoint, n_layers: usize) -> Result<TopLayers> {
         let model = match &checkpoint.model {
-            Model::Fused(model) if FAMILIES.contains(&model.shape.family.name) => model,
+            Model::Fused(model) if is_trained(model.shape.family) => model,
             Model::Fused(model) => {
-                let got = format!("`{}`", model.shape.family.name);
+                let family = model.shape.family;
+                let got = format!("`{}` ({})", family.name, family.class);
                 return Err(refuse(&checkpoint.folder, got));
             }
             Model::Onnx(_) => return Err(refuse(&checkpoint.folder, "a model.onnx".into())),
@@ -99,6 +100,10 @@ impl TopLayers {
             values,
         })
     }
+}
+
+fn is_trained(family: &Family) -> bool {
+    FAMILIES.contains(&family.name) && family.has_plain_attention()
 }
 
 /// The tensors of a layer with their shapes, in the order of [`TopLayers::names`].
@@ -184,8 +189,9 @@ mod tests {
 
     #[test]
     fn the_first_distances_of_the_buckets_are_those_of_t5() {
-        let bias =
-            Family::named("mpnet", |_| false).and_then(|family| family.relative_bias).unwrap();
+        let bias = Family::named("mpnet", |_| false, |_, _| false)
+            .and_then(|family| family.relative_bias)
+            .unwrap();
         let expected = [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91];
         assert_eq!(first_distances(bias), expected);
     }

@@ -184,6 +184,7 @@ fn every_family_is_written_in_ordinary_operators() {
         "deberta_v2_conv",
         "nomic_bert",
         "gte",
+        "jina_v2",
     ] {
         let case = case("classification", Data::Classes, "[train]\nepochs = 2");
         let workshop = case.workshop();

@@ -86,6 +86,7 @@ pub(super) const MPNET_BIAS: RelativeBias = RelativeBias {
 
 pub(super) const BERT: Family = Family {
     name: "bert",
+    told_by: None,
     class: "Bert",
     base: "bert.",
     pooler: true,

@@ -143,6 +143,39 @@ pub(super) const DEBERTA: Family = Family {
     ..BERT
 };
 
+pub(super) const JINA_TENSORS: LayerTensors = LayerTensors {
+    widen: "mlp.activated",
+    narrow: "mlp.wo",
+    output_norm: "mlp.layernorm",
+    without_bias: &["mlp.activated"],
+    stored: &[
+        StoredRows { name: "mlp.activated", tensor: "mlp.gated_layers", part: 0, of: 2 },
+        StoredRows { name: "mlp.gate", tensor: "mlp.gated_layers", part: 1, of: 2 },
+    ],
+    ..BERT_TENSORS
+};
+
+/// The code of jina-embeddings-v2, which calls itself a BERT.
+pub(super) const JINA: Family = Family {
+    told_by: Some(("position_embedding_type", "alibi")),
+    class: "JinaBert",
+    tensors: &JINA_TENSORS,
+    layer: LayerParts {
+        attention: Attention::Alibi,
+        feed_forward: FeedForward::Gated("mlp.gate"),
+        ..BERT_LAYER
+    },
+    demands: &[demanded("feed_forward_type", &["\"geglu\""])],
+    // The same class of jina-bert-v2-qk-post-norm (jina-embeddings-v2-base-code) also normalises queries and keys.
+    own_classes: &[
+        "jina-bert-implementation--modeling_bert.JinaBertModel",
+        "modeling_bert.JinaBertModel",
+    ],
+    graph: "jina-1",
+    positions: Positions::NoTable,
+    ..BERT
+};
+
 pub(super) const NOMIC_ROTARY: RotaryKeys = RotaryKeys {
     theta: "rotary_emb_base",
     default_theta: 1_000.0,

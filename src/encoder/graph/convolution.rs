@@ -10,10 +10,6 @@ use ort::editor::ONNX_DOMAIN;
 use super::{GraphBuilder, GraphTarget, attribute, output_name};
 use crate::error::Result;
 
-/// The numbers of types in ONNX.
-const FLOAT: i64 = 1;
-const FLOAT16: i64 = 10;
-
 /// f32 `[B, S, H]`: the output of the first layer, to which the convolution is added.
 const FIRST_LAYER: &str = "convolution.first_layer";
 
@@ -44,7 +40,7 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         let at = |name: &str| format!("convolution.{name}");
         // A token beside padding has the states that it has at the end of a text alone.
         let mask = self.input("attention_mask");
-        let float = vec![attribute("to", if self.half { FLOAT16 } else { FLOAT })];
+        let float = self.to_float();
         self.node("Cast", ONNX_DOMAIN, &[&mask], &[&at("real")], float)?;
         self.graph.add_tensor(&at("axis"), &[1], [2i64][..].into())?;
         self.node("Unsqueeze", ONNX_DOMAIN, &[&at("real"), &at("axis")], &[&at("mask")], vec![])?;

@@ -193,6 +193,7 @@ impl GraphBuilder<'_, OnnxGraph> {
                 self.add("Greater", &[&own("lengths"), &own("window")], &own("is_outside"))?;
                 self.cast(&own("is_outside"), INT64, attention_bias::DISTANCES)
             }
+            Role::Lengths => self.add("Abs", &inputs[..1], attention_bias::DISTANCES),
             _ => self.add("Add", &inputs, attention_bias::DISTANCES),
         }
     }

@@ -28,7 +28,7 @@ use crate::{
     encoder::{
         checkpoint::FusedModel,
         device::has_vnni,
-        family::{Attention, FeedForward},
+        family::FeedForward,
         graph::{GraphBuilder, attention_bias, output_name, session_graph::SessionGraph},
         graph_target::{CONTRIB_DOMAIN, GraphTarget, NodeAttribute, TensorValues, attribute},
         quantize::{Quantized, smoothing},
@@ -218,7 +218,7 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
             self.product(&rows, name, weight)?;
             self.in_windows(name, &format!("{name}.windows"))?;
         }
-        if shape.family.layer.attention != Attention::Plain {
+        if shape.family.has_attention_of_parts() {
             let states = self.with_biases(&names)?;
             return self.builder.attention_of_states(layer, states);
         }

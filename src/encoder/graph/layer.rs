@@ -14,8 +14,10 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         let at = |name: &str| format!("{}.{layer}.{name}", tensors.layers);
         let hidden = self.shape.hidden;
         match self.shape.family.layer.attention {
-            Attention::Plain if self.is_ordinary => self.ordinary_attention(layer)?,
-            Attention::Plain => self.fused_attention(layer)?,
+            Attention::Plain | Attention::Alibi if self.is_ordinary => {
+                self.ordinary_attention(layer)?;
+            }
+            Attention::Plain | Attention::Alibi => self.fused_attention(layer)?,
             Attention::Rotary(_) | Attention::Disentangled => self.attention_of_parts(layer)?,
         }
         self.linear(&at(tensors.attention_output), hidden, hidden)?;

@@ -167,6 +167,39 @@ fn a_nomic_bert_of_the_hub_has_keys_of_its_own() {
 }
 
 #[test]
+fn a_jina_v2_is_told_from_the_bert_that_it_calls_itself() {
+    let class = |path: &str| json!({"AutoModel": format!("{path}JinaBertModel")});
+    let code = class("jinaai/jina-bert-implementation--modeling_bert.");
+    let jina =
+        json!({"position_embedding_type": "alibi", "feed_forward_type": "geglu", "auto_map": code});
+    let with = |key: &str, value: Value| {
+        let mut changed = jina.clone();
+        changed[key] = value;
+        changed
+    };
+    let found = shape("bert", jina.clone()).unwrap();
+    assert_eq!((found.family.class, found.token_types), ("JinaBert", 2));
+    assert_eq!(found.stored("encoder.layer.1.mlp.gate.weight").part, 1);
+    assert!(found.has_bias("encoder.layer.1.mlp.wo"));
+    for known in [class("modeling_bert."), Value::Null] {
+        assert_eq!(shape("bert", with("auto_map", known)), Ok(found.clone()));
+    }
+    for (key, value, what) in [
+        ("feed_forward_type", json!("reglu"), "feed_forward_type \"geglu\""),
+        ("feed_forward_type", Value::Null, "feed_forward_type \"geglu\""),
+        ("hidden_act", json!("relu"), "hidden_act"),
+        ("auto_map", class("jinaai/jina-bert-v2-qk-post-norm--modeling_bert."), "qk-post-norm"),
+        ("position_embedding_type", json!("absolute"), "jina-bert-implementation"),
+    ] {
+        let message = refused("bert", with(key, value));
+        assert!(message.contains(what), "{message}");
+    }
+    // Without code of its own it is a BERT again, whatever the key of another family says.
+    let plain = json!({"position_embedding_type": "absolute", "feed_forward_type": "geglu"});
+    assert_eq!(shape("bert", plain).unwrap().family.class, "Bert");
+}
+
+#[test]
 fn a_tensor_of_the_graph_is_found_where_the_weights_have_it() {
     let stored = |shape: &FusedShape, name: &str| {
         let found = shape.stored(name);
