@@ -7,7 +7,6 @@ use frostbert_cache::fingerprint::{self, Digest};
 use super::{
     config::{ConfigFile, FusedShape, ModelConfig},
     device::Precision,
-    family::Norms,
     hub_model::{pull_instead, refuse_name_on_hub},
     onnx_hash,
     onnx_model::{self, OnnxModel},
@@ -176,8 +175,7 @@ impl Checkpoint {
         }
     }
 
-    /// Checks that the checkpoint can run in a precision. A model.onnx runs as it is, so it supports `f32` only; a
-    /// family whose norms come before the halves of a layer does not run in 8 bits.
+    /// Checks that the checkpoint can run in a precision. A model.onnx runs as it is, so it supports `f32` only.
     ///
     /// # Errors
     /// Returns an error if it cannot.
@@ -190,19 +188,6 @@ impl Checkpoint {
                 hint: "set model.precision = \"f32\", and export the model itself in the precision that you want"
                     .into(),
             }),
-            Model::Fused(model)
-                if precision == Precision::Int8
-                    && model.shape.family.layer.norms == Norms::Before =>
-            {
-                Err(Error::Checkpoint {
-                    path: self.folder.clone(),
-                    expected: "precision `f32` (on CUDA also `f16`)".into(),
-                    got: format!("`int8` for a `{}`", model.shape.family.name),
-                    hint: "set model.precision = \"f32\": the states between its layers are sums that no norm \
-                           bounds, and 8-bit layers change them by more than is allowed (a mean cosine of 0.998)"
-                        .into(),
-                })
-            }
             _ => Ok(()),
         }
     }

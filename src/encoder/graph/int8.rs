@@ -14,6 +14,9 @@
 //!      or with a gate, which is a linear layer of y / c too
 //! ```
 //!
+//! Where norms come before the halves of a layer, they are in the same places as in f32, and queries and keys are products
+//! in f32: the errors of a layer are added to a sum that no norm bounds, and those of scores are the largest.
+//!
 //! [`quantize`](super::super::quantize) explains the formulas of quantisation. Each row of inputs has its own step, and
 //! integer sums are exact in any order, so a row's product depends on that row alone. `Integer` is
 //! `MatMulIntegerToFloat`, which also multiplies by the scales of the weights.
@@ -28,7 +31,7 @@ use crate::{
     encoder::{
         checkpoint::FusedModel,
         device::has_vnni,
-        family::FeedForward,
+        family::{Attention, FeedForward, Norms},
         graph::{GraphBuilder, attention_bias, output_name, session_graph::SessionGraph},
         graph_target::{CONTRIB_DOMAIN, GraphTarget, NodeAttribute, TensorValues, attribute},
         quantize::{Quantized, smoothing},
@@ -133,11 +136,14 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
         let weight = self.weight_of(&name, hidden, hidden)?;
         self.linear_of(&at("attention"), hidden, &name, &weight)?;
         let normed = at("attention_normed");
-        self.skip_layer_norm(&name, &input, &at(tensors.attention_norm), &normed)?;
+        let is_normed_after = shape.family.layer.norms == Norms::After;
+        let norm = at(if is_normed_after { tensors.attention_norm } else { tensors.output_norm });
+        let sum = self.skip_sum(&name, &input, at("attention_sum"))?;
+        self.builder.layer_norm(&sum, &norm, &normed)?;
 
         let name = at(tensors.widen);
         let mut weight = self.weight_of(&name, hidden, intermediate)?;
-        let factors = self.factors(&at(tensors.attention_norm), &weight)?;
+        let factors = self.factors(&norm, &weight)?;
         let smooth = self.smooth(&normed, &factors)?;
         multiply_columns(&mut weight, &factors);
         let mut activated = at("activated");
@@ -165,16 +171,24 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
         let name = at(tensors.narrow);
         let weight = self.weight_of(&name, intermediate, hidden)?;
         self.linear_of(&activated, intermediate, &name, &weight)?;
-        self.skip_layer_norm(&name, &normed, &at(tensors.output_norm), &output)?;
-        // It is one of all layers, and stays in f32.
-        self.builder.convolution(layer)
+        if is_normed_after {
+            let sum = self.skip_sum(&name, &normed, at("output_sum"))?;
+            self.builder.layer_norm(&sum, &at(tensors.output_norm), &output)?;
+            // It is one of all layers, and stays in f32.
+            return self.builder.convolution(layer);
+        }
+        if layer + 1 < shape.layers {
+            return self.skip_sum(&name, &sum, output).map(drop);
+        }
+        let last = self.skip_sum(&name, &sum, at("output_sum"))?;
+        self.builder.layer_norm(&last, shape.family.embeddings.last_norm, &output)
     }
 
-    /// Adds `LayerNorm(product + bias + skip)` for a linear layer's product.
+    /// Adds `product + bias + skip` for a linear layer's product, to be normalised, and returns its name.
     ///
     /// `SkipLayerNormalization` is six times as slow on a CPU. The sum is computed on rows and reshaped afterwards, so
     /// that ONNX Runtime does not fuse it into that operator.
-    fn skip_layer_norm(&mut self, name: &str, skip: &str, norm: &str, output: &str) -> Result<()> {
+    fn skip_sum(&mut self, name: &str, skip: &str, output: String) -> Result<String> {
         let hidden = self.builder.shape.hidden;
         let at = |what: &str| format!("{name}.{what}");
         let mut branch = product(name);
@@ -184,14 +198,8 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
         }
         self.onnx("Reshape", &[skip, &rows_of(hidden)], &at("skip"), vec![])?;
         self.onnx("Add", &[&branch, &at("skip")], &at("sum"), vec![])?;
-        let windows = at("sum_windows");
-        self.onnx("Reshape", &[&at("sum"), "states_shape"], &windows, vec![])?;
-        let (gamma, beta) = (format!("{norm}.weight"), format!("{norm}.bias"));
-        self.builder.weight(&gamma, &[hidden])?;
-        self.builder.weight(&beta, &[hidden])?;
-        let epsilon = attribute("epsilon", self.builder.shape.layer_norm_epsilon);
-        let inputs = [&windows[..], &gamma, &beta];
-        self.onnx("LayerNormalization", &inputs, output, vec![epsilon])
+        self.onnx("Reshape", &[&at("sum"), "states_shape"], &output, vec![])?;
+        Ok(output)
     }
 
     fn attention(&mut self, layer: usize) -> Result<()> {
@@ -199,12 +207,20 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
         let (hidden, tensors) = (shape.hidden, shape.family.tensors);
         let at = |name: &str| format!("{}.{layer}.{name}", tensors.layers);
         let names = tensors.projections.map(at);
-        let weights = names.each_ref().map(|name| self.weight_of(name, hidden, hidden));
-        let mut weights: Vec<Vec<f32>> = weights.into_iter().collect::<Result<_>>()?;
-        let mut input = output_name(layer);
+        let mut input = self.builder.attention_input(layer)?;
+        let n_exact = if shape.family.layer.norms == Norms::Before { 2 } else { 0 };
+        let (exact, names_in_8_bits) = names.split_at(n_exact);
+        for name in exact {
+            let weight = format!("{name}.weight");
+            let values = self.builder.transposed(name, hidden, hidden)?;
+            self.builder.initializer(&weight, &[hidden, hidden], &values)?;
+            self.builder.matmul(&input, &weight, &format!("{name}.windows"))?;
+        }
+        let weights = names_in_8_bits.iter().map(|name| self.weight_of(name, hidden, hidden));
+        let mut weights: Vec<Vec<f32>> = weights.collect::<Result<_>>()?;
         if let Some(norm) = self.norm_before(layer) {
             // Use the factors for the values, in which errors matter most: queries and keys only weight them.
-            let factors = self.factors(&norm, &weights[2])?;
+            let factors = self.factors(&norm, &weights[weights.len() - 1])?;
             input = self.smooth(&input, &factors)?;
             for weight in &mut weights {
                 multiply_columns(weight, &factors);
@@ -214,7 +230,7 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
         let weights: Vec<Quantized> = weights.collect();
         let n_corrections = weights.iter().map(Quantized::n_corrections).max();
         let rows = self.quantized_rows(&input, hidden, n_corrections.unwrap_or(0))?;
-        for (name, weight) in names.iter().zip(&weights) {
+        for (name, weight) in names_in_8_bits.iter().zip(&weights) {
             self.product(&rows, name, weight)?;
             self.in_windows(name, &format!("{name}.windows"))?;
         }
@@ -292,9 +308,15 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
     /// Returns the normalisation that produces the input of a layer; `None` if the embeddings are projected in between.
     fn norm_before(&self, layer: usize) -> Option<String> {
         let shape = self.builder.shape;
-        match layer.checked_sub(1) {
-            Some(before) => Some(self.builder.last_norm_of(before)),
-            None => (!shape.projects_embeddings()).then(|| shape.family.embeddings.norm.into()),
+        let tensors = shape.family.tensors;
+        match (layer.checked_sub(1), shape.family.layer.norms) {
+            (Some(before), Norms::After) => Some(self.builder.last_norm_of(before)),
+            (Some(_), Norms::Before) => {
+                Some(format!("{}.{layer}.{}", tensors.layers, tensors.attention_norm))
+            }
+            (None, _) => {
+                (!shape.projects_embeddings()).then(|| shape.family.embeddings.norm.into())
+            }
         }
     }
 
@@ -302,7 +324,11 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
     fn factors(&self, norm: &str, weight: &[f32]) -> Result<Vec<f32>> {
         let hidden = self.builder.shape.hidden;
         let gamma = self.builder.stored(&format!("{norm}.weight"), &[hidden])?;
-        let beta = self.builder.stored(&format!("{norm}.bias"), &[hidden])?;
+        let beta = if self.builder.shape.norm_bias {
+            self.builder.stored(&format!("{norm}.bias"), &[hidden])?
+        } else {
+            vec![0.0; hidden]
+        };
         Ok(smoothing(&gamma, &beta, weight))
     }
 
@@ -428,43 +454,4 @@ fn product(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use ort::{session::Session, value::Tensor};
-
-    use super::*;
-    use crate::encoder::{
-        checkpoint::{self, Checkpoint},
-        runtime::Runtime,
-    };
-
-    #[test]
-    fn both_forms_of_weights_give_the_same_bits() {
-        // Without VNNI the signed form can overflow, which is why the unsigned form exists.
-        if WeightForm::of_this_cpu() == WeightForm::Unsigned {
-            return;
-        }
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let runtime = Runtime::load(&repository.join("runtime/libonnxruntime.so")).unwrap();
-        let checkpoint = Checkpoint::open(&repository.join("tests/fixtures/tiny_bert")).unwrap();
-        let checkpoint::Model::Fused(source) = &checkpoint.model else {
-            panic!("a checkpoint of our families");
-        };
-        let states = [WeightForm::Signed, WeightForm::Unsigned].map(|form| {
-            let model = build(source, &[2], form).unwrap();
-            let builder = Session::builder(&runtime.environment).unwrap();
-            let mut session = model.into_session(&builder).unwrap();
-            let input = |values: [i32; 6]| Tensor::from_array(([1, 6], values.to_vec())).unwrap();
-            let inputs = ort::inputs![
-                "input_ids" => input([2, 40, 41, 7, 9, 3]),
-                "token_type_ids" => input([0; 6]),
-                "attention_mask" => input([1; 6]),
-            ];
-            let outputs = session.run(inputs).unwrap();
-            outputs["layer_2"].try_extract_tensor::<f32>().unwrap().1.to_vec()
-        });
-        assert_eq!(states[0], states[1]);
-        assert!(states[0].iter().any(|value| value.abs() > 0.1));
-    }
-}
+mod tests;

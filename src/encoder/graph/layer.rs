@@ -182,7 +182,7 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
     }
 
     /// Adds a normalisation with its weights.
-    fn layer_norm(&mut self, input: &str, norm: &str, output: &str) -> Result<()> {
+    pub(super) fn layer_norm(&mut self, input: &str, norm: &str, output: &str) -> Result<()> {
         let norm = self.norm(norm, self.shape.hidden)?;
         self.normalise(input, &norm, output)
     }
