@@ -53,6 +53,82 @@ pub(super) fn alibi_slopes(heads: usize) -> Vec<f32> {
     series(power).chain(between).map(|slope| slope as f32).collect()
 }
 
+/// The number of queries that a block has at least, if a text is cut into blocks.
+const LEAST_QUERIES: usize = 16;
+
+/// How a text whose tokens see a window only is cut for attention: into blocks of neighbouring queries, each with the
+/// keys that any of them sees. So a long text takes time and memory by its length, and not by its square.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WindowBlocks {
+    window: usize,
+    length: usize,
+    n_blocks: usize,
+    /// The number of queries in each block. The last of the last block may be beyond the text.
+    n_queries: usize,
+    /// The number of keys before the first query, and after the last.
+    margin: usize,
+}
+
+impl WindowBlocks {
+    /// Cuts a text of this length. A short one is a block of its own: attention of all pairs takes less time than
+    /// copies of keys would.
+    pub(super) fn of(window: usize, length: usize) -> WindowBlocks {
+        let most_queries = (2 * window).max(LEAST_QUERIES);
+        if length <= 3 * most_queries {
+            return WindowBlocks { window, length, n_blocks: 1, n_queries: length, margin: 0 };
+        }
+        let n_blocks = length.div_ceil(most_queries);
+        let n_queries = length.div_ceil(n_blocks);
+        WindowBlocks { window, length, n_blocks, n_queries, margin: window }
+    }
+
+    fn n_keys(&self) -> usize {
+        self.n_queries + 2 * self.margin
+    }
+
+    /// Returns one of the inputs by which a graph cuts texts, with its shape.
+    pub(super) fn input(&self, input: BlockInput) -> ([usize; 2], Vec<i32>) {
+        let (n_blocks, n_queries, n_keys) = (self.n_blocks, self.n_queries, self.n_keys());
+        let last = self.length - 1;
+        // The place of each key as it would be with as many tokens more before the text.
+        let keys =
+            (0..n_blocks).flat_map(|block| (0..n_keys).map(move |key| block * n_queries + key));
+        match input {
+            BlockInput::Queries => {
+                let places = (0..n_blocks * n_queries).map(|place| place.min(last) as i32);
+                ([n_blocks, n_queries], places.collect())
+            }
+            BlockInput::Keys => {
+                let places = keys.map(|place| place.saturating_sub(self.margin).min(last) as i32);
+                ([n_blocks, n_keys], places.collect())
+            }
+            BlockInput::Present => {
+                let text = self.margin..self.margin + self.length;
+                ([n_blocks, n_keys], keys.map(|place| i32::from(text.contains(&place))).collect())
+            }
+            BlockInput::Outside => {
+                let outside = (0..n_queries).flat_map(|query| {
+                    (0..n_keys).map(move |key| (query + self.margin).abs_diff(key) > self.window)
+                });
+                ([n_queries, n_keys], outside.map(i32::from).collect())
+            }
+        }
+    }
+}
+
+/// An input by which a graph cuts texts into blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BlockInput {
+    /// `[blocks, queries]`: the place of each query in its text.
+    Queries,
+    /// `[blocks, keys]`: the place of each key; a key beyond the text has that of a token.
+    Keys,
+    /// `[blocks, keys]`: whether a key is within the text (1) or not (0).
+    Present,
+    /// `[queries, keys]`: whether a key is outside a query's window (1) or not (0), the same in each block.
+    Outside,
+}
+
 /// Attention between states and distances (DeBERTa): the distances with a state of their own, and the terms that they
 /// add to the scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +232,39 @@ mod tests {
             assert!((f64::from(*slope) - power.exp2()).abs() < 1e-7, "{slope}");
         }
         assert_eq!(token_distances(3), [0, 1, 2, 1, 0, 1, 2, 1, 0]);
+    }
+
+    #[test]
+    fn blocks_hold_every_pair_within_the_window_once() {
+        for (window, length) in
+            [(0, 3), (0, 60), (8, 1), (8, 48), (8, 49), (8, 64), (64, 385), (3, 200)]
+        {
+            let blocks = WindowBlocks::of(window, length);
+            let [queries, keys, present, outside] =
+                [BlockInput::Queries, BlockInput::Keys, BlockInput::Present, BlockInput::Outside]
+                    .map(|input| blocks.input(input));
+            let ([n_blocks, n_queries], queries) = queries;
+            let ([_, n_keys], keys) = keys;
+            assert_eq!(present.0, [n_blocks, n_keys]);
+            assert_eq!(outside.0, [n_queries, n_keys]);
+            assert_eq!(n_blocks > 1, length > 3 * (2 * window).max(16), "{window}, {length}");
+            let mut seen = vec![0; length * length];
+            for (place, query) in queries.iter().enumerate().take(length) {
+                // Rows beyond the text are cut off, so those before must be the text itself.
+                assert_eq!(*query as usize, place);
+                let (block, row) = (place / n_queries, place % n_queries);
+                for key in 0..n_keys {
+                    let is_seen = outside.1[row * n_keys + key] == 0;
+                    if is_seen && present.1[block * n_keys + key] == 1 {
+                        seen[place * length + keys[block * n_keys + key] as usize] += 1;
+                    }
+                }
+            }
+            let inside: Vec<i32> =
+                outside_window(window, length).iter().map(|outside| 1 - outside).collect();
+            assert_eq!(seen, inside, "{window}, {length}");
+            assert!(keys.iter().chain(&queries).all(|place| (0..length as i32).contains(place)));
+        }
     }
 
     #[test]

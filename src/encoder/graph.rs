@@ -41,6 +41,8 @@ mod session_graph;
 
 mod weights;
 
+mod window_blocks;
+
 use std::collections::HashMap;
 
 use frostbert_cache::fingerprint::Digest;
@@ -90,10 +92,13 @@ pub(super) fn output_name(layer: usize) -> String {
 }
 
 /// Returns the graph inputs for a shape, including rows of the position table unless they simply count up from 0, and
-/// distances between tokens if the family has a bias for them.
-pub(super) fn inputs(shape: &FusedShape) -> Vec<SessionInput> {
+/// distances between tokens if the family has a bias for them. `cuts_texts` is as for [`build`].
+pub(super) fn inputs(shape: &FusedShape, cuts_texts: bool) -> Vec<SessionInput> {
     let positions = shape.padding_token.map(|_| (Role::Positions, POSITION_IDS));
-    let distances = attention_bias::role(shape).map(|role| (role, attention_bias::DISTANCES));
+    let distances = match attention_bias::role(shape) {
+        Some(Role::Window(window)) if cuts_texts => window_blocks::inputs(window),
+        role => role.into_iter().map(|role| (role, attention_bias::DISTANCES)).collect(),
+    };
     let inputs = INPUTS.into_iter().filter(|(role, _)| {
         // `EmbedLayerNormalization` takes the input even if there is no table.
         *role != Role::TokenTypes || shape.token_types > 1 || shape.family.has_position_table()
@@ -117,16 +122,23 @@ fn first_table_row(shape: &FusedShape) -> usize {
 
 /// Builds the model, ending at the highest of `layers` (absolute; 0 = embeddings), each of which is an output.
 ///
-/// With `half`, the weights and the outputs are f16 (CUDA only: ONNX Runtime has no such kernels for a CPU).
+/// With `half`, the weights and the outputs are f16 (CUDA only: ONNX Runtime has no such kernels for a CPU). With
+/// `cuts_texts`, layers whose tokens see a window cut long texts into [`window_blocks`].
 ///
 /// # Errors
 /// Returns an error if the checkpoint lacks a tensor or has one of another shape, or if ONNX Runtime rejects the graph.
 ///
 /// # Panics
 /// Panics if `layers` is empty or names a layer that the checkpoint does not have; the caller checks that.
-pub(super) fn build(source: &FusedModel, layers: &[usize], half: bool) -> Result<Model> {
+pub(super) fn build(
+    source: &FusedModel,
+    layers: &[usize],
+    half: bool,
+    cuts_texts: bool,
+) -> Result<Model> {
     let highest = highest(source, layers);
     let mut builder = GraphBuilder::new(source, half)?;
+    builder.cuts_texts = cuts_texts;
     builder.adds_apart = !half;
     builder.embeddings()?;
     builder.attention_constants()?;
@@ -155,6 +167,8 @@ struct GraphBuilder<'a, T: GraphTarget = SessionGraph> {
     prefix: &'static str,
     /// Whether sums are computed by operators of their own before they are normalised.
     adds_apart: bool,
+    /// Whether layers whose tokens see a window cut texts into blocks.
+    cuts_texts: bool,
     /// The weights by their content and the names that stand for them, where layers share weights.
     shared: HashMap<Digest, String>,
     aliases: HashMap<String, String>,
@@ -177,6 +191,7 @@ impl<'a, T: GraphTarget> GraphBuilder<'a, T> {
             half,
             is_ordinary: false,
             adds_apart: false,
+            cuts_texts: false,
             prefix: "",
             shared: HashMap::new(),
             aliases: HashMap::new(),
@@ -306,8 +321,12 @@ impl GraphBuilder<'_> {
     /// Finishes the graph with inputs and outputs for batches of padded rows.
     fn finish_padded(self, layers: &[usize]) -> Result<Model> {
         let rows = [(-1, "batch"), (-1, "sequence")];
-        let inputs = inputs(self.shape).into_iter().map(|input| {
-            let sizes = if input.role.is_by_distance() { [rows[1]; 2] } else { rows };
+        let inputs = inputs(self.shape, self.cuts_texts).into_iter().map(|input| {
+            let sizes = match input.role {
+                Role::Blocks(part, _) => window_blocks::sizes(part).map(|size| (-1, size)),
+                role if role.is_by_distance() => [rows[1]; 2],
+                _ => rows,
+            };
             tensor_outlet(&input.name, TensorElementType::Int32, &sizes)
         });
         self.finish(inputs, layers, &rows)

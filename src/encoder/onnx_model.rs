@@ -8,7 +8,7 @@ use std::{
 use frostbert_cache::wording::counted;
 
 use super::{
-    attention_positions::Disentangled,
+    attention_positions::{BlockInput, Disentangled},
     config::{ConfigFile, MOST_LAYERS, MOST_SIZE, ModelConfig},
     family::Positions,
     onnx_file::{Element, OnnxFile, Port},
@@ -85,6 +85,8 @@ pub(super) enum Role {
     Buckets(Disentangled),
     /// The same shape, only of our own graph: the distance of each key from each query.
     Lengths,
+    /// Only of our own graph: how texts are cut where tokens see a window of so many tokens on each side.
+    Blocks(BlockInput, usize),
 }
 
 impl Role {

@@ -12,7 +12,7 @@ use ort::{
 
 use crate::{
     encoder::{
-        attention_positions::{outside_window, token_distances},
+        attention_positions::{WindowBlocks, outside_window, token_distances},
         checkpoint::{Checkpoint, Model},
         device::{self, Precision},
         graph::{self, int8::WeightForm},
@@ -175,9 +175,11 @@ impl EncoderSession {
                         .with_disabled_optimizers(graph::JOINS_NORMS)
                         .map_err(encoder_error("configure a session"))?;
                 }
+                // Sizes of blocks are computed on a CPU.
+                let cuts_texts = options.provider == Provider::Cpu;
                 let model = match options.precision {
-                    Precision::F32 => graph::build(source, &options.layers, false)?,
-                    Precision::F16 => graph::build(source, &options.layers, true)?,
+                    Precision::F32 => graph::build(source, &options.layers, false, cuts_texts)?,
+                    Precision::F16 => graph::build(source, &options.layers, true, cuts_texts)?,
                     Precision::Int8 => {
                         graph::int8::build(source, &options.layers, WeightForm::of_this_cpu())?
                     }
@@ -187,7 +189,7 @@ impl EncoderSession {
                 let output = |layer: &usize| (*layer, graph::output_name(*layer));
                 Ok(EncoderSession {
                     session: SharedSession::new(session),
-                    inputs: graph::inputs(&source.shape),
+                    inputs: graph::inputs(&source.shape, cuts_texts),
                     outputs: options.layers.iter().map(output).collect(),
                     hidden,
                     positions: graph::token_positions(&source.shape),
@@ -293,6 +295,11 @@ impl EncoderSession {
     /// Builds the tensor for an input.
     fn feed(&self, input: &SessionInput, batch: &TokenBatch) -> Result<DynValue> {
         let n_tokens = batch.windows() * batch.width;
+        let mut shape = if input.role.is_by_distance() {
+            [batch.width; 2]
+        } else {
+            [batch.windows(), batch.width]
+        };
         let values: Cow<'_, [i32]> = match input.role {
             Role::TokenIds => Cow::Borrowed(&batch.ids),
             Role::Mask => Cow::Borrowed(&batch.mask),
@@ -307,11 +314,11 @@ impl EncoderSession {
             Role::Window(window) => Cow::Owned(outside_window(window, batch.width)),
             Role::Buckets(distances) => Cow::Owned(distances.indices(batch.width)),
             Role::Lengths => Cow::Owned(token_distances(batch.width)),
-        };
-        let shape = if input.role.is_by_distance() {
-            [batch.width; 2]
-        } else {
-            [batch.windows(), batch.width]
+            Role::Blocks(part, window) => {
+                let (own, values) = WindowBlocks::of(window, batch.width).input(part);
+                shape = own;
+                Cow::Owned(values)
+            }
         };
         let action = "pass the batch";
         if input.wide {

@@ -2,7 +2,7 @@
 
 use ort::editor::ONNX_DOMAIN;
 
-use super::GraphBuilder;
+use super::{GraphBuilder, window_blocks};
 use crate::{
     encoder::{
         attention_positions::alibi_slopes,
@@ -31,7 +31,8 @@ const SLOPES: &str = "alibi.slopes";
 /// f32 `[S, S]`: the distances.
 const LENGTHS: &str = "alibi.lengths";
 
-/// f32 `[1, 1, S, S]`: what the layers with a window add to the scores of every window of a batch.
+/// f32 `[1, 1, S, S]`, or by queries and keys of a block: what the layers with a window add to the scores of every
+/// window of a batch.
 pub(super) const WINDOW: &str = "window.scores";
 
 /// f32 `[1, 1, 2]`: the bias of a key inside and outside.
@@ -94,6 +95,8 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         }
         self.initializer(WINDOW_SIDES, &[1, 1, 2], &[0.0, OUTSIDE])?;
         let axis = vec![attribute("axis", 2i64)];
-        self.node("Gather", ONNX_DOMAIN, &[WINDOW_SIDES, DISTANCES], &[WINDOW], axis)
+        let places = if self.cuts_texts { window_blocks::OUTSIDE } else { DISTANCES };
+        self.node("Gather", ONNX_DOMAIN, &[WINDOW_SIDES, places], &[WINDOW], axis)?;
+        if self.cuts_texts { self.block_sizes() } else { Ok(()) }
     }
 }

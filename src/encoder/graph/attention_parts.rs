@@ -9,7 +9,8 @@
 //!                a    = MultiHeadAttention(q, k, v, attention_mask, (c2p + p2c) / divisor, scale = 1 / divisor)
 //! ```
 //!
-//! `window [1, 1, S, S]` is 0, or far below 0 for a key outside the query's window. Only layers with a window take it.
+//! `window [1, 1, S, S]` is 0, or far below 0 for a key outside the query's window. Only layers with a window take it; on a
+//! CPU, they cut long texts into blocks ([`window_blocks`](super::window_blocks)).
 //! What depends on weights alone, as `r Wk + bk`, ONNX Runtime computes once, when it loads the graph.
 
 use ort::editor::ONNX_DOMAIN;
@@ -146,6 +147,9 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
                 *state = turned;
             }
             bias = layers[layer].window.map(|_| WINDOW.to_string());
+            if bias.is_some() && self.cuts_texts {
+                return self.attention_in_blocks(layer, &states, WINDOW);
+            }
         }
         if let Some(disentangled) = shape.disentangled {
             bias = Some(self.scores_of_distances(layer, &states, &disentangled)?);

@@ -72,7 +72,8 @@ pub(in crate::encoder) fn build(
     layers: &[usize],
     form: WeightForm,
 ) -> Result<Model> {
-    let builder = GraphBuilder::new(source, false)?;
+    let mut builder = GraphBuilder::new(source, false)?;
+    builder.cuts_texts = true;
     add_layers(builder, layers, form)?.finish_padded(layers)
 }
 
