@@ -35,6 +35,8 @@ pub(crate) mod exported;
 
 pub(super) mod int8;
 
+mod key_column;
+
 mod ordinary;
 
 mod session_graph;
@@ -92,11 +94,11 @@ pub(super) fn output_name(layer: usize) -> String {
 }
 
 /// Returns the graph inputs for a shape, including rows of the position table unless they simply count up from 0, and
-/// distances between tokens if the family has a bias for them. `cuts_texts` is as for [`build`].
-pub(super) fn inputs(shape: &FusedShape, cuts_texts: bool) -> Vec<SessionInput> {
+/// distances between tokens if the family has a bias for them. `for_cpu` is as for [`build`].
+pub(super) fn inputs(shape: &FusedShape, for_cpu: bool) -> Vec<SessionInput> {
     let positions = shape.padding_token.map(|_| (Role::Positions, POSITION_IDS));
     let distances = match attention_bias::role(shape) {
-        Some(Role::Window(window)) if cuts_texts => window_blocks::inputs(window),
+        Some(Role::Window(window)) if for_cpu => window_blocks::inputs(window),
         role => role.into_iter().map(|role| (role, attention_bias::DISTANCES)).collect(),
     };
     let inputs = INPUTS.into_iter().filter(|(role, _)| {
@@ -123,7 +125,7 @@ fn first_table_row(shape: &FusedShape) -> usize {
 /// Builds the model, ending at the highest of `layers` (absolute; 0 = embeddings), each of which is an output.
 ///
 /// With `half`, the weights and the outputs are f16 (CUDA only: ONNX Runtime has no such kernels for a CPU). With
-/// `cuts_texts`, layers whose tokens see a window cut long texts into [`window_blocks`].
+/// `for_cpu`, attention to rotary positions takes memory by the length of a text: [`window_blocks`], [`key_column`].
 ///
 /// # Errors
 /// Returns an error if the checkpoint lacks a tensor or has one of another shape, or if ONNX Runtime rejects the graph.
@@ -134,11 +136,11 @@ pub(super) fn build(
     source: &FusedModel,
     layers: &[usize],
     half: bool,
-    cuts_texts: bool,
+    for_cpu: bool,
 ) -> Result<Model> {
     let highest = highest(source, layers);
     let mut builder = GraphBuilder::new(source, half)?;
-    builder.cuts_texts = cuts_texts;
+    builder.for_cpu = for_cpu;
     builder.adds_apart = !half;
     builder.embeddings()?;
     builder.attention_constants()?;
@@ -167,8 +169,8 @@ struct GraphBuilder<'a, T: GraphTarget = SessionGraph> {
     prefix: &'static str,
     /// Whether sums are computed by operators of their own before they are normalised.
     adds_apart: bool,
-    /// Whether layers whose tokens see a window cut texts into blocks.
-    cuts_texts: bool,
+    /// Whether attention to rotary positions is built for a CPU.
+    for_cpu: bool,
     /// The weights by their content and the names that stand for them, where layers share weights.
     shared: HashMap<Digest, String>,
     aliases: HashMap<String, String>,
@@ -191,7 +193,7 @@ impl<'a, T: GraphTarget> GraphBuilder<'a, T> {
             half,
             is_ordinary: false,
             adds_apart: false,
-            cuts_texts: false,
+            for_cpu: false,
             prefix: "",
             shared: HashMap::new(),
             aliases: HashMap::new(),
@@ -321,7 +323,7 @@ impl GraphBuilder<'_> {
     /// Finishes the graph with inputs and outputs for batches of padded rows.
     fn finish_padded(self, layers: &[usize]) -> Result<Model> {
         let rows = [(-1, "batch"), (-1, "sequence")];
-        let inputs = inputs(self.shape, self.cuts_texts).into_iter().map(|input| {
+        let inputs = inputs(self.shape, self.for_cpu).into_iter().map(|input| {
             let sizes = match input.role {
                 Role::Blocks(part, _) => window_blocks::sizes(part).map(|size| (-1, size)),
                 role if role.is_by_distance() => [rows[1]; 2],

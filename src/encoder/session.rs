@@ -175,11 +175,11 @@ impl EncoderSession {
                         .with_disabled_optimizers(graph::JOINS_NORMS)
                         .map_err(encoder_error("configure a session"))?;
                 }
-                // Sizes of blocks are computed on a CPU.
-                let cuts_texts = options.provider == Provider::Cpu;
+                // Such graphs compute sizes, which is done on a CPU.
+                let for_cpu = options.provider == Provider::Cpu;
                 let model = match options.precision {
-                    Precision::F32 => graph::build(source, &options.layers, false, cuts_texts)?,
-                    Precision::F16 => graph::build(source, &options.layers, true, cuts_texts)?,
+                    Precision::F32 => graph::build(source, &options.layers, false, for_cpu)?,
+                    Precision::F16 => graph::build(source, &options.layers, true, for_cpu)?,
                     Precision::Int8 => {
                         graph::int8::build(source, &options.layers, WeightForm::of_this_cpu())?
                     }
@@ -189,7 +189,7 @@ impl EncoderSession {
                 let output = |layer: &usize| (*layer, graph::output_name(*layer));
                 Ok(EncoderSession {
                     session: SharedSession::new(session),
-                    inputs: graph::inputs(&source.shape, cuts_texts),
+                    inputs: graph::inputs(&source.shape, for_cpu),
                     outputs: options.layers.iter().map(output).collect(),
                     hidden,
                     positions: graph::token_positions(&source.shape),

@@ -215,7 +215,7 @@ pub(super) const NOMIC: Family = Family {
     },
     activations: &[("silu", EncoderActivation::Silu), ("swiglu", EncoderActivation::Silu)],
     own_classes: &["NomicBertModel"],
-    graph: "nomic-1",
+    graph: "nomic-2",
     positions: Positions::NoTable,
     ..BERT
 };
@@ -289,7 +289,7 @@ pub(super) const GTE: Family = Family {
         optional("logn_attention_scale", &["false"]),
     ],
     own_classes: &["NewModel", "GteModel"],
-    graph: "gte-1",
+    graph: "gte-2",
     positions: Positions::NoTable,
     token_types: Some(1),
     ..BERT

@@ -95,8 +95,8 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         }
         self.initializer(WINDOW_SIDES, &[1, 1, 2], &[0.0, OUTSIDE])?;
         let axis = vec![attribute("axis", 2i64)];
-        let places = if self.cuts_texts { window_blocks::OUTSIDE } else { DISTANCES };
+        let places = if self.for_cpu { window_blocks::OUTSIDE } else { DISTANCES };
         self.node("Gather", ONNX_DOMAIN, &[WINDOW_SIDES, places], &[WINDOW], axis)?;
-        if self.cuts_texts { self.block_sizes() } else { Ok(()) }
+        if self.for_cpu { self.block_sizes() } else { Ok(()) }
     }
 }

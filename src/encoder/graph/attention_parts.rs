@@ -3,14 +3,15 @@
 //! ```text
 //! q, k, v = x Wq + bq, x Wk + bk, x Wv + bv                              (biases where the family has them)
 //! rotary:        q, k = RotaryEmbedding(q, cosines, sines), RotaryEmbedding(k, cosines, sines)
-//!                a    = MultiHeadAttention(q, k, v, attention_mask, window)
+//!                a    = MultiHeadAttention(q, k, v, attention_mask, window)        on a CPU as described below
 //! disentangled:  c2p  = GatherElements(q (r Wk + bk)', rows)             r [2 span, H]: the states of distances
 //!                p2c  = GatherElements((r Wq + bq) k', rows)             rows [S, S]: the distance of each pair
 //!                a    = MultiHeadAttention(q, k, v, attention_mask, (c2p + p2c) / divisor, scale = 1 / divisor)
 //! ```
 //!
-//! `window [1, 1, S, S]` is 0, or far below 0 for a key outside the query's window. Only layers with a window take it; on a
-//! CPU, they cut long texts into blocks ([`window_blocks`](super::window_blocks)).
+//! `window [1, 1, S, S]` is 0, or far below 0 for a key outside the query's window. Only layers with a window take it.
+//! On a CPU, they cut long texts into blocks ([`window_blocks`](super::window_blocks)), and in the others the mask is a
+//! column of the keys ([`key_column`](super::key_column)), so that neither holds the scores of all pairs of a long text.
 //! What depends on weights alone, as `r Wk + bk`, ONNX Runtime computes once, when it loads the graph.
 
 use ort::editor::ONNX_DOMAIN;
@@ -55,6 +56,9 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         self.window_bias()?;
         let shape = self.shape;
         if let Some(layers) = &shape.rotary {
+            if self.for_cpu {
+                self.key_column()?;
+            }
             self.graph.add_tensor(FIRST_POSITION, &[1], [0i64][..].into())?;
             let width = shape.hidden / shape.attention_heads;
             for (layer, rotary) in layers.iter().enumerate() {
@@ -147,8 +151,10 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
                 *state = turned;
             }
             bias = layers[layer].window.map(|_| WINDOW.to_string());
-            if bias.is_some() && self.cuts_texts {
-                return self.attention_in_blocks(layer, &states, WINDOW);
+            match (self.for_cpu, &bias) {
+                (true, Some(_)) => return self.attention_in_blocks(layer, &states, WINDOW),
+                (true, None) => return self.attention_by_key_column(layer, &states),
+                (false, _) => {}
             }
         }
         if let Some(disentangled) = shape.disentangled {

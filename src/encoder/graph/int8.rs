@@ -14,8 +14,8 @@
 //!      or with a gate, which is a linear layer of y / c too
 //! ```
 //!
-//! Where norms come before the halves of a layer, they are in the same places as in f32, and queries and keys are products
-//! in f32: the errors of a layer are added to a sum that no norm bounds, and those of scores are the largest.
+//! Where norms come before the halves of a layer, they are in the same places as in f32, and queries and keys are
+//! products in f32: the errors of a layer are added to a sum that no norm bounds, and those of scores are the largest.
 //!
 //! [`quantize`](super::super::quantize) explains the formulas of quantisation. Each row of inputs has its own step, and
 //! integer sums are exact in any order, so a row's product depends on that row alone. `Integer` is
@@ -31,7 +31,7 @@ use crate::{
     encoder::{
         checkpoint::FusedModel,
         device::has_vnni,
-        family::{Attention, FeedForward, Norms},
+        family::{FeedForward, Norms},
         graph::{GraphBuilder, attention_bias, output_name, session_graph::SessionGraph},
         graph_target::{CONTRIB_DOMAIN, GraphTarget, NodeAttribute, TensorValues, attribute},
         quantize::{Quantized, smoothing},
@@ -73,7 +73,7 @@ pub(in crate::encoder) fn build(
     form: WeightForm,
 ) -> Result<Model> {
     let mut builder = GraphBuilder::new(source, false)?;
-    builder.cuts_texts = true;
+    builder.for_cpu = true;
     add_layers(builder, layers, form)?.finish_padded(layers)
 }
 
