@@ -16,6 +16,8 @@ pub trait Real: NdFloat + Default + Into<f64> + private::Sealed {
     fn fast_tanh(self) -> Self;
     /// `erf(x) = 2 / sqrt(pi) int_0^x e^(-t^2) dt`; in f32 by [`exp::erf`], which vectorises.
     fn erf(self) -> Self;
+    /// The standard normal distribution and its density; in f32 by [`exp::normal_cdf_and_density`], which vectorises.
+    fn normal_cdf_and_density(self) -> (Self, Self);
 }
 
 impl Real for f32 {
@@ -43,6 +45,11 @@ impl Real for f32 {
     fn erf(self) -> f32 {
         exp::erf(self)
     }
+
+    #[inline(always)]
+    fn normal_cdf_and_density(self) -> (f32, f32) {
+        exp::normal_cdf_and_density(self)
+    }
 }
 
 impl Real for f64 {
@@ -69,6 +76,12 @@ impl Real for f64 {
     #[inline(always)]
     fn erf(self) -> f64 {
         libm::erf(self)
+    }
+
+    #[inline(always)]
+    fn normal_cdf_and_density(self) -> (f64, f64) {
+        let cdf = 0.5 * libm::erfc(-self * std::f64::consts::FRAC_1_SQRT_2);
+        (cdf, (-0.5 * self * self).exp() / std::f64::consts::TAU.sqrt())
     }
 }
 

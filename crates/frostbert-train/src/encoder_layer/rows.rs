@@ -86,23 +86,20 @@ fn normalise_row_backward<F: Real>(
     }
 }
 
-/// `x (1 + erf(x / sqrt 2)) / 2`.
+/// `x Phi(x) = x (1 + erf(x / sqrt 2)) / 2`.
 #[multiversion(targets = "simd")]
 pub(super) fn gelu<F: Real>(units: &[F], active: &mut [F]) {
-    let (half, root) = (F::of(0.5), F::of(std::f64::consts::FRAC_1_SQRT_2));
     for (unit, active) in units.iter().zip(active) {
-        *active = *unit * half * (F::one() + (*unit * root).erf());
+        *active = *unit * unit.normal_cdf_and_density().0;
     }
 }
 
-/// Multiplies gradients by the derivative of [`gelu`], `(1 + erf(x / sqrt 2)) / 2 + x e^(-x^2 / 2) / sqrt(2 pi)`.
+/// Multiplies gradients by the derivative of [`gelu`], `Phi(x) + x e^(-x^2 / 2) / sqrt(2 pi)`.
 #[multiversion(targets = "simd")]
 pub(super) fn gelu_backward<F: Real>(units: &[F], gradient: &mut [F]) {
-    let (half, root) = (F::of(0.5), F::of(std::f64::consts::FRAC_1_SQRT_2));
-    let density = F::of(0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2);
     for (unit, gradient) in units.iter().zip(gradient) {
-        let below = half * (F::one() + (*unit * root).erf());
-        *gradient *= below + *unit * density * (-half * *unit * *unit).fast_exp();
+        let (cdf, density) = unit.normal_cdf_and_density();
+        *gradient *= cdf + *unit * density;
     }
 }
 
