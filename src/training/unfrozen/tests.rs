@@ -39,9 +39,13 @@ const LABELS: [u32; 3] = [0, 2, 1];
 
 const N_LAYERS: usize = 2;
 
-/// A tensor of the fixture in f64; `None` if it has none of this name.
 fn pytorch(name: &str) -> Option<Vec<f64>> {
-    let file = SafeTensors::deserialize(PYTORCH).unwrap();
+    tensor_of(PYTORCH, name)
+}
+
+/// A tensor of a safetensors file in f64; `None` if it has none of this name.
+pub(super) fn tensor_of(file: &[u8], name: &str) -> Option<Vec<f64>> {
+    let file = SafeTensors::deserialize(file).unwrap();
     let view = file.tensor(name).ok()?;
     let data = view.data();
     Some(match view.dtype() {
@@ -124,7 +128,7 @@ impl Case {
 
 /// Compares numbers by their distance in shares of the largest expected one.
 #[track_caller]
-fn close<F: LayerReal>(got: &[F], expected: &[f64], tolerance: f64, what: &str) {
+pub(super) fn close<F: LayerReal>(got: &[F], expected: &[f64], tolerance: f64, what: &str) {
     assert_eq!(got.len(), expected.len(), "{what}");
     let largest = expected.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
     for (index, (got, expected)) in got.iter().zip(expected).enumerate() {

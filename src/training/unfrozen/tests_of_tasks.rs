@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use ndarray::{Array2, ArrayViewMut2, s};
-use safetensors::SafeTensors;
 
-use super::*;
+use super::{
+    tests::{close, tensor_of},
+    *,
+};
 use crate::{
     features::{TokenRole, output_starts},
     head::{
@@ -50,10 +52,7 @@ struct TaskCase {
 }
 
 fn pytorch(name: &str) -> Option<Vec<f64>> {
-    let file = SafeTensors::deserialize(PYTORCH).unwrap();
-    let view = file.tensor(name).ok()?;
-    let eight = view.data().chunks_exact(8);
-    Some(eight.map(|eight| f64::from_le_bytes(eight.try_into().unwrap())).collect())
+    tensor_of(PYTORCH, name)
 }
 
 /// The roles of the four inputs as windows, with outputs for some of their rows.
@@ -168,18 +167,6 @@ impl TaskCase {
         }
         // Those of the first layer but the bias of its keys, and of the head but the bias of answers.
         assert_eq!(n_compared, if self.name == "answers" { 16 } else { 17 }, "{what}");
-    }
-}
-
-/// Compares numbers by their distance in shares of the largest expected one.
-#[track_caller]
-fn close<F: LayerReal>(got: &[F], expected: &[f64], tolerance: f64, what: &str) {
-    assert_eq!(got.len(), expected.len(), "{what}");
-    let largest = expected.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
-    for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
-        let got: f64 = (*got).into();
-        let gap = (got - expected).abs() / largest;
-        assert!(gap <= tolerance, "{what}, {index}: {got} instead of {expected}, {gap:e}");
     }
 }
 
