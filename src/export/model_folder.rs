@@ -48,7 +48,7 @@ pub(super) fn trained_pooling(description: &HeadDescription) -> Option<Pooling> 
         TokenPooling::Mean => Some(Pooling::Mean),
         TokenPooling::Cls => Some(Pooling::Cls),
         TokenPooling::Max => Some(Pooling::Max),
-        TokenPooling::Outputs => None,
+        TokenPooling::Outputs | TokenPooling::Matching => None,
     }
 }
 

@@ -15,6 +15,10 @@ pub struct TokenRole {
     /// Whether there is a row of outputs for it, as for the first token of a word. Where documents are pooled, there is
     /// none for any token.
     pub is_output: bool,
+    /// Whether it is a token of a question.
+    pub is_question: bool,
+    /// Whether an answer may begin or end at it, or it is the first of a window, which stands for none.
+    pub is_candidate: bool,
 }
 
 /// The roles of all rows of a view.

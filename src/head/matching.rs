@@ -4,9 +4,14 @@
 //! similarities of context and question, modelled on the aligned question embedding of Chen et al., "Reading Wikipedia
 //! to Answer Open-Domain Questions", 2017.
 
+use std::ops::Range;
+
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, s};
 
-use crate::train::gemm::multiply;
+use crate::train::{
+    gemm::{multiply, multiply_add},
+    real::Real,
+};
 
 /// Similarities are multiplied by this before the softmax that aligns the question.
 pub(crate) const SHARPNESS: f32 = 15.0;
@@ -59,11 +64,11 @@ pub fn width(hidden: usize, n_layers: usize) -> usize {
 ///
 /// # Panics
 /// Panics if shapes do not match.
-pub fn features(
-    context: ArrayView2<'_, f32>,
-    question: ArrayView2<'_, f32>,
+pub fn features<F: Real>(
+    context: ArrayView2<'_, F>,
+    question: ArrayView2<'_, F>,
     n_layers: usize,
-    mut out: ArrayViewMut2<'_, f32>,
+    mut out: ArrayViewMut2<'_, F>,
 ) {
     assert_eq!(context.ncols(), question.ncols(), "values per token");
     assert!(
@@ -80,20 +85,21 @@ pub fn features(
     }
 }
 
-fn layer_features(
-    context: ArrayView2<'_, f32>,
-    question: ArrayView2<'_, f32>,
-    mut out: ArrayViewMut2<'_, f32>,
+fn layer_features<F: Real>(
+    context: ArrayView2<'_, F>,
+    question: ArrayView2<'_, F>,
+    mut out: ArrayViewMut2<'_, F>,
 ) {
     let (n_rows, hidden) = context.dim();
     out.slice_mut(s![.., ..hidden]).assign(&context);
-    let Some(mean) = question.mean_axis(Axis(0)) else {
-        out.slice_mut(s![.., hidden..]).fill(0.0);
+    if question.is_empty() {
+        out.slice_mut(s![.., hidden..]).fill(F::zero());
         return;
-    };
+    }
+    let mean = question.sum_axis(Axis(0)) / F::of(question.nrows() as f64);
     let mut weights = Array2::zeros((n_rows, question.nrows()));
     multiply(context, question.t(), weights.view_mut());
-    let inverse_lengths: Vec<f32> = question.rows().into_iter().map(inverse_length).collect();
+    let inverse_lengths: Vec<F> = question.rows().into_iter().map(inverse_length).collect();
     let mut best = Vec::with_capacity(n_rows);
     for (state, weights) in context.rows().into_iter().zip(weights.rows_mut()) {
         best.push(align(weights, inverse_length(state), &inverse_lengths));
@@ -110,40 +116,143 @@ fn layer_features(
 }
 
 /// 1 / Euclidean length; 0 for a zero vector, so that its cosines are 0.
-fn inverse_length(vector: ArrayView1<'_, f32>) -> f32 {
+fn inverse_length<F: Real>(vector: ArrayView1<'_, F>) -> F {
     let length = vector.dot(&vector).sqrt();
-    if length == 0.0 { 0.0 } else { 1.0 / length }
+    if length == F::zero() { F::zero() } else { F::one() / length }
 }
 
 /// Replaces a row's dot products by the softmax of its scaled cosines; returns the highest cosine.
-fn align(mut products: ArrayViewMut1<'_, f32>, inverse_length: f32, of_question: &[f32]) -> f32 {
-    let mut best = f32::NEG_INFINITY;
+fn align<F: Real>(mut products: ArrayViewMut1<'_, F>, inverse_length: F, of_question: &[F]) -> F {
+    let mut best = F::neg_infinity();
     for (product, inverse) in products.iter_mut().zip(of_question) {
-        *product *= inverse_length * inverse;
+        *product *= inverse_length * *inverse;
         best = best.max(*product);
     }
-    products.mapv_inplace(|cosine| (SHARPNESS * (cosine - best)).exp());
+    let sharpness = F::of(f64::from(SHARPNESS));
+    products.mapv_inplace(|cosine| (sharpness * (cosine - best)).exp());
     let total = products.sum();
     products /= total;
     best
 }
 
 /// Writes the five similarity features of a row: its best similarity and those of its neighbours.
-fn write_similarities(best: &[f32], row: usize, mut out: ArrayViewMut1<'_, f32>) {
+fn write_similarities<F: Real>(best: &[F], row: usize, mut out: ArrayViewMut1<'_, F>) {
     if row == 0 {
         out.fill(best[0]);
         return;
     }
-    let near = |n_rows: usize| {
-        let reach = n_rows / 2;
-        &best[row.saturating_sub(reach).max(1)..(row + reach + 1).min(best.len())]
-    };
     out[0] = best[row];
     for (out, n_rows) in out.iter_mut().skip(1).zip(MEAN_ROWS) {
-        let near = near(n_rows);
-        *out = near.iter().sum::<f32>() / near.len() as f32;
+        let near = &best[rows_near(row, n_rows, best.len())];
+        // As `Iterator::sum` begins.
+        let sum = near.iter().fold(F::neg_zero(), |sum, value| sum + *value);
+        *out = sum / F::of(near.len() as f64);
     }
-    out[1 + MEAN_ROWS.len()] = near(MAX_ROWS).iter().copied().fold(best[row], f32::max);
+    let near = &best[rows_near(row, MAX_ROWS, best.len())];
+    out[1 + MEAN_ROWS.len()] = near.iter().fold(best[row], |most, value| most.max(*value));
+}
+
+/// The context tokens around one of them, with itself.
+fn rows_near(row: usize, n_near: usize, n_rows: usize) -> Range<usize> {
+    let reach = n_near / 2;
+    row.saturating_sub(reach).max(1)..(row + reach + 1).min(n_rows)
+}
+
+/// Adds `dL/dcontext` and `dL/dquestion`, given `dL/dout` of [`features`] of one layer; but for that of `h` itself, the
+/// first of the features, which is as it is.
+///
+/// Of equal best similarities, the first one counts.
+///
+/// # Panics
+/// Panics if shapes do not match.
+pub(crate) fn add_gradient<F: Real>(
+    [context, question]: [ArrayView2<'_, F>; 2],
+    d_out: ArrayView2<'_, F>,
+    [mut d_context, mut d_question]: [ArrayViewMut2<'_, F>; 2],
+) {
+    let ((n_rows, hidden), n_question) = (context.dim(), question.nrows());
+    if n_question == 0 {
+        return;
+    }
+    let count = F::of(n_question as f64);
+    let of_context: Vec<F> = context.rows().into_iter().map(inverse_length).collect();
+    let of_question: Vec<F> = question.rows().into_iter().map(inverse_length).collect();
+    let mut cosines = Array2::zeros((n_rows, n_question));
+    multiply(context, question.t(), cosines.view_mut());
+    let mut shares = cosines.clone();
+    let mut best = Vec::with_capacity(n_rows);
+    for (row, of_row) in shares.rows_mut().into_iter().zip(&of_context) {
+        best.push(align(row, *of_row, &of_question));
+    }
+    let scale = |(row, column): (usize, usize)| of_context[row] * of_question[column];
+    for (place, product) in cosines.indexed_iter_mut() {
+        *product *= scale(place);
+    }
+    let mut aligned = Array2::zeros((n_rows, hidden));
+    multiply(shares.view(), question, aligned.view_mut());
+
+    // h * a and h * mean
+    let d_products = d_out.slice(s![.., hidden..2 * hidden]);
+    let d_of_mean = d_out.slice(s![.., 2 * hidden..3 * hidden]);
+    d_context += &(&d_products * &aligned);
+    d_context += &(&d_of_mean * &(question.sum_axis(Axis(0)) / count));
+    d_question += &((&d_of_mean * &context).sum_axis(Axis(0)) / count);
+    let d_aligned = &d_products * &context;
+    multiply_add(shares.t(), d_aligned.view(), d_question.view_mut());
+
+    // The cosines, through the softmax and as the best of a row.
+    let mut d_cosines = Array2::zeros((n_rows, n_question));
+    multiply(d_aligned.view(), question.t(), d_cosines.view_mut());
+    let d_best = gradient_of_best(&best, d_out.slice(s![.., 3 * hidden..]));
+    let sharpness = F::of(f64::from(SHARPNESS));
+    for (row, mut d_row) in d_cosines.rows_mut().into_iter().enumerate() {
+        let mean = shares.row(row).dot(&d_row);
+        for (d_cosine, share) in d_row.iter_mut().zip(shares.row(row)) {
+            *d_cosine = sharpness * *share * (*d_cosine - mean);
+        }
+        let place = cosines.row(row).iter().position(|cosine| *cosine == best[row]);
+        // None is equal if they are not numbers.
+        if let Some(place) = place {
+            d_row[place] += d_best[row];
+        }
+    }
+    // cos = h q / (|h| |q|): along the other vector, less what changes the own length.
+    let along = &d_cosines * &cosines;
+    for (row, of_row) in of_context.iter().enumerate() {
+        let own = -along.row(row).sum() * *of_row * *of_row;
+        d_context.row_mut(row).scaled_add(own, &context.row(row));
+    }
+    for (column, of_column) in of_question.iter().enumerate() {
+        let own = -along.column(column).sum() * *of_column * *of_column;
+        d_question.row_mut(column).scaled_add(own, &question.row(column));
+    }
+    for (place, d_cosine) in d_cosines.indexed_iter_mut() {
+        *d_cosine *= scale(place);
+    }
+    multiply_add(d_cosines.view(), question, d_context);
+    multiply_add(d_cosines.t(), context, d_question);
+}
+
+/// `dL/d` of each row's best similarity, given that of the features that [`write_similarities`] makes of them.
+fn gradient_of_best<F: Real>(best: &[F], d_out: ArrayView2<'_, F>) -> Vec<F> {
+    let n_rows = best.len();
+    let mut gradient = vec![F::zero(); n_rows];
+    for (row, d_out) in d_out.rows().into_iter().enumerate() {
+        if row == 0 {
+            gradient[0] += d_out.sum();
+            continue;
+        }
+        gradient[row] += d_out[0];
+        for (d_mean, n_near) in d_out.iter().skip(1).zip(MEAN_ROWS) {
+            let near = rows_near(row, n_near, n_rows);
+            let share = *d_mean / F::of(near.len() as f64);
+            gradient[near].iter_mut().for_each(|value| *value += share);
+        }
+        let largest = rows_near(row, MAX_ROWS, n_rows)
+            .fold(row, |largest, other| if best[other] > best[largest] { other } else { largest });
+        gradient[largest] += d_out[1 + MEAN_ROWS.len()];
+    }
+    gradient
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use rand_distr::{Distribution, Normal};
 use serde::{Deserialize, Serialize};
 pub(crate) use token_rows::TokenPooling;
 
-use super::{layers::activation::Activation, pair};
+use super::{layers::activation::Activation, matching, pair};
 
 /// Standard deviation of the initial weights of all but the hidden layers, as in BERT.
 const INITIAL_DEVIATION: f32 = 0.02;
@@ -86,7 +86,7 @@ impl NetworkSpec {
     /// Whether there is one row of outputs for each sample, however many rows it has.
     pub fn pools(&self) -> bool {
         let layers = self.encoder_layers.as_ref();
-        self.attention || layers.is_some_and(|layers| layers.pooling != TokenPooling::Outputs)
+        self.attention || layers.is_some_and(|layers| !layers.pooling.keeps_tokens())
     }
 
     /// Whether there is a row of outputs for each token that has one, above layers of an encoder.
@@ -96,8 +96,13 @@ impl NetworkSpec {
 
     /// Number of values of a row that the layers after mix and pooling read.
     pub(crate) fn n_read(&self) -> usize {
-        let is_pair = self.encoder_layers.as_ref().is_some_and(|layers| layers.pair);
-        if is_pair && !self.attention { pair::width(self.n_features) } else { self.n_features }
+        match &self.encoder_layers {
+            Some(layers) if layers.pooling == TokenPooling::Matching => {
+                matching::width(self.n_features, 1)
+            }
+            Some(layers) if layers.pair && !self.attention => pair::width(self.n_features),
+            _ => self.n_features,
+        }
     }
 
     /// Number of values in an input row.

@@ -199,7 +199,10 @@ impl QuestionTask {
             let first = roles.len();
             TokenRole::push_window(&mut roles, rows.len());
             for row in iter::once(0).chain(shape.context.clone()) {
-                roles[first + row].is_output = true;
+                (roles[first + row].is_output, roles[first + row].is_candidate) = (true, true);
+            }
+            for row in shape.question.clone() {
+                roles[first + row].is_question = true;
             }
         }
         roles

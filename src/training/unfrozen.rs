@@ -1,7 +1,10 @@
 //! The last layers of the encoder that are trained with a head.
 
 use crate::{
-    config::{names::HeadPooling, settings::Pipeline},
+    config::{
+        names::{HeadKind, HeadPooling},
+        settings::Pipeline,
+    },
     encoder::{checkpoint::Checkpoint, top_layers::TopLayers},
     error::Result,
     head::{
@@ -33,6 +36,7 @@ impl UnfrozenLayers {
             return Ok(None);
         }
         let pooling = match pipeline.head.pooling {
+            _ if pipeline.head.kind.name() == HeadKind::Matching => TokenPooling::Matching,
             // Words and the tokens of contexts have outputs of their own.
             _ if !pipeline.data.task.reads_pooled() => TokenPooling::Outputs,
             HeadPooling::Cls => TokenPooling::Cls,

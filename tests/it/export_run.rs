@@ -152,6 +152,7 @@ fn layers_that_were_trained_with_a_head_are_in_the_onnx_file() {
         ("tokens", Data::Iob2, "[head]\nkind = \"crf\"\n[train]\nepochs = 2\nunfreeze = 1"),
         ("tokens", Data::Iob2, "[train]\nepochs = 2\nunfreeze = \"all\""),
         ("qa", Data::Questions, "[head]\nkind = \"linear\"\n[train]\nepochs = 2\nunfreeze = 1"),
+        ("qa", Data::Questions, "[head]\nkind = \"matching\"\n[train]\nepochs = 2\nunfreeze = 1"),
     ] {
         export_all(&case(task, data, settings));
     }

@@ -295,6 +295,8 @@ fn heads_of_answers_whose_last_layers_are_trained_too_hold_the_contract() {
     questions(Data::Questions, linear).hold();
     let mlp = "[head]\nkind = \"mlp\"\nhidden = [8]\n[train]\nepochs = 2\nunfreeze = \"all\"";
     questions(Data::ImpossibleQuestions, mlp).hold();
+    // The kind that a file without one gets.
+    questions(Data::Questions, "[train]\nepochs = 2\nunfreeze = 1").hold();
 }
 
 #[test]

@@ -175,11 +175,6 @@ fn check_unfreeze(file: &PipelineFile, refuse: &impl Fn(String, String) -> Error
         Some(("head.layers names others", "leave head.layers out"))
     } else if head.pca.is_some() {
         Some(("head.pca projects the states", "leave head.pca out"))
-    } else if file.head_kind() == HeadKind::Matching {
-        Some((
-            "head.kind = \"matching\" reads how tokens match those of the question, which is computed before any training",
-            "set head.kind to linear or mlp: trained layers attend to the question themselves",
-        ))
     } else if file.data.has_given_states() {
         Some(("the rows bring vectors in place of texts", "leave train.unfreeze out"))
     } else {
@@ -320,8 +315,9 @@ mod tests {
     fn what_is_not_computed_above_trained_layers_is_refused() {
         let refused = refusal("", "pooling = \"sentence\"\n[train]\nunfreeze = 1");
         assert!(refused.contains("head.pooling is none of these"), "{refused}");
-        let refusal = refusal("task = \"qa\"", "kind = \"matching\"\n[train]\nunfreeze = 1");
-        assert!(refusal.contains("computed before any training"), "{refusal}");
+        let refused =
+            refusal("task = \"qa\"", "kind = \"matching\"\npca = 4\n[train]\nunfreeze = 1");
+        assert!(refused.contains("head.pca projects the states"), "{refused}");
     }
 
     #[test]

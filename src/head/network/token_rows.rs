@@ -1,12 +1,13 @@
 //! From the states of tokens above layers of an encoder to the rows that a head reads, and back: documents that are
 //! pooled, pairs of them, or the tokens that have outputs of their own.
 
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use serde::{Deserialize, Serialize};
 
 use super::NetworkInput;
 use crate::{
     features::TokenRole,
-    head::pair,
+    head::{matching, pair},
     train::{real::Real, vector::add_scaled},
 };
 
@@ -22,6 +23,16 @@ pub enum TokenPooling {
     Max,
     /// Nothing: a head has a row of outputs for each token whose role says so.
     Outputs,
+    /// The same, where the head reads how candidates for an answer match the tokens of the question in their window: see
+    /// [`matching::features`].
+    Matching,
+}
+
+impl TokenPooling {
+    /// Whether tokens have rows of their own.
+    pub(super) fn keeps_tokens(self) -> bool {
+        matches!(self, TokenPooling::Outputs | TokenPooling::Matching)
+    }
 }
 
 /// Which tokens of a pass attend to one another, and of which the rows are made that a head reads.
@@ -33,6 +44,17 @@ pub(super) struct TokenPlan {
     documents: Vec<usize>,
     /// The rows of the tokens that have outputs.
     pub(super) outputs: Vec<usize>,
+    /// The windows with a question and candidates for its answer.
+    questions: Vec<QuestionRows>,
+}
+
+/// The rows of a window in which an answer is looked for.
+#[derive(Clone, Debug)]
+struct QuestionRows {
+    question: Vec<usize>,
+    candidates: Vec<usize>,
+    /// The places of the candidates among all rows with outputs.
+    outputs: Vec<usize>,
 }
 
 impl TokenPlan {
@@ -46,6 +68,7 @@ impl TokenPlan {
         self.windows.clear();
         self.documents.clear();
         self.outputs.clear();
+        self.questions.clear();
         if roles.is_empty() {
             self.windows.extend_from_slice(starts);
             self.outputs.extend(0..n_rows);
@@ -56,6 +79,20 @@ impl TokenPlan {
             self.windows.extend(rows_with(|role| role.begins_window));
             self.windows.push(n_rows);
             self.outputs.extend(rows_with(|role| role.is_output));
+            for window in self.windows.windows(2) {
+                let rows_with = |counts: fn(&TokenRole) -> bool| -> Vec<usize> {
+                    (window[0]..window[1]).filter(|row| counts(&roles[*row])).collect()
+                };
+                let question = rows_with(|role| role.is_question);
+                if !question.is_empty() {
+                    let candidates = rows_with(|role| role.is_candidate && role.is_output);
+                    let outputs = candidates.iter().map(|row| {
+                        self.outputs.binary_search(row).expect("a candidate that has an output")
+                    });
+                    let outputs = outputs.collect();
+                    self.questions.push(QuestionRows { question, candidates, outputs });
+                }
+            }
         }
         assert_eq!(self.windows.first(), Some(&0), "a window that the first row begins");
         if !is_pair {
@@ -85,7 +122,11 @@ pub(super) struct TokenReader {
 impl TokenReader {
     /// Number of values of a row that the head reads.
     pub(super) fn width(&self) -> usize {
-        if self.is_pair { pair::width(self.hidden) } else { self.hidden }
+        match self.pooling {
+            TokenPooling::Matching => matching::width(self.hidden, 1),
+            _ if self.is_pair => pair::width(self.hidden),
+            _ => self.hidden,
+        }
     }
 
     /// Makes the rows that the head reads of the states of all tokens. `sides` keeps the pooled documents of pairs for
@@ -97,10 +138,14 @@ impl TokenReader {
         sides: &mut Vec<F>,
         read: &mut Vec<F>,
     ) {
-        if self.pooling == TokenPooling::Outputs {
+        if self.pooling.keeps_tokens() {
             read.clear();
-            for row in &plan.outputs {
-                read.extend_from_slice(self.row(states, *row));
+            read.resize(plan.outputs.len() * self.width(), F::zero());
+            for (row, read) in plan.outputs.iter().zip(read.chunks_exact_mut(self.width())) {
+                read[..self.hidden].copy_from_slice(self.row(states, *row));
+            }
+            if self.pooling == TokenPooling::Matching {
+                self.match_questions(plan, states, read);
             }
         } else if self.is_pair {
             self.pool(states, &plan.documents, sides);
@@ -126,9 +171,12 @@ impl TokenReader {
         d_states: &mut [F],
     ) {
         d_states.fill(F::zero());
-        if self.pooling == TokenPooling::Outputs {
-            for (row, d_read) in plan.outputs.iter().zip(d_read.chunks_exact(self.hidden)) {
-                self.row_mut(d_states, *row).copy_from_slice(d_read);
+        if self.pooling.keeps_tokens() {
+            for (row, d_read) in plan.outputs.iter().zip(d_read.chunks_exact(self.width())) {
+                self.row_mut(d_states, *row).copy_from_slice(&d_read[..self.hidden]);
+            }
+            if self.pooling == TokenPooling::Matching {
+                self.match_backward(plan, states, d_read, d_states);
             }
         } else if self.is_pair {
             d_sides.resize(sides.len(), F::zero());
@@ -142,6 +190,47 @@ impl TokenReader {
             self.pool_backward(states, d_sides, &plan.documents, d_states);
         } else {
             self.pool_backward(states, d_read, &plan.documents, d_states);
+        }
+    }
+
+    /// Writes how the candidates of each window match its question after their states.
+    fn match_questions<F: Real>(&self, plan: &TokenPlan, states: &[F], read: &mut [F]) {
+        let states = matrix(states, self.hidden);
+        let mut read = ArrayViewMut2::from_shape((plan.outputs.len(), self.width()), read)
+            .expect("a row for each output");
+        for QuestionRows { question, candidates, outputs } in &plan.questions {
+            let question = states.select(Axis(0), question);
+            let candidates = states.select(Axis(0), candidates);
+            let mut features = Array2::zeros((outputs.len(), self.width()));
+            matching::features(candidates.view(), question.view(), 1, features.view_mut());
+            for (output, features) in outputs.iter().zip(features.rows()) {
+                read.row_mut(*output).assign(&features);
+            }
+        }
+    }
+
+    /// Adds `dL/dstates` of [`TokenReader::match_questions`].
+    fn match_backward<F: Real>(
+        &self,
+        plan: &TokenPlan,
+        states: &[F],
+        d_read: &[F],
+        d_states: &mut [F],
+    ) {
+        let (states, d_read) = (matrix(states, self.hidden), matrix(d_read, self.width()));
+        for QuestionRows { question, candidates, outputs } in &plan.questions {
+            let own = [candidates, question].map(|rows| states.select(Axis(0), rows));
+            let d_features = d_read.select(Axis(0), outputs);
+            let mut d_own = own.each_ref().map(|own| Array2::zeros(own.dim()));
+            let views = own.each_ref().map(Array2::view);
+            let d_views = d_own.each_mut().map(Array2::view_mut);
+            matching::add_gradient(views, d_features.view(), d_views);
+            for (rows, d_own) in [candidates, question].into_iter().zip(&d_own) {
+                for (row, d_row) in rows.iter().zip(d_own.rows()) {
+                    let d_row = d_row.to_slice().expect("rows one after the other");
+                    add_scaled(self.row_mut(d_states, *row), F::one(), d_row);
+                }
+            }
         }
     }
 
@@ -218,10 +307,12 @@ impl TokenReader {
     }
 }
 
+fn matrix<F>(values: &[F], width: usize) -> ArrayView2<'_, F> {
+    ArrayView2::from_shape((values.len() / width, width), values).expect("whole rows")
+}
+
 #[cfg(test)]
 mod tests {
-    use ndarray::Array2;
-
     use super::*;
 
     fn states() -> Array2<f64> {

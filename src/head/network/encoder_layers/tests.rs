@@ -45,7 +45,23 @@ fn roles() -> Vec<TokenRole> {
     roles
 }
 
-fn networks() -> [Network; 6] {
+/// The same rows as windows of questions: two tokens of a question among candidates, no question, and a question at the
+/// end.
+fn questions() -> Vec<TokenRole> {
+    let mut roles = Vec::new();
+    for n_tokens in [4, 1, 4] {
+        TokenRole::push_window(&mut roles, n_tokens);
+    }
+    for row in [1, 2, 8] {
+        roles[row].is_question = true;
+    }
+    for row in [0, 3, 4, 5, 6, 7] {
+        (roles[row].is_candidate, roles[row].is_output) = (true, true);
+    }
+    roles
+}
+
+fn networks() -> [Network; 7] {
     let linear =
         |pooling| NetworkSpec { encoder_layers: Some(spec(pooling)), ..NetworkSpec::linear(6, 3) };
     let hidden = NetworkSpec { hidden: vec![5], ..linear(TokenPooling::Cls) };
@@ -54,7 +70,8 @@ fn networks() -> [Network; 6] {
     let pair = EncoderLayersSpec { pair: true, ..spec(TokenPooling::Mean) };
     let pair = NetworkSpec { encoder_layers: Some(pair), ..linear(TokenPooling::Mean) };
     let max = linear(TokenPooling::Max);
-    [linear(TokenPooling::Mean), hidden, attention, outputs, pair, max].map(Network::new)
+    let matching = NetworkSpec { hidden: vec![4], ..linear(TokenPooling::Matching) };
+    [linear(TokenPooling::Mean), hidden, attention, outputs, pair, max, matching].map(Network::new)
 }
 
 /// The product of a network's logits with some numbers, and its gradient.
@@ -80,8 +97,8 @@ fn loss(
 #[test]
 fn gradients_through_every_pooling_are_slopes_of_the_loss_with_dropout() {
     let rows = Array2::from_shape_vec((9, 6), numbers(54, 0.9)).unwrap();
-    let (none, all) = (Vec::new(), roles());
-    let [mean, cls, attention, outputs, pair, max] = networks();
+    let (none, all, asked) = (Vec::new(), roles(), questions());
+    let [mean, cls, attention, outputs, pair, max, matching] = networks();
     let cases = [
         (mean.clone(), &none),
         (mean, &all),
@@ -91,6 +108,7 @@ fn gradients_through_every_pooling_are_slopes_of_the_loss_with_dropout() {
         (outputs, &all),
         (pair, &all),
         (max, &all),
+        (matching, &asked),
     ];
     for (network, roles) in cases {
         let mut parameters: Vec<f64> =
