@@ -20,7 +20,7 @@ use crate::{
     head::size::training_bytes,
     metrics::metric::Metric,
     report::{
-        methods::{ComparedMethod, FineTuningCost, MethodComparison},
+        methods::{ComparedMethod, FineTuningCost, MethodComparison, compare_with_best},
         row_writer::{folder_of, require_other_file},
     },
     sweep::{TestedSetting, test_setting},
@@ -162,13 +162,15 @@ pub fn compare_methods(
     let metric = metric_of(pipeline, &dataset);
     progress.start("comparing", Some(methods.len() as u64), "methods");
     let mut compared = Vec::with_capacity(methods.len());
+    let mut drawn = Vec::with_capacity(methods.len());
     let mut linear_head = 0;
     for PreparedMethod { method, pipeline } in &methods {
         let is_measured = process_memory::restart_peak();
-        let before = process_memory::peak_rss_bytes();
-        let tested = test_setting(pipeline, &dataset, model, (request.seeds, metric), progress)?;
+        let mut tested =
+            test_setting(pipeline, &dataset, model, (request.seeds, metric), progress)?;
         let peak = process_memory::peak_rss_bytes();
         linear_head = tested.linear_head;
+        drawn.push(std::mem::take(&mut tested.drawn));
         let n_layers = pipeline.unfrozen_layers(model.layers())?;
         let row = row(*method, pipeline, (n_layers, metric), tested);
         if row.diverged > 0 {
@@ -179,11 +181,12 @@ pub fn compare_methods(
                 row.values.len()
             ));
         }
-        let peak_bytes = (is_measured && before > 0).then(|| peak.saturating_sub(before));
+        let peak_bytes = (is_measured && peak > 0).then_some(peak);
         compared.push(ComparedMethod { peak_bytes, ..row });
         progress.advance(1, 0);
     }
     progress.finish();
+    compare_with_best(&mut compared, metric, &drawn);
     let all_layers = compared.iter().find(|method| method.unfreeze == model.layers());
     let fine_tuned = checkpoint.parameters()? + linear_head as u64;
     let rows = |part: Part| dataset.part(part).len();
@@ -301,6 +304,10 @@ fn row(
         metric,
         value: tested.value,
         interval: tested.interval,
+        difference: None,
+        difference_interval: None,
+        p_value: None,
+        p_adjusted: None,
         values: tested.values,
         std: tested.std,
         diverged: tested.diverged,

@@ -37,6 +37,8 @@ pub(crate) struct TestedSetting {
     /// Their mean, if all have one, and its bootstrap interval over the rows.
     pub(crate) value: Option<f64>,
     pub(crate) interval: Option<[f64; 2]>,
+    /// Their mean on each draw of the bootstrap. The draws of all settings are the same.
+    pub(crate) drawn: Vec<Option<f64>>,
     /// Their standard deviation (ddof 1).
     pub(crate) std: Option<f64>,
     pub(crate) diverged: usize,
@@ -116,7 +118,8 @@ pub(crate) fn test_setting(
     Ok(TestedSetting {
         values,
         value,
-        interval: value.and_then(|_| interval(drawn.into_iter())),
+        interval: value.and_then(|_| interval(drawn.iter().copied())),
+        drawn,
         std: standard_deviation(&known),
         diverged,
         epochs: epochs as f64 / n_heads as f64,
