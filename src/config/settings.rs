@@ -28,7 +28,7 @@ pub(crate) use head::{
 pub(crate) use layers::{LayerChoice, layer_from_bottom};
 use model_folder::ReadVector;
 use models::SweptModel;
-use prompts::{PromptInput, PromptMessages, choose};
+use prompts::{PromptInput, choose};
 use sources::FilesAsRead;
 use toml::Value;
 pub(crate) use training::MOST_UNITS;
@@ -80,6 +80,8 @@ pub struct Pipeline {
     read_vector: OnceLock<ReadVector>,
     /// Whether the file leaves `head.pooling` to the model's folder.
     pub(crate) pooling_is_auto: bool,
+    /// Whether `model.prompt` is the default prompt of the model's folder, which the file leaves open.
+    pub(crate) prompt_is_default: bool,
     /// What was found out that the file leaves open, to be said once.
     pub notes: Vec<String>,
     /// What the user should know about it, to be said once.
@@ -158,12 +160,12 @@ impl Pipeline {
             sources::refuse_keys_of_questions(&mut file.data, &refusal(path))?;
             given_states::check(&file, &refusal(path))?;
             let mut notes = sources::find_texts(&mut file);
-            let PromptMessages { notes: more, warnings } =
-                choose(&mut file, PromptInput::Key, &refusal(path))?;
-            notes.extend(more);
+            let chosen = choose(&mut file, PromptInput::Key, &refusal(path))?;
+            notes.extend(chosen.notes);
             let mut pipeline = Pipeline::check(path, file)?;
-            pipeline.warnings.extend(warnings);
+            pipeline.warnings.extend(chosen.warnings);
             pipeline.notes.extend(notes);
+            pipeline.prompt_is_default = chosen.takes_default;
             Ok(NamedTask { name, pipeline })
         });
         checked.collect()
@@ -235,6 +237,7 @@ impl Pipeline {
             sentence: defaults.sentence,
             read_vector: OnceLock::new(),
             pooling_is_auto: defaults.is_auto,
+            prompt_is_default: false,
             notes: defaults.note.into_iter().collect(),
             warnings: defaults.warning.into_iter().collect(),
             file,

@@ -251,6 +251,12 @@ fn prepare(
         .map(|method| Some((*method, method.settings(feature_kind, request.epochs)?)));
     let named: Vec<(TrainingMethod, Settings)> = named.flatten().collect();
     let all: Vec<Settings> = named.iter().map(|(_, settings)| settings.clone()).collect();
+    if pipeline.leaves_out_prompt(&all) {
+        progress.note(
+            "the model's default prompt is not used, because layers are trained from texts without prompts; \
+             --methods features,linear,mlp compares heads with it",
+        );
+    }
     let base = pipeline.comparing(&all)?;
     let mut prepared = Vec::with_capacity(named.len());
     for (method, settings) in named {

@@ -276,6 +276,25 @@ fn a_default_prompt_is_left_out_with_a_note_where_layers_are_trained() {
 }
 
 #[test]
+fn a_comparison_that_trains_layers_leaves_the_default_prompt_out_of_every_method() {
+    let workshop = training("included", "");
+    set_default(&workshop.path("included"), "passage");
+    let compare = |methods: &str, more: &[&str]| {
+        let few = ["compare", PIPELINE, "--seeds", "1", "--epochs", "1", "--methods", methods];
+        workshop.run(&[&few[..], more].concat())
+    };
+    let note = "the model's default prompt is not used";
+    for (methods, is_used) in [("linear,top-1", false), ("linear", true)] {
+        let ran = compare(methods, &[]);
+        assert!(!ran.has_failed(), "{methods}: {}", ran.stderr);
+        assert_eq!(!ran.stderr.contains(note), is_used, "{methods}: {}", ran.stderr);
+    }
+    let ran = compare("linear,top-1", &["--set", "model.prompt=\"passage\""]);
+    let refusal = "model.prompt gives a prompt, but unfreeze trains layers";
+    assert!(ran.has_failed() && ran.stderr.contains(refusal), "{}", ran.stderr);
+}
+
+#[test]
 fn a_run_predicts_evaluates_and_replays_with_its_own_prompt() {
     for folder in ["included", "left_out"] {
         let workshop = training(folder, "prompt = \"passage\"");

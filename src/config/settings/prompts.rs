@@ -26,6 +26,8 @@ pub(crate) struct PromptMessages {
     pub(crate) notes: Vec<String>,
     /// That the model has prompts and none is chosen.
     pub(crate) warnings: Vec<String>,
+    /// Whether the model's default prompt is taken.
+    pub(crate) takes_default: bool,
 }
 
 /// How the prompt of a model is given, for messages.
@@ -95,6 +97,7 @@ pub(crate) fn choose(
     }
     let obstacle = obstacle(file);
     let (notes, default) = default_prompt(&prompts, obstacle.as_deref(), input, refuse)?;
+    let takes_default = default.is_some();
     file.model.prompt = default;
     let unchosen = folders.iter().zip(&prompts).filter_map(|(folder, prompts)| {
         // A default is a choice of the folder, even if it is empty.
@@ -107,7 +110,7 @@ pub(crate) fn choose(
         ))
     });
     let warnings = unchosen.filter(|_| !is_chosen && obstacle.is_none()).collect();
-    Ok(PromptMessages { notes, warnings })
+    Ok(PromptMessages { notes, warnings, takes_default })
 }
 
 /// Returns the default prompt of the models, if there is one that can be put before texts, and what to say about it.

@@ -86,7 +86,7 @@ impl Pipeline {
 impl Pipeline {
     /// Returns the pipeline with a sweep over these settings in place of its own, whose cache stores what any of them
     /// reads. They begin with heads alone, without what only some of them can have: trained layers and principal
-    /// components.
+    /// components, and the model's default prompt if any of them trains layers.
     ///
     /// # Errors
     /// Returns an error if what is left of the file is invalid.
@@ -97,9 +97,18 @@ impl Pipeline {
         file.train.lora = None;
         file.cache.store = None;
         file.cache.layers = None;
+        if self.leaves_out_prompt(all) {
+            file.model.prompt = None;
+        }
         let given = all.iter().map(|settings| GivenSettings(settings.iter().cloned().collect()));
         file.sweep = Some(SweepSection { settings: given.collect(), ..SweepSection::default() });
         Pipeline::check(&self.path, file)
+    }
+
+    /// Whether texts are read without the model's default prompt because some of these settings train layers, which
+    /// read no prompts.
+    pub(crate) fn leaves_out_prompt(&self, all: &[Settings]) -> bool {
+        self.prompt_is_default && all.iter().flatten().any(|(key, _)| key == UNFREEZE)
     }
 
     /// Returns the checked pipeline with other values and without its sweep, as if its file had them.
