@@ -10,8 +10,10 @@ import fcntl
 import json
 import os
 import queue
+import socket
 import subprocess
 import threading
+import time
 
 FINISHED = ("done", "skipped")
 
@@ -51,8 +53,15 @@ class Worker:
         self.process = None
 
     def run(self, task):
-        """Does a task and returns its answer. A worker that fails is started again; after `tries` of them, the answer
-        is `"status": "failed"`, like that of a task with a text that cannot be encoded, which is not tried again."""
+        """Does a task and returns its answer, with the worker that gave it and the times, in seconds since 1970, at
+        which it began and ended. A worker that fails is started again; after `tries` of them, the answer is
+        `"status": "failed"`, like that of a task with a text that cannot be encoded, which is not tried again."""
+        began = time.time()
+        answer = self._try(task)
+        worker = f"{socket.gethostname()}:{os.getpid()}"
+        return {**answer, "worker": worker, "began": began, "ended": time.time()}
+
+    def _try(self, task):
         reason = ""
         for _ in range(self.tries):
             try:
@@ -158,9 +167,13 @@ def commit(out, program="frostbert"):
     return _json_of([program, "commit", str(out), "--json"])
 
 
-def finish(answers, n_tasks, out, program="frostbert"):
-    """Commits if every task is done. Otherwise lists those that are not, and ends the program with exit code 1."""
+def finish(answers, n_tasks, out, program="frostbert", file=None):
+    """Commits if every task is done. Otherwise lists those that are not, and ends the program with exit code 1. Writes
+    all answers to `file`, one a line, if there is one."""
     answers = {answer["task"]: answer for answer in answers}
+    if file is not None:
+        with open(file, "w") as lines:
+            lines.writelines(f"{json.dumps(answers[task])}\n" for task in sorted(answers))
     failed = [answer for answer in answers.values() if answer["status"] not in FINISHED]
     failed += [{"task": task, "error": "no answer"} for task in range(n_tasks) if task not in answers]
     if failed:
@@ -204,6 +217,7 @@ def add_arguments(parser):
     parser.add_argument("--scratch", help="a folder on the workers' own disks")
     parser.add_argument("--program", default="frostbert", help="the program, on the driver and on the workers")
     parser.add_argument("--tries", type=int, default=3, help="number of processes that try a task [default: 3]")
+    parser.add_argument("--answers", metavar="FILE", help="write what came of each task, one JSON object a line")
     parser.add_argument("--patience", type=float, default=1800.0, help="seconds without progress until a worker ends")
 
 

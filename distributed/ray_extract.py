@@ -54,7 +54,8 @@ def main():
         num_gpus=arguments.gpus,
     )
     answers = [json.loads(row["answer"]) for row in answers.take_all()]
-    print(json.dumps(frostbert_workers.finish(answers, n_tasks, arguments.out, arguments.program)))
+    committed = frostbert_workers.finish(answers, n_tasks, arguments.out, arguments.program, arguments.answers)
+    print(json.dumps(committed))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ def main():
     answers = tasks.mapInArrow(extract_partition(arguments), "answer string").collect()
     answers = [json.loads(row["answer"]) for row in answers]
     session.stop()
-    print(json.dumps(frostbert_workers.finish(answers, n_tasks, arguments.out, arguments.program)))
+    committed = frostbert_workers.finish(answers, n_tasks, arguments.out, arguments.program, arguments.answers)
+    print(json.dumps(committed))
 
 
 if __name__ == "__main__":
