@@ -147,7 +147,7 @@ impl SharedFiles for Bucket {
         let key = self.key(name);
         match wait(async { self.store.get(&key).await?.bytes().await }) {
             Ok(bytes) => Ok(Some(bytes.into())),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) if is_no_such_object(&error) => Ok(None),
             Err(error) => Err(self.failed("read", name, &error)),
         }
     }
@@ -273,11 +273,19 @@ fn wait<T>(request: impl Future<Output = object_store::Result<T>>) -> object_sto
     }
 }
 
+/// Whether an object is not there; a store answers with 404 too where there is no such bucket.
+fn is_no_such_object(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotFound { source, .. } if !source.to_string().contains("NoSuchBucket"))
+}
+
 /// Returns what can be done about an error.
 fn hint(error: &object_store::Error, reason: &str) -> &'static str {
     // The address of the service that knows the role of a machine in Amazon's cloud.
     if reason.contains("169.254.") {
         return "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role";
+    }
+    if reason.contains("RequestTimeTooSkewed") {
+        return "set this machine's clock: requests are signed with the time, and the store's differs by minutes";
     }
     match error {
         object_store::Error::PermissionDenied { .. }

@@ -442,6 +442,7 @@ fn what_does_not_fit_the_plan_is_refused() {
         ([&part[..], &["--set", "model.precision=int8"]].concat(), 2, "precision f32 -> int8"),
         (vec!["extract", "pipeline.toml", "--part", "1/4"], 2, "--out"),
         (vec!["work", "shared", "100000"], 2, "a task from 0 to"),
+        #[cfg(not(feature = "remote"))]
         (vec!["plan", "pipeline.toml", "--out", "s3://bucket/cache"], 2, "s3://bucket/cache"),
     ] {
         let ran = workshop.run(&arguments);

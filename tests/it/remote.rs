@@ -133,12 +133,13 @@ fn machines_that_share_a_bucket_make_the_cache_of_one_machine() {
     assert_eq!(store.object(&manifest), one_machine().1["manifest.json"]);
 
     // The objects of the cache stay, and everything else goes.
-    store.put("corpus/objects/stray", b"left by nobody");
+    let stray = format!("corpus/objects/{}", "a".repeat(64));
+    store.put(&stray, b"left by nobody");
     let n_objects = store.names("corpus/objects/").len();
     let vacuumed = json(&workshop, &store, &["vacuum", SHARED, "--older-than", "0s"]);
     assert!(vacuumed["removed"].as_u64().unwrap() > n_tasks, "{vacuumed}");
     assert_eq!(store.names("corpus/objects/").len(), n_objects - 1);
-    for gone in ["corpus/plan.json", "corpus/receipts/", "corpus/texts/", "corpus/objects/stray"] {
+    for gone in ["corpus/plan.json", "corpus/receipts/", "corpus/texts/", stray.as_str()] {
         assert!(store.names(gone).is_empty(), "{gone} is left");
     }
 
@@ -173,8 +174,12 @@ fn conflicts_broken_connections_and_busy_stores_lose_nothing() {
     json(&workshop, &store, &["commit", SHARED]);
     pull_and_compare(&workshop, &store, "pulled");
     let n_objects = |prefix: &str| store.names(prefix).len();
-    let expected =
-        1 + 6 * n_tasks as usize + n_objects("corpus/objects/0") + n_objects("corpus/objects/");
+    // Of the plan, of the texts and the receipt of each task, of the mark of the commit, and of the objects.
+    let expected = 1
+        + 6 * n_tasks as usize
+        + receipts.len()
+        + n_objects("corpus/objects/0")
+        + n_objects("corpus/objects/");
     assert_eq!(store.n_faults(), expected, "not every request failed as it should");
 }
 
@@ -256,5 +261,9 @@ fn what_a_store_cannot_be_asked_for_is_said_before_anything_is_read() {
     let stderr =
         with("AWS_REGION", Some("us-east-1"), &["plan", "pipeline.toml", "--out", "s3://"]);
     assert!(stderr.contains("s3://BUCKET/PREFIX"), "{stderr}");
+    for command in ["commit", "vacuum"] {
+        let stderr = fail(&workshop, &store, &[command, "s3://elsewhere/corpus"]);
+        assert!(stderr.contains("check that the bucket exists"), "{stderr}");
+    }
     assert!(store.names("").is_empty());
 }

@@ -117,6 +117,7 @@ impl Store {
 
 struct Request {
     method: String,
+    bucket: String,
     /// The name of the object, or empty for the bucket itself.
     name: String,
     query: BTreeMap<String, String>,
@@ -135,8 +136,9 @@ impl Request {
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         let query = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         let query = query.map(|(name, value)| (name.into(), decoded(value))).collect();
-        let name = path.strip_prefix("/bucket").unwrap_or_default().trim_start_matches('/');
-        let (method, name) = (method.into(), decoded(name));
+        let path = path.trim_start_matches('/');
+        let (bucket, name) = path.split_once('/').unwrap_or((path, ""));
+        let (method, bucket, name) = (method.into(), bucket.into(), decoded(name));
         let mut headers = BTreeMap::new();
         loop {
             let mut line = String::new();
@@ -147,7 +149,7 @@ impl Request {
         let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
-        Ok(Request { method, name, query, headers, body })
+        Ok(Request { method, bucket, name, query, headers, body })
     }
 
     /// Whether it is signed with the right key, and its signature is of this body.
@@ -226,6 +228,9 @@ impl State {
     fn answer(&mut self, request: &Request) -> Option<Answer> {
         if !request.is_signed() {
             return Some(Answer::refuse("403 Forbidden", "SignatureDoesNotMatch"));
+        }
+        if request.bucket != "bucket" {
+            return Some(Answer::refuse("404 Not Found", "NoSuchBucket"));
         }
         let fault = self.fault(request);
         match fault {
