@@ -44,6 +44,35 @@ fn a_pulled_cache_has_the_same_files_and_is_used_like_any_other() {
 }
 
 #[test]
+fn texts_are_added_to_a_pulled_cache_as_to_that_of_one_machine() {
+    let (workshop, cache) = shared();
+    workshop.json(&PULL);
+    let (more, own) = (csv_with_repeats(N_TEXTS + 60), ["--set", "cache.dir=pulled"]);
+    let extract = [&["extract", "pipeline.toml"], &own[..]].concat();
+    let report = workshop.json(&extract);
+    assert_eq!((&report["reused"], &report["computed"]), (&N_TEXTS.into(), &0.into()));
+    workshop.write("train.csv", &more);
+    let report = workshop.json(&extract);
+    assert_eq!((&report["reused"], &report["computed"]), (&N_TEXTS.into(), &60.into()));
+    let pulled = workshop.path("pulled").join(cache.file_name().unwrap());
+    let other = Workshop::rich(N_TEXTS);
+    other.succeed(&["extract", "pipeline.toml"]);
+    other.write("train.csv", &more);
+    other.succeed(&["extract", "pipeline.toml"]);
+    assert_same_files(&contents(&other.cache()), &contents(&pulled));
+    workshop.succeed(&["cache", "verify", "pulled"]);
+    workshop.succeed(&[&["train", "pipeline.toml"], &own[..]].concat());
+
+    // It still has what the machines made, so there is nothing to fetch, and what was added stays.
+    let grown = contents(&pulled);
+    let report = workshop.json(&PULL);
+    let again = only_cache(&report);
+    assert_eq!((&again["existed"], &again["fetched"]), (&true.into(), &0.into()));
+    assert_eq!(again["documents"], N_TEXTS + 60);
+    assert_same_files(&grown, &contents(&pulled));
+}
+
+#[test]
 fn a_pull_goes_on_with_what_is_missing_and_names_what_is_damaged() {
     let (workshop, cache) = shared();
     let files = contents(&cache);
@@ -108,8 +137,8 @@ fn a_cache_of_other_texts_is_not_taken_for_the_one_to_fetch() {
 #[test]
 fn an_address_in_place_of_a_folder_of_caches_is_refused() {
     let workshop = Workshop::rich(N_TEXTS);
+    let address = ["--set", "cache.dir=s3://bucket/corpus"];
     for command in ["extract", "train", "run"] {
-        let address = ["--set", "cache.dir=s3://bucket/corpus"];
         let ran = workshop.run(&[&[command, "pipeline.toml"], &address[..]].concat());
         assert_eq!(ran.code, Some(2), "{}", ran.stderr);
         assert!(ran.stderr.contains("cache pull s3://bucket/corpus FOLDER"), "{}", ran.stderr);
