@@ -320,12 +320,6 @@ impl StageArguments {
     }
 }
 
-impl HeadArguments {
-    fn experiment(&self) -> Result<Experiment> {
-        Ok(self.extras.of(self.stage.experiment()?))
-    }
-}
-
 impl ExtrasArguments {
     /// An experiment that writes what was asked for.
     fn of(&self, experiment: Experiment) -> Experiment {

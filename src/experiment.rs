@@ -61,6 +61,20 @@ pub struct RunReport {
     pub heads: HeadsReport,
 }
 
+/// Opens an experiment of which only stage 2 is to be run. If the pipeline's `cache.dir` is an address, it is returned
+/// too: the caches there are to be fetched to `folder`, from which they will be read.
+///
+/// # Errors
+/// Returns the errors of [`Experiment::open_with`].
+pub fn open_to_read(
+    path: &Path,
+    overrides: &[String],
+    folder: &Path,
+) -> Result<(Experiment, Option<PathBuf>)> {
+    let (tasks, address) = Pipeline::read_tasks_of_any_cache(path, overrides, folder)?;
+    Ok((Experiment { tasks, extras: RunExtras::default() }, address))
+}
+
 impl Experiment {
     /// Reads and checks a pipeline file. Relative paths in it are relative to the current folder.
     ///

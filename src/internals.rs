@@ -140,7 +140,7 @@ pub mod error {
 pub mod experiment {
     pub use crate::experiment::{
         DryRun, Experiment, HeadsReport, Replayed, RunReport, Stages, TaskForecast, TaskReport,
-        replay,
+        open_to_read, replay,
     };
     pub mod methods {
         pub use crate::experiment::methods::{

@@ -1,15 +1,30 @@
-//! `frostbert cache pull`: fetches the caches that several machines made.
+//! `frostbert cache pull`: fetches the caches that several machines made. `frostbert train` and `frostbert sweep` do so
+//! too if `cache.dir` is the address of a bucket.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::Args;
 use frostbert::{
-    cache::wording::counted,
-    internals::distributed::pull::{PullReport, pull, pull_scratch},
+    cache::{progress::Progress, wording::counted},
+    internals::{
+        distributed::pull::{PullReport, pull, pull_scratch},
+        experiment::{Experiment, open_to_read},
+    },
 };
 
-use super::{Context, distributed::open, output, quantities};
+use super::{
+    Context, DryRunArgument, OverrideArguments, distributed::open, output, quantities, wrong_usage,
+};
+
+/// The environment variables that say to which folder of this machine caches are fetched that a pipeline names by an
+/// address, and how large that folder may become.
+const FOLDER: &str = "FROSTBERT_PULL_DIR";
+const MAX_SIZE: &str = "FROSTBERT_PULL_MAX_SIZE";
 
 #[derive(Debug, Args)]
 pub(super) struct CachePullArguments {
@@ -35,6 +50,38 @@ pub(super) fn run(arguments: &CachePullArguments, context: &Context) -> Result<E
         output::print(&describe(&report))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens a pipeline whose cache is only read. If `cache.dir` is an address, the caches there are fetched to a folder of
+/// this machine, which takes its place.
+pub(super) fn open_and_fetch(
+    pipeline: &Path,
+    overrides: &OverrideArguments,
+    dry: &DryRunArgument,
+    context: &Context,
+) -> Result<Experiment> {
+    let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    let folder = PathBuf::from(variable(FOLDER).unwrap_or("cache".into()));
+    let (experiment, address) = open_to_read(pipeline, &overrides.set, &folder)?;
+    let Some(address) = address else {
+        return Ok(experiment);
+    };
+    let shared = open(&address, pull_scratch(&folder))?;
+    let max_size = variable(MAX_SIZE).map(|size| quantities::size(&size)).transpose();
+    let max_size = max_size.map_err(|expected| wrong_usage(format!("{MAX_SIZE}: {expected}")))?;
+    let (address, here) = (address.display(), folder.display());
+    let note = |text: String| context.progress.note(&text);
+    if dry.dry_run {
+        note(format!("nothing is fetched from {address}: this is what {here} has"));
+        return Ok(experiment);
+    }
+    let report = pull(&shared, &folder, max_size, &context.progress)?;
+    for path in &report.removed {
+        note(format!("removed {} to make room", path.display()));
+    }
+    let fetched = report.caches.iter().map(|cache| cache.fetched).sum();
+    note(format!("fetched {} from {address} to {here}", output::bytes(fetched)));
+    Ok(experiment)
 }
 
 fn describe(report: &PullReport) -> String {

@@ -6,14 +6,18 @@ use anyhow::Result;
 use frostbert::internals::experiment::{Experiment, HeadsReport, Stages, TaskReport};
 
 use super::{
-    Context, HeadArguments, dry_run::dry_run, output, screen::Screen, sweep_report::describe_sweep,
+    Context, HeadArguments, PipelineArguments, StageArguments, cache_pull::open_and_fetch,
+    dry_run::dry_run, output, screen::Screen, sweep_report::describe_sweep,
     train_report::describe_train,
 };
 
 /// `frostbert train`: one head for each task.
 pub(super) fn run_train(arguments: &HeadArguments, context: &Context) -> Result<ExitCode> {
-    let experiment = arguments.experiment()?;
-    if arguments.stage.dry.dry_run {
+    let StageArguments { pipeline, dry } = &arguments.stage;
+    let PipelineArguments { pipeline, overrides } = pipeline;
+    let experiment = open_and_fetch(pipeline, overrides, dry, context)?;
+    let experiment = arguments.extras.of(experiment);
+    if dry.dry_run {
         return dry_run(&experiment, Stages::Train, context);
     }
     print(&experiment.train(&context.progress)?, context)

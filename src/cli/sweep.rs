@@ -4,14 +4,13 @@ use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use frostbert::internals::{
-    experiment::Experiment,
-    prediction::sweep_pairs::{ComparedHeads, RankedHead, SweepPairs, sweep_pairs},
+use frostbert::internals::prediction::sweep_pairs::{
+    ComparedHeads, RankedHead, SweepPairs, sweep_pairs,
 };
 
 use super::{
-    Context, DryRunArgument, ExtrasArguments, OverrideArguments, examples, open_record, output,
-    screen::Screen, stage_two,
+    Context, DryRunArgument, ExtrasArguments, OverrideArguments, cache_pull::open_and_fetch,
+    examples, open_record, output, screen::Screen, stage_two,
 };
 
 #[derive(Debug, Args)]
@@ -63,7 +62,7 @@ pub(super) fn run(arguments: &SweepArguments, context: &Context) -> Result<ExitC
     let Some(pipeline) = &arguments.pipeline else {
         unreachable!("clap asks for a pipeline file, or for a command")
     };
-    let experiment = Experiment::open_with(pipeline, &arguments.overrides.set)?;
+    let experiment = open_and_fetch(pipeline, &arguments.overrides, &arguments.dry, context)?;
     let experiment = arguments.extras.of(experiment);
     stage_two::run_sweep(&experiment, arguments.dry.dry_run, context)
 }

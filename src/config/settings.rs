@@ -9,6 +9,7 @@ mod model_folder;
 mod models;
 mod numbers;
 pub(crate) mod prompts;
+mod reading;
 mod sources;
 pub(crate) mod training;
 mod unfreezing;
@@ -28,7 +29,6 @@ pub(crate) use head::{
 pub(crate) use layers::{LayerChoice, layer_from_bottom};
 use model_folder::ReadVector;
 use models::SweptModel;
-use prompts::{PromptInput, choose};
 use sources::FilesAsRead;
 use toml::Value;
 pub(crate) use training::MOST_UNITS;
@@ -39,7 +39,6 @@ use crate::{
     config::{
         file::{Labels, PipelineFile, sweep::SweepSection},
         names::{Pair, Store, Task},
-        parse,
     },
     data::{CleanOptions, ColumnName, Source, SplitFractions},
     encoder::{checkpoint::Checkpoint, device::Precision},
@@ -133,42 +132,6 @@ impl Pipeline {
                 "name a pipeline file with one task".into(),
             )),
         }
-    }
-
-    /// Reads and checks a pipeline file of one task, which has no name, or of several tasks.
-    ///
-    /// # Errors
-    /// Returns an error with a hint if a key or a value is unknown or not supported.
-    pub fn read_tasks(path: &Path, overrides: &[String]) -> Result<Vec<NamedTask>> {
-        let mut files = parse::read(path, overrides)?;
-        if files.iter().any(|(_, file)| file.data.task == Task::Qa) {
-            for (_, file) in &mut files {
-                extraction::set_qa_defaults(&mut file.cache);
-            }
-        }
-        for name in files.iter().filter_map(|(name, _)| name.as_ref()) {
-            if !is_folder_name(name) {
-                return Err(refusal(path)(
-                    format!("a task has the name `{name}`, which cannot be the name of a folder"),
-                    "use letters, digits, - and _, as in [tasks.sentiment]".into(),
-                ));
-            }
-        }
-        let checked = files.into_iter().map(|(name, mut file)| {
-            sources::tell_json(&mut file);
-            // A lock is not held to this: it may be of a release that took such keys and did nothing with them.
-            sources::refuse_keys_of_questions(&mut file.data, &refusal(path))?;
-            given_states::check(&file, &refusal(path))?;
-            let mut notes = sources::find_texts(&mut file);
-            let chosen = choose(&mut file, PromptInput::Key, &refusal(path))?;
-            notes.extend(chosen.notes);
-            let mut pipeline = Pipeline::check(path, file)?;
-            pipeline.warnings.extend(chosen.warnings);
-            pipeline.notes.extend(notes);
-            pipeline.prompt_is_default = chosen.takes_default;
-            Ok(NamedTask { name, pipeline })
-        });
-        checked.collect()
     }
 
     /// Checks the settings of a pipeline file; `path` is used in messages, and its stem is the default name of the

@@ -177,7 +177,7 @@ fn make_room(folder: &Path, wanted: &[Manifest], max_bytes: u64) -> Result<Vec<P
         hint: hint.into(),
     };
     let Some(left) = max_bytes.checked_sub(own) else {
-        let hint = "give a larger --max-size: a cache is fetched as a whole";
+        let hint = "allow more, with a larger --max-size (or FROSTBERT_PULL_MAX_SIZE): a cache is fetched as a whole";
         return Err(too_large(counted(own, "byte"), hint));
     };
     let is_wanted = |manifest: &Manifest| {

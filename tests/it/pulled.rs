@@ -138,10 +138,15 @@ fn a_cache_of_other_texts_is_not_taken_for_the_one_to_fetch() {
 fn an_address_in_place_of_a_folder_of_caches_is_refused() {
     let workshop = Workshop::rich(N_TEXTS);
     let address = ["--set", "cache.dir=s3://bucket/corpus"];
-    for command in ["extract", "train", "run"] {
+    for command in ["extract", "run"] {
         let ran = workshop.run(&[&[command, "pipeline.toml"], &address[..]].concat());
         assert_eq!(ran.code, Some(2), "{}", ran.stderr);
         assert!(ran.stderr.contains("cache pull s3://bucket/corpus FOLDER"), "{}", ran.stderr);
+    }
+    if cfg!(not(feature = "remote")) {
+        let ran = workshop.run(&[&["train", "pipeline.toml"], &address[..]].concat());
+        assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+        assert!(ran.stderr.contains("--features remote"), "{}", ran.stderr);
     }
     assert!(!workshop.path("s3:").exists());
 }

@@ -239,6 +239,56 @@ fn an_object_with_other_bytes_is_named_and_what_was_fetched_is_kept() {
 }
 
 #[test]
+fn training_and_sweeps_fetch_the_cache_that_they_read() {
+    let (workshop, store) = (Workshop::rich(N_TEXTS), Store::new(Conditions::Kept));
+    json(&workshop, &store, &["extract", "pipeline.toml", "--out", SHARED, "--part", "1/1"]);
+    let bytes = json(&workshop, &store, &["commit", SHARED])["bytes"].as_u64().unwrap();
+    let shared = format!("cache.dir={SHARED}");
+    let with = |max_size: String, arguments: &[&str]| {
+        let mut command = workshop.command(&[arguments, &["--set", &shared, "--json"]].concat());
+        command.envs(variables(&store));
+        command.env("FROSTBERT_PULL_DIR", "near").env("FROSTBERT_PULL_MAX_SIZE", max_size);
+        finish(command)
+    };
+    let near = workshop.path("near");
+    let train = ["train", "pipeline.toml"];
+    let ran = with("much".into(), &train);
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    assert!(ran.stderr.contains("FROSTBERT_PULL_MAX_SIZE: expected a size"), "{}", ran.stderr);
+    let ran = with(format!("{}B", bytes - 1), &train);
+    assert!(
+        ran.has_failed() && ran.stderr.contains("(or FROSTBERT_PULL_MAX_SIZE)"),
+        "{}",
+        ran.stderr
+    );
+    // A pipeline that cannot be used is refused before anything is fetched.
+    let wrong = ["train", "pipeline.toml", "--set", "cache.max_length=0"];
+    let ran = with(String::new(), &wrong);
+    assert!(ran.has_failed() && ran.stderr.contains("cache.max_length is 0"), "{}", ran.stderr);
+    let ran = with(String::new(), &[&train[..], &["--dry-run"]].concat());
+    assert!(ran.stderr.contains("nothing is fetched from"), "{}", ran.stderr);
+    let (fingerprint, files) = one_machine();
+    assert!(!near.join(fingerprint).exists());
+
+    let ran = with(format!("{bytes}B"), &train);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("fetched "), "{}", ran.stderr);
+    assert_same_files(files, &contents(&near.join(fingerprint)));
+    let fetched: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let local = workshop.json(&[&train[..], &["--set", "cache.dir=near"]].concat());
+    assert_eq!(fetched["metrics"], local["metrics"]);
+    let run = fetched["run"].as_str().unwrap();
+    // The store is not asked for what is there, and the run names the folder of this machine.
+    for name in store.names("corpus/objects/") {
+        store.put(&name, b"damaged");
+    }
+    let ran = with(String::new(), &["sweep", "pipeline.toml", "--set", "sweep.lr=[1e-3, 1e-2]"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    workshop.succeed(&["predict", run, "train.csv"]);
+    assert!(!workshop.path("s3:").exists() && !workshop.path("cache").exists());
+}
+
+#[test]
 fn what_a_store_cannot_be_asked_for_is_said_before_anything_is_read() {
     let (workshop, store) = (Workshop::rich(N_TEXTS), Store::new(Conditions::Kept));
     let with = |name: &str, value: Option<&str>, arguments: &[&str]| {

@@ -26,6 +26,11 @@ use crate::{
     error::{Error, Result},
 };
 
+/// Whether a place is an address, such as that of a bucket, and no path of this machine.
+pub(super) fn is_address(place: &Path) -> bool {
+    place.to_string_lossy().contains("://")
+}
+
 /// The checked settings of the extraction.
 #[derive(Clone, Debug)]
 pub(crate) struct ExtractionSettings {
@@ -172,12 +177,13 @@ fn filled_in(
             return Err(refuse(format!("{key} is 0"), format!("set {key} to a number of tokens")));
         }
     }
-    let folder = cache.dir.to_string_lossy();
-    if folder.contains("://") {
+    if is_address(&cache.dir) {
+        let folder = cache.dir.display();
         return Err(refuse(
             format!("cache.dir is `{folder}`, but caches are read from a folder of this machine"),
             format!(
-                "fetch them first, with `frostbert cache pull {folder} FOLDER`, and set cache.dir to that folder"
+                "fetch them first, with `frostbert cache pull {folder} FOLDER`, and set cache.dir to that folder; \
+                 `frostbert train` and `frostbert sweep` do both"
             ),
         ));
     }
