@@ -4,12 +4,13 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use frostbert_cache::plan::{CutShard, PlanDocument, PlanGroup, PlannedShard, ShardCutter};
+use rayon::prelude::*;
 
 use crate::{
     data::Source,
     encoder::{tokenizer::TextTokenizer, windows::Encoding},
     error::{Error, Result},
-    extraction::spool::Spool,
+    extraction::spool::{Spool, SpooledTexts},
 };
 
 /// Number of documents that are tokenised at a time.
@@ -100,19 +101,23 @@ impl<'a> TokenisedShards<'a> {
 
     /// Tokenises the next documents; returns whether there were any.
     fn tokenise_chunk(&mut self) -> Result<bool> {
+        let spool = self.spool;
         let mut n_bytes = 0;
-        let mut taken = Vec::new();
-        for number in self.cutter.upcoming().iter().take(CHUNK_DOCUMENTS) {
-            if n_bytes >= CHUNK_BYTES {
-                break;
-            }
-            let document = self.spool.document(*number);
-            n_bytes += document.n_bytes;
-            taken.push((document, self.spool.read(document)?));
-        }
-        let inputs: Vec<_> = taken.iter().map(|(_, texts)| texts.document()).collect();
+        let upcoming = self.cutter.upcoming().iter().take(CHUNK_DOCUMENTS);
+        let documents: Vec<_> = upcoming
+            .map(|number| spool.document(*number))
+            .take_while(|document| {
+                let is_taken = n_bytes < CHUNK_BYTES;
+                n_bytes += document.n_bytes;
+                is_taken
+            })
+            .collect();
+        // In parallel, as they are tokenised: reads one after the other would leave all cores but one idle.
+        let texts = documents.par_iter().map(|document| spool.read(document));
+        let texts = texts.collect::<Result<Vec<_>>>()?;
+        let inputs: Vec<_> = texts.iter().map(SpooledTexts::document).collect();
         let encodings = self.tokenizer.encode(&inputs, self.aligned)?;
-        for ((document, _), encoding) in taken.iter().zip(encodings) {
+        for (document, encoding) in documents.iter().zip(encodings) {
             if encoding.has_empty_window() {
                 return Err(document.without_tokens(self.sources));
             }
@@ -133,7 +138,7 @@ impl<'a> TokenisedShards<'a> {
                 }));
             }
         }
-        Ok(!taken.is_empty())
+        Ok(!documents.is_empty())
     }
 }
 
