@@ -25,8 +25,9 @@ use crate::{
 };
 
 /// Number of tokens after which an extraction starts, although more documents may be left to tokenise: enough for a
-/// good estimate of these. Smaller extractions are tokenised before they start.
-pub(crate) const TOKENS_BEFORE_START: u64 = 1 << 18;
+/// good estimate of these, and no more than a shard holds by default, as nothing can be encoded before the first shard is
+/// cut. Smaller extractions are tokenised before they start.
+pub(crate) const TOKENS_BEFORE_START: u64 = 1 << 17;
 
 /// Number of tokens that the warm-up encodes on every worker.
 const WARM_UP_TOKENS: usize = 1024;

@@ -71,17 +71,24 @@ impl<'a> TokenisedShards<'a> {
         }
     }
 
-    /// Tokenises until the shards that were not asked for yet hold so many tokens, or all documents are tokenised.
+    /// Tokenises until a shard is ready and, with the shard that is not full yet, so many tokens are ahead of what was
+    /// asked for; or until all documents are tokenised.
     ///
     /// # Errors
     /// Returns an error if the tokenizer fails or makes no token of a document.
     pub(crate) fn tokenise_ahead(&mut self, n_tokens: u64) -> Result<()> {
-        while self.ahead().map(|shard| shard.planned.tokens).sum::<u64>() < n_tokens {
+        while self.ready.is_empty() || self.tokens_ahead() < n_tokens {
             if !self.tokenise_chunk()? {
                 break;
             }
         }
         Ok(())
+    }
+
+    fn tokens_ahead(&self) -> u64 {
+        let ready = self.ready.iter().map(|shard| shard.planned.tokens);
+        let open = self.open.iter().map(|encoding| encoding.n_tokens() as u64);
+        ready.chain(open).sum()
     }
 
     /// Returns the shards that are ready and were not asked for yet.

@@ -162,6 +162,23 @@ fn while_a_batch_is_encoded_the_next_shards_are_tokenised_but_not_all() {
     assert!(left[SHARDS_AHEAD + 1] > 0, "the encoder waited for all of the texts: {left:?}");
 }
 
+#[test]
+fn the_tokens_of_a_shard_that_is_not_full_count_as_tokenised_ahead_but_a_shard_must_be_full() {
+    // A chunk of these is half of them, and has 29,000 tokens.
+    for (shard_tokens, n_tokens, n_ready) in [(20_000, 25_000, 1), (40_000, 1, 2)] {
+        let texts = SpooledTexts::new(4_096, shard_tokens);
+        let settings = &texts.pipeline.extraction;
+        let limits = PlanSettings { shard_tokens, batch_tokens: 1_000 };
+        let tokenizer = settings.tokenizer(&texts.checkpoint).unwrap();
+        let cutter = texts.cutter(&texts.writer(), &limits);
+        let mut shards =
+            TokenisedShards::new(&texts.spool, &tokenizer, &settings.sources, false, cutter);
+        shards.tokenise_ahead(n_tokens).unwrap();
+        assert_eq!(shards.ahead().count(), n_ready, "{shard_tokens}");
+        assert_eq!(shards.is_complete(), n_ready == 2, "{shard_tokens}");
+    }
+}
+
 /// Measures what `scripts/bench-overlap` prints.
 #[test]
 #[ignore = "a measurement of half a minute, for scripts/bench-overlap"]
