@@ -54,9 +54,9 @@ mod weights;
 pub(crate) mod windows;
 pub(crate) mod worker;
 
+use attention_positions::HeldScores;
 use checkpoint::{Checkpoint, Model};
 use device::{Device, Devices, Precision};
-use family::Attention;
 use frostbert_cache::{
     fingerprint::{FORMAT_VERSION, FingerprintInputs},
     states::{Dtype, Placement},
@@ -96,8 +96,8 @@ pub struct Encoder {
     pub placement: Option<Placement>,
     workers: Vec<Worker>,
     reference: Option<Worker>,
-    /// As [`score_matrices`] counts them.
-    score_matrices: usize,
+    /// What attention holds at once.
+    scores: HeldScores,
 }
 
 impl Encoder {
@@ -189,13 +189,14 @@ impl Encoder {
                 Some(Worker::open(runtime, checkpoint, &options)?)
             }
         };
+        let scores = checkpoint.held_scores(devices == Devices::Cpu);
         let mut encoder = Encoder {
             placement: placement_of(&devices, runtime, checkpoint)?,
             devices,
             auto_reason: None,
             workers,
             reference,
-            score_matrices: score_matrices(checkpoint),
+            scores,
         };
         if let Devices::Cuda(_) = encoder.devices {
             encoder.prove(&providers, runtime, checkpoint, settings.precision)?;
@@ -206,7 +207,7 @@ impl Encoder {
     /// Returns the bytes of the attention scores of texts of this many tokens, one text in each worker: what a layer
     /// holds at once in f32.
     pub(crate) fn attention_bytes(&self, tokens: usize) -> u64 {
-        score_bytes(self.score_matrices * self.workers.len(), tokens)
+        self.scores.bytes(self.workers.len(), tokens)
     }
 
     /// Returns the workers, and the reference worker that computes f32 on a CPU for
@@ -275,21 +276,7 @@ pub(crate) fn attention_bytes(
         Devices::Cpu => threads.max(1),
         Devices::Cuda(numbers) => numbers.len(),
     };
-    score_bytes(score_matrices(checkpoint) * n_workers, tokens)
-}
-
-/// Returns how many matrices of attention scores a text has at once: one for each head, and another for the bias of
-/// every head in a family of long texts whose scores have one; 0 if the folder does not say.
-fn score_matrices(checkpoint: &Checkpoint) -> usize {
-    let heads = checkpoint.config.attention_heads.unwrap_or(0);
-    match &checkpoint.model {
-        Model::Fused(model) if model.shape.family.layer.attention == Attention::Alibi => 2 * heads,
-        _ => heads,
-    }
-}
-
-fn score_bytes(n_matrices: usize, tokens: usize) -> u64 {
-    4 * n_matrices as u64 * (tokens * tokens) as u64
+    checkpoint.held_scores(*devices == Devices::Cpu).bytes(n_workers, tokens)
 }
 
 /// Turns an encoder error that occurs while a GPU is being tried into a device error with a reason and a hint.

@@ -116,6 +116,39 @@ impl WindowBlocks {
     }
 }
 
+/// The scores of attention that a layer holds at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct HeldScores {
+    /// The matrices of scores of a layer: one for each attention head, or two with ALiBi; 0 if the folder does not say.
+    pub(super) matrices: usize,
+    /// The keys of each query.
+    pub(super) keys: HeldKeys,
+}
+
+/// The keys for which the scores of a query are held at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum HeldKeys {
+    /// All of the text.
+    #[default]
+    All,
+    /// Those of its block, in layers with a window of so many tokens on each side; in others a few.
+    OfBlock(usize),
+    /// A few, whatever the length of the text.
+    Few,
+}
+
+impl HeldScores {
+    /// Returns their bytes in f32 with texts of this many tokens, one in each of so many workers.
+    pub(super) fn bytes(&self, n_workers: usize, tokens: usize) -> u64 {
+        let keys = match self.keys {
+            HeldKeys::All => tokens,
+            HeldKeys::OfBlock(window) => WindowBlocks::of(window, tokens.max(1)).n_keys(),
+            HeldKeys::Few => 0,
+        };
+        4 * (self.matrices * n_workers) as u64 * (tokens * keys) as u64
+    }
+}
+
 /// An input by which a graph cuts texts into blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BlockInput {
@@ -265,6 +298,16 @@ mod tests {
             assert_eq!(seen, inside, "{window}, {length}");
             assert!(keys.iter().chain(&queries).all(|place| (0..length as i32).contains(place)));
         }
+    }
+
+    #[test]
+    fn the_scores_of_a_long_text_are_those_of_its_blocks_where_it_is_cut() {
+        let bytes = |keys, tokens| HeldScores { matrices: 12, keys }.bytes(2, tokens);
+        assert_eq!(bytes(HeldKeys::All, 8_192), 4 * 24 * 8_192 * 8_192);
+        // Blocks of 128 queries with 256 keys.
+        assert_eq!(bytes(HeldKeys::OfBlock(64), 8_192), 4 * 24 * 8_192 * 256);
+        assert_eq!(bytes(HeldKeys::OfBlock(64), 384), bytes(HeldKeys::All, 384));
+        assert_eq!((bytes(HeldKeys::OfBlock(64), 0), bytes(HeldKeys::Few, 8_192)), (0, 0));
     }
 
     #[test]

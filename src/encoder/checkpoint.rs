@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use frostbert_cache::fingerprint::{self, Digest};
 
 use super::{
+    attention_positions::{HeldKeys, HeldScores},
     config::{ConfigFile, FusedShape, ModelConfig},
     device::Precision,
+    family::Attention,
     hub_model::{pull_instead, refuse_name_on_hub},
     onnx_hash,
     onnx_model::{self, OnnxModel},
@@ -194,6 +196,25 @@ impl Checkpoint {
 }
 
 impl Checkpoint {
+    /// Returns which scores of attention a layer holds at once, on a CPU or on GPUs.
+    pub(super) fn held_scores(&self, on_cpu: bool) -> HeldScores {
+        let keys = match &self.model {
+            Model::Fused(FusedModel { shape: FusedShape { rotary: Some(layers), .. }, .. })
+                if on_cpu =>
+            {
+                let window = layers.iter().find_map(|layer| layer.window);
+                window.map_or(HeldKeys::Few, HeldKeys::OfBlock)
+            }
+            _ => HeldKeys::All,
+        };
+        // With ALiBi, another matrix for each head holds the bias.
+        let per_head = match &self.model {
+            Model::Fused(model) if model.shape.family.layer.attention == Attention::Alibi => 2,
+            _ => 1,
+        };
+        HeldScores { matrices: per_head * self.config.attention_heads.unwrap_or(0), keys }
+    }
+
     /// Checks that tokens which nothing attends to have the states that `transformers` gives them, in a text of this
     /// many tokens: every token must be in reach of those that are attended to, and a mask must only hide keys.
     ///

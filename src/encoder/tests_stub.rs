@@ -3,6 +3,7 @@
 use crate::{
     encoder::{
         Encoder,
+        attention_positions::HeldScores,
         device::{Devices, Precision},
         layer_states::{LayerStates, LayerValues},
         session::{TokenBatch, padded_rows},
@@ -52,7 +53,7 @@ impl Encoder {
             placement: None,
             workers: vec![worker(Box::new(work))],
             reference: Some(worker(Box::new(|_| Ok(())))),
-            attention_heads: 0,
+            scores: HeldScores::default(),
         }
     }
 }

@@ -192,6 +192,12 @@ mod tests {
             let forecast = Forecast::without_time(&totals, 1, 0, &folder);
             Forecast { attention_bytes, ..forecast }.describe()
         };
+        let modern = folder.with_file_name("families").join("modernbert");
+        let modern = Checkpoint::open(&modern).unwrap();
+        let bytes = |devices| attention_bytes(&modern, &devices, 1, 8_192);
+        // Two heads; blocks of 16 queries with 32 keys.
+        assert_eq!(bytes(Devices::Cpu), 4 * 2 * 8_192 * 32);
+        assert_eq!(bytes(Devices::Cuda(vec![0])), 4 * 2 * 8_192 * 8_192);
         assert!(described(3 << 30).contains("of memory for attention to the longest text"));
         assert!(!described(1 << 20).contains("attention"));
     }

@@ -39,6 +39,7 @@ mod interrupted_shards;
 mod kills;
 mod label_columns;
 mod library;
+mod long_texts;
 mod many_classes;
 mod messy_data;
 mod methods;

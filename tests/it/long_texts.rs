@@ -1,0 +1,75 @@
+//! The memory that texts of thousands of tokens take.
+
+#![cfg(target_os = "linux")]
+
+use std::{fs, path::Path, process::Stdio, thread, time::Duration};
+
+use crate::support::{Workshop, copy_folder, fixture};
+
+const TOKENS: u64 = 8_192;
+
+/// The heads of the model.
+const HEADS: u64 = 2;
+
+/// Extracts a few texts of [`TOKENS`] tokens in one thread with a copy of a fixture whose position table, if it has
+/// one, is long enough, and returns the peak memory of the process in bytes.
+fn peak_of_long_texts(family: &str) -> u64 {
+    let workshop = Workshop::empty();
+    let model = workshop.path("model");
+    copy_folder(&fixture(&format!("families/{family}")), &model);
+    let config = model.join("config.json");
+    let short = "\"max_position_embeddings\": 64";
+    let text = fs::read_to_string(&config).unwrap();
+    assert!(text.contains(short), "{family}");
+    let long = format!("\"max_position_embeddings\": {TOKENS}");
+    fs::write(&config, text.replace(short, &long)).unwrap();
+    let texts: Vec<String> = ["snow", "film", "frost"]
+        .iter()
+        .map(|word| format!("{word} ").repeat(TOKENS as usize + 10))
+        .collect();
+    workshop.write("texts.txt", texts.join("\n"));
+    // As many tokens as the three texts together, so that only their attention keeps them out of one batch.
+    let pipeline = format!(
+        "[model]\npath = \"model\"\ndevice = \"cpu\"\nbatch_tokens = {}\n\
+         [data]\ntrain = {{ path = \"texts.txt\", format = \"lines\" }}\n\
+         [cache]\ndir = \"cache\"\nmax_length = {TOKENS}\nstore = [\"mean\"]\ndtype = \"f32\"\n",
+        3 * TOKENS
+    );
+    workshop.write("pipeline.toml", pipeline);
+    let mut command = workshop.command(&["--threads", "1", "extract", "pipeline.toml", "--json"]);
+    let output = fs::File::create(workshop.path("out.json")).unwrap();
+    let mut child = command.stdout(output).stderr(Stdio::null()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    let code = loop {
+        // The peak never sinks, so that of a moment before the end is good enough.
+        peak = peak_in(Path::new(&status)).unwrap_or(peak);
+        if let Some(code) = child.try_wait().unwrap() {
+            break code;
+        }
+        thread::sleep(Duration::from_millis(2));
+    };
+    assert!(code.success(), "{family}");
+    let report = fs::read_to_string(workshop.path("out.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["tokens"].as_u64(), Some(3 * TOKENS), "{family}");
+    peak
+}
+
+/// Returns the peak memory that a process's status tells, in bytes; `None` once it has ended.
+fn peak_in(status: &Path) -> Option<u64> {
+    let text = fs::read_to_string(status).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+#[test]
+fn texts_of_8192_tokens_never_take_the_memory_of_all_pairs() {
+    let all_pairs = 4 * HEADS * TOKENS * TOKENS;
+    for family in ["modernbert", "nomic_bert", "gte"] {
+        let peak = peak_of_long_texts(family);
+        println!("{family}: {peak} bytes, and {all_pairs} of scores for all pairs of tokens");
+        assert!(peak > 1 << 20 && peak < all_pairs, "{family}: {peak}");
+    }
+}
