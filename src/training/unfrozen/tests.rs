@@ -144,8 +144,9 @@ fn one_and_both_layers_of_every_family_give_the_logits_loss_and_gradients_of_tra
         for n_layers in 1..=N_LAYERS {
             let case = Case::new(checkpoint, n_layers);
             case.check::<f64>(1e-9);
-            // PyTorch's own f32 is up to 1.7e-5 from its f64 on these weights.
-            case.check::<f32>(2e-5);
+            // Attention scores of electra reach 181 on these weights, those of the others 50: rounding its
+            // projections to f32, and nothing else, moves a gradient by 5e-6.
+            case.check::<f32>(if case.family == "electra" { 2e-5 } else { 1e-5 });
         }
     }
 }
@@ -183,9 +184,8 @@ fn three_steps_of_adamw_with_a_rate_for_each_layer_give_the_parameters_of_pytorc
             let Some(expected) = pytorch(&format!("{}.after.{}", case.family, tensor.name)) else {
                 continue;
             };
-            // AdamW divides by the size of the gradient, so that where this is rounding, so is the step: single
-            // parameters may be as far apart as a step is long, and all together may not.
-            close(got, &expected, 5e-5, &tensor.name);
+            // AdamW divides by the size of the gradient, so that where this is rounding, so is the step.
+            close(got, &expected, 1e-5, &tensor.name);
             let pairs = got.iter().zip(&expected);
             let gap: f64 = pairs.map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
             let moved: f64 = expected.iter().zip(before).map(|(a, b)| (a - b).powi(2)).sum();

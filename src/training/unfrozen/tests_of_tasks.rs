@@ -181,8 +181,9 @@ fn cases() -> Vec<TaskCase> {
 fn words_answers_pairs_and_windows_give_the_logits_loss_and_gradients_of_transformers() {
     for case in cases() {
         case.check::<f64>(1e-9);
-        // PyTorch's own f32 is up to 1.7e-5 from its f64 on these weights.
-        case.check::<f32>(5e-5);
+        // PyTorch's own f32 is 1.8e-5 from its f64 for the words of bert on these weights.
+        let of_words = (case.family, case.name) == ("bert", "tokens");
+        case.check::<f32>(if of_words { 2e-5 } else { 1e-5 });
     }
 }
 
@@ -236,7 +237,7 @@ fn a_sample_has_its_outputs_alone_and_among_others_whatever_its_tokens_are_for()
         let together = head.outputs_of_tokens(rows.clone(), case.starts, &case.roles);
         let expected = case.expected("logits").unwrap();
         let logits: Vec<f32> = together.iter().copied().collect();
-        close(&logits, &expected, 5e-5, case.name);
+        close(&logits, &expected, 1e-5, case.name);
         let starts: Vec<usize> = if case.network.spec().pools() {
             (0..case.starts.len()).collect()
         } else {
