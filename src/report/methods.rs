@@ -128,8 +128,8 @@ impl MethodComparison {
         let fastest = others.min_by(|one, other| one.seconds.total_cmp(&other.seconds));
         if let Some(fastest) = fastest.filter(|fastest| fastest.seconds < best.seconds) {
             sentences.push(format!(
-                "The fastest that is not significantly worse (paired bootstrap on the same rows, p above {SIGNIFICANCE} \
-                 after Holm's method) is {}, in {} of the time.",
+                "The fastest that is not significantly worse (paired bootstrap on the same rows, p above \
+                 {SIGNIFICANCE} after Holm's method) is {}, in {} of the time.",
                 fastest.title,
                 share(fastest.seconds, best.seconds)
             ));

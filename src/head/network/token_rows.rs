@@ -23,7 +23,7 @@ pub enum TokenPooling {
     Max,
     /// Nothing: a head has a row of outputs for each token whose role says so.
     Outputs,
-    /// The same, where the head reads how candidates for an answer match the tokens of the question in their window: see
+    /// The same, where the head reads how candidates for an answer match the question's tokens in their window: see
     /// [`matching::features`].
     Matching,
 }
