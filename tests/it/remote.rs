@@ -174,8 +174,10 @@ fn conflicts_broken_connections_and_busy_stores_lose_nothing() {
     json(&workshop, &store, &["commit", SHARED]);
     pull_and_compare(&workshop, &store, "pulled");
     let n_objects = |prefix: &str| store.names(prefix).len();
-    // Of the plan, of the texts and the receipt of each task, of the mark of the commit, and of the objects.
+    // Of the plan, of the manifests that `objects` and `texts` do not have, of the texts and the receipt of each task, of
+    // the mark of the commit, and of the objects.
     let expected = 1
+        + (1 + 2)
         + 6 * n_tasks as usize
         + receipts.len()
         + n_objects("corpus/objects/0")

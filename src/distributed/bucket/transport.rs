@@ -31,6 +31,9 @@ const IO_TIMEOUT: Duration = Duration::from_secs(60);
 /// The number of bytes that are read at a time.
 const PIECE: usize = 1 << 17;
 
+/// The most bytes of an error's body that are read.
+const MOST_OF_AN_ERROR: u64 = 1 << 16;
+
 /// What is said of a request that the server does not know; there is no use in asking again.
 pub(super) const UNSUPPORTED: &str = "the store does not support this request";
 
@@ -92,7 +95,15 @@ impl HttpService for BlockingClient {
         if parts.status == StatusCode::NOT_IMPLEMENTED {
             return Err(HttpError::new(HttpErrorKind::Unknown, io::Error::other(UNSUPPORTED)));
         }
-        let reader = Mutex::new(body.into_reader());
+        let mut reader = body.into_reader();
+        if parts.status.is_client_error() || parts.status.is_server_error() {
+            // An answer that breaks off is none: `object_store` would not ask again once it has the status.
+            let mut text = Vec::new();
+            let read = reader.by_ref().take(MOST_OF_AN_ERROR).read_to_end(&mut text);
+            read.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error))?;
+            return Ok(HttpResponse::from_parts(parts, Bytes::from(text).into()));
+        }
+        let reader = Mutex::new(reader);
         let body = HttpResponseBody::new(AnswerBody { reader, has_ended: false });
         Ok(HttpResponse::from_parts(parts, body))
     }
