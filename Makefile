@@ -54,7 +54,8 @@ check-remote: setup
 	else echo "skipped: FROSTBERT_PYTHON names no Python with moto[server]"; fi
 
 # Zig links against the symbols of an older glibc than this machine's, and brings its own C compiler for what is C.
-WHEEL_TOOLS = target/wheel-tools
+# An absolute path, because build scripts call the compiler in folders of their own.
+WHEEL_TOOLS = $(CURDIR)/target/wheel-tools
 
 wheel:
 	test -x $(WHEEL_TOOLS)/bin/maturin || python3 -m pip install --quiet --root-user-action=ignore \
