@@ -1,8 +1,9 @@
 //! The files of a shared folder on a disk that all machines see.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Metadata, TryLockError},
     io::{self, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -11,9 +12,14 @@ use frostbert_cache::durable::sync_folder;
 use tempfile::NamedTempFile;
 
 use crate::{
-    distributed::files::{ASIDE, FetchedFile, SharedFile, SharedFiles, write_aside},
+    distributed::files::{
+        FetchedFile, SharedFile, SharedFiles, VACUUM_ASIDE, taken_from, write_aside,
+    },
     error::{Error, Result},
 };
+
+/// The file that a vacuum locks while it removes files.
+const LOCK: &str = "vacuum.lock";
 
 /// A folder on a disk. Files are written beside the name that they are to have, synced, and linked or renamed to it.
 #[derive(Debug)]
@@ -30,26 +36,64 @@ impl Disk {
         self.root.join(name)
     }
 
+    /// Keeps other vacuums out while the returned file is open: what one has taken aside, another could remove.
+    fn lock(&self) -> Result<File> {
+        let path = self.path(LOCK);
+        let place = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        loop {
+            // NFS grants this lock only for a file that is open for writing.
+            let opened = File::options().write(true).create(true).truncate(false).open(&path);
+            let lock = opened.map_err(Error::io("open", &path))?;
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::Argument {
+                        action: "vacuum",
+                        expected: "a folder from which nobody else removes files".into(),
+                        got: format!("`{}`, where another vacuum runs", self.root.display()),
+                        hint: "run the command again when the other one has finished".into(),
+                    });
+                }
+                Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
+            }
+            let own = lock.metadata().map(place).map_err(Error::io("read", &path))?;
+            // Whoever held the lock before has removed its file.
+            if fs::metadata(&path).map(place).ok() == Some(own) {
+                return Ok(lock);
+            }
+        }
+    }
+
     /// Removes a file that is older than this, and returns whether it is gone. It is looked at under another name: a
-    /// worker that stores it again from then on finds none, and one that did so before has renewed it.
+    /// worker that stores it again from then on finds none, and one that did so before has renewed it. That holds on a
+    /// local disk and on NFS 4; a worker on NFS 3 need not look the name up again as it opens the file.
     fn remove_one_older(&self, name: &str, limit: SystemTime) -> Result<bool> {
         let path = self.path(name);
+        if let Some(taken_from) = taken_from(name) {
+            return put_back(&path, &self.path(&taken_from)).map(|()| false);
+        }
         let Some(file) = path.file_name() else { return Ok(false) };
-        let aside = path.with_file_name(format!("{ASIDE}{}", file.to_string_lossy()));
+        let aside = path.with_file_name(format!("{VACUUM_ASIDE}{}", file.to_string_lossy()));
         match fs::rename(&path, &aside) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
             Err(error) => return Err(Error::io("rename", path)(error)),
         }
-        // A network file system asks the server as it opens a file, and not whenever it is asked about one.
-        let modified = File::open(&aside).and_then(|file| file.metadata()?.modified());
-        if modified.map_err(Error::io("read", &aside))? > limit {
+        // A network file system asks the server as it opens a file, and not whenever it is asked about one. Not every
+        // file that may be removed may be opened.
+        let metadata = File::open(&aside).and_then(|file| file.metadata());
+        let modified =
+            metadata.or_else(|_| fs::metadata(&aside)).and_then(|there| there.modified());
+        let removed = match modified.map_err(Error::io("read", &aside)) {
+            Ok(modified) if modified <= limit => self.remove_path(&aside).map(|()| true),
+            modified => modified.map(|_| false),
+        };
+        if !matches!(removed, Ok(true)) {
             // If there is another one by now, it has the same bytes.
-            fs::rename(&aside, &path).map_err(Error::io("rename", &aside))?;
-            return Ok(false);
+            let back = fs::rename(&aside, &path).map_err(Error::io("rename", &aside));
+            return removed.and_then(|removed| back.map(|()| removed));
         }
-        self.remove_path(&aside)?;
-        Ok(true)
+        removed
     }
 
     /// Removes a file, and its folder if nothing else is in it.
@@ -165,7 +209,12 @@ impl SharedFiles for Disk {
     }
 
     fn remove_older(&self, names: &[String], limit: SystemTime) -> Result<Vec<bool>> {
-        names.iter().map(|name| self.remove_one_older(name, limit)).collect()
+        let lock = self.lock()?;
+        let removed = names.iter().map(|name| self.remove_one_older(name, limit)).collect();
+        // Before it is unlocked, so that nobody else's is removed.
+        let _ = fs::remove_file(self.path(LOCK));
+        drop(lock);
+        removed
     }
 
     fn keeps_objects(&self) -> bool {
@@ -177,13 +226,25 @@ impl SharedFiles for Disk {
     }
 }
 
+/// Gives a file its name back that an interrupted vacuum took aside. A receipt may name it by now, and there may be
+/// a newer file of that name, so it counts as new.
+fn put_back(aside: &Path, path: &Path) -> Result<()> {
+    // Only the owner may do that.
+    let _ = File::open(aside).and_then(|file| file.set_modified(SystemTime::now()));
+    match fs::rename(aside, path) {
+        // The vacuum was not interrupted, and has ended since it was listed.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        renamed => renamed.map_err(Error::io("rename", aside)),
+    }
+}
+
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{thread, time::Duration};
+    use std::{os::unix::net::UnixListener, thread, time::Duration};
 
     use super::*;
 
@@ -201,6 +262,11 @@ mod tests {
         disk.store(aside, name).unwrap();
     }
 
+    /// The names of the files of the folder `objects`.
+    fn listed(disk: &Disk) -> Vec<String> {
+        disk.list("objects").unwrap().into_iter().map(|file| file.name).collect()
+    }
+
     #[test]
     fn a_file_that_was_stored_again_after_it_was_listed_stays() {
         let folder = tempfile::tempdir().unwrap();
@@ -214,9 +280,7 @@ mod tests {
         disk.remove(&names[1..2]).unwrap();
         let limit = SystemTime::now() - DAY;
         assert_eq!(disk.remove_older(&names, limit).unwrap(), [false, true, true]);
-        let left: Vec<String> =
-            disk.list("objects").unwrap().into_iter().map(|file| file.name).collect();
-        assert_eq!(left, names[..1]);
+        assert_eq!(listed(&disk), names[..1]);
         assert_eq!(disk.read(&names[0]).unwrap().unwrap(), BYTES);
     }
 
@@ -235,5 +299,93 @@ mod tests {
             });
             assert_eq!(disk.read(&name).unwrap().as_deref(), Some(BYTES), "round {round}");
         }
+    }
+
+    #[test]
+    fn a_second_vacuum_is_refused_while_one_removes_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::new(folder.path());
+        let name = [String::from("objects/file")];
+        store(&disk, &name[0]);
+        make_old(&disk, &name[0]);
+        let limit = SystemTime::now() - DAY;
+        let lock = disk.lock().unwrap();
+        let refused = disk.remove_older(&name, limit).unwrap_err().to_string();
+        assert!(refused.contains("another vacuum"), "{refused}");
+        assert_eq!(listed(&disk), name);
+        drop(lock);
+        assert_eq!(disk.remove_older(&name, limit).unwrap(), [true]);
+        // Neither the lock nor the folder is left.
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn vacuums_that_run_at_once_and_workers_lose_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::new(folder.path());
+        let name = String::from("objects/file");
+        let limit = SystemTime::now() - DAY;
+        store(&disk, &name);
+        for round in 0..100 {
+            make_old(&disk, &name);
+            thread::scope(|scope| {
+                for _ in 0..3 {
+                    // All but one of those that meet are refused.
+                    scope.spawn(|| {
+                        if let Err(refused) = disk.remove_older(std::slice::from_ref(&name), limit)
+                        {
+                            assert!(refused.to_string().contains("another vacuum"), "{refused}");
+                        }
+                    });
+                }
+                scope.spawn(|| store(&disk, &name));
+            });
+            assert_eq!(disk.read(&name).unwrap().as_deref(), Some(BYTES), "round {round}");
+        }
+    }
+
+    #[test]
+    fn what_an_interrupted_vacuum_took_aside_gets_its_name_back_and_is_new() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::new(folder.path());
+        let aside = [format!("objects/{VACUUM_ASIDE}file")];
+        store(&disk, &aside[0]);
+        make_old(&disk, &aside[0]);
+        let limit = SystemTime::now() - DAY;
+        assert_eq!(disk.remove_older(&aside, limit).unwrap(), [false]);
+        assert_eq!(listed(&disk), ["objects/file"]);
+        assert!(disk.list("objects").unwrap()[0].modified > limit);
+        // One that is no longer there is left to the next vacuum.
+        assert_eq!(disk.remove_older(&aside, limit).unwrap(), [false]);
+    }
+
+    #[test]
+    fn what_cannot_be_removed_gets_its_name_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::new(folder.path());
+        let later = SystemTime::now() + DAY;
+        fs::create_dir_all(disk.path("objects/folder")).unwrap();
+        store(&disk, "objects/folder/file");
+        assert!(disk.remove_older(&["objects/folder".into()], later).is_err());
+        assert_eq!(listed(&disk), ["objects/folder/file"]);
+        // Its age cannot be read.
+        let link = disk.path("objects/link");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        assert!(disk.remove_older(&["objects/link".into()], later).is_err());
+        assert!(link.is_symlink());
+    }
+
+    #[test]
+    fn what_cannot_be_opened_has_an_age_nevertheless() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::new(folder.path());
+        let name = String::from("socket");
+        // Unlike a file without permissions, root cannot open it either.
+        let _socket = UnixListener::bind(disk.path(&name)).unwrap();
+        let gone = |limit| disk.remove_older(std::slice::from_ref(&name), limit).unwrap();
+        assert_eq!(gone(SystemTime::now() - DAY), [false]);
+        assert!(disk.path(&name).exists());
+        assert_eq!(gone(SystemTime::now() + DAY), [true]);
+        assert!(!disk.path(&name).exists());
     }
 }

@@ -31,6 +31,9 @@ pub(crate) const ASIDE: &str = "tmp-";
 /// The name prefix of the folders of caches that are being put together.
 pub(crate) const COMMIT_ASIDE: &str = "tmp-commit-";
 
+/// The name prefix of what a vacuum looks at before it removes it.
+pub(crate) const VACUUM_ASIDE: &str = "tmp-vacuum-";
+
 /// The files of a shared folder. Their names are paths below it, with `/` between the parts.
 pub(crate) trait SharedFiles: fmt::Debug + Send + Sync {
     /// Reads a file; returns `None` if there is none.
@@ -60,6 +63,7 @@ pub(crate) trait SharedFiles: fmt::Debug + Send + Sync {
 
     /// Removes files that are older than this, and returns for each whether it is gone. A file that was stored again
     /// since it was listed stays if that can be seen as it is removed; a bucket removes objects by their names alone.
+    /// What an interrupted removal took aside gets its name back instead, and counts as new.
     fn remove_older(&self, names: &[String], _limit: SystemTime) -> Result<Vec<bool>> {
         self.remove(names)?;
         Ok(vec![true; names.len()])
@@ -150,6 +154,12 @@ pub(crate) fn write_aside<T>(
     let written = written.map_err(Error::io("write", place))?;
     drop(file);
     Ok((made, written))
+}
+
+/// Returns the name that a file had before a vacuum took it aside; `None` for any other file.
+pub(crate) fn taken_from(name: &str) -> Option<String> {
+    let (folder, file) = name.rsplit_once('/')?;
+    Some(format!("{folder}/{}", file.strip_prefix(VACUUM_ASIDE)?))
 }
 
 /// Builds the error for a file of a shared folder that is not what it should be.

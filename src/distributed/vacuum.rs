@@ -3,9 +3,9 @@
 //! Workers take no lock, so what a worker is about to name in its receipt looks like what nothing needs. Its age keeps
 //! it: a worker stores a file, or renews one that is there, before it names it, and files that are younger than the
 //! limit stay. So the limit has to be longer than a task takes. A worker may also store a file again between the moment
-//! in which it is listed, old, and that of its removal. On a disk such a file stays (`Disk::remove_one_older`). In a
-//! bucket it is lost if exactly that happens, because a bucket removes by name alone: the commit then misses the file,
-//! names it and says how its task is done again.
+//! in which it is listed, old, and that of its removal. On a local disk and on NFS 4 such a file stays
+//! (`Disk::remove_one_older`). Elsewhere it may be lost if exactly that happens, as in a bucket, which removes by name
+//! alone: the commit then misses the file, names it and says how its task is done again.
 //!
 //! A plan that is made again while its committed predecessor is removed may lose its plan.json; workers then say that
 //! nothing is planned here, and `plan` writes it once more.
@@ -21,7 +21,7 @@ use serde::Serialize;
 use crate::{
     distributed::{
         commit::{holds, is_marked, mark_of, read_receipts},
-        files::{ASIDE, COMMIT_ASIDE, OBJECTS, PLAN_FILE, RECEIPTS, TEXTS},
+        files::{ASIDE, COMMIT_ASIDE, OBJECTS, PLAN_FILE, RECEIPTS, TEXTS, taken_from},
         plan::DistributedPlan,
         receipt::TaskReceipt,
         shared_folder::SharedFolder,
@@ -46,7 +46,7 @@ pub struct VacuumReport {
 ///
 /// # Errors
 /// Returns an error if there is no plan, or if it has receipts and no cache, unless that is said to be known (`force`):
-/// its workers may be at work. Also if a file cannot be removed.
+/// its workers may be at work. Also if another vacuum removes files on this disk, or a file cannot be removed.
 pub fn vacuum(shared: &SharedFolder, older_than: Duration, force: bool) -> Result<VacuumReport> {
     // What is stored from now on stays, however short the time is.
     let limit = SystemTime::now().checked_sub(older_than).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -76,7 +76,8 @@ pub fn vacuum(shared: &SharedFolder, older_than: Duration, force: bool) -> Resul
     }
     files.retain(|file| is_of_a_plan(&file.name) && !needed.contains(&file.name));
     let n_unneeded = files.len() as u64;
-    files.retain(|file| file.modified <= limit);
+    // What an interrupted vacuum took aside gets its name back, whatever its age.
+    files.retain(|file| file.modified <= limit || taken_from(&file.name).is_some());
     let (names, bytes): (Vec<String>, Vec<u64>) =
         files.into_iter().map(|file| (file.name, file.bytes)).unzip();
     // A worker may have stored one of them again since they were listed.

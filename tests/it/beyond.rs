@@ -460,7 +460,11 @@ fn what_does_not_fit_the_plan_is_refused() {
     let vacuum = ["vacuum", "shared", "--older-than", "0s", "--force"];
     // The texts of the plans that were refused.
     assert!(workshop.json(&vacuum)["removed"].as_u64().unwrap() > 0);
-    workshop.write(&format!("shared/objects/{}", "a".repeat(64)), "left by nobody");
+    // Left by nobody, and taken aside by a vacuum that was interrupted.
+    let left = "a".repeat(64);
+    workshop.write(&format!("shared/objects/tmp-vacuum-{left}"), "left");
+    workshop.json(&["vacuum", "shared", "--older-than", "12h", "--force"]);
+    assert!(workshop.path("shared/objects").join(&left).exists());
     workshop.write("shared/objects/notes", "of a user");
     let forced = workshop.json(&vacuum);
     assert_eq!((&forced["removed"], &forced["too_new"]), (&1.into(), &0.into()));
