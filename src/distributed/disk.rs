@@ -151,6 +151,9 @@ impl SharedFiles for Disk {
             return Ok(());
         }
         aside.as_file().sync_all().map_err(Error::io("sync", &path))?;
+        // It may have been written long ago.
+        let renewed = aside.as_file().set_modified(SystemTime::now());
+        renewed.map_err(Error::io("set the time of", aside.path()))?;
         aside.persist(&path).map_err(|failed| Error::io("create", &path)(failed.error))?;
         Ok(sync_folder(folder_of(&path))?)
     }
@@ -387,5 +390,17 @@ mod tests {
         assert!(disk.path(&name).exists());
         assert_eq!(gone(SystemTime::now() + DAY), [true]);
         assert!(!disk.path(&name).exists());
+    }
+
+    #[test]
+    fn a_file_is_as_old_as_its_storing() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::new(folder.path());
+        let (aside, ()) =
+            write_aside(folder.path(), folder.path(), |file| file.write_all(BYTES)).unwrap();
+        aside.as_file().set_modified(SystemTime::now() - 2 * DAY).unwrap();
+        disk.store(aside, "file").unwrap();
+        let limit = SystemTime::now() - DAY;
+        assert!(fs::metadata(disk.path("file")).unwrap().modified().unwrap() > limit);
     }
 }

@@ -48,7 +48,7 @@ pub struct VacuumReport {
 /// Returns an error if there is no plan, or if it has receipts and no cache, unless that is said to be known (`force`):
 /// its workers may be at work. Also if another vacuum removes files on this disk, or a file cannot be removed.
 pub fn vacuum(shared: &SharedFolder, older_than: Duration, force: bool) -> Result<VacuumReport> {
-    // What is stored from now on stays, however short the time is.
+    // What is stored while this reads is younger, but for the step of the clock of files (some milliseconds).
     let limit = SystemTime::now().checked_sub(older_than).unwrap_or(SystemTime::UNIX_EPOCH);
     let plan_bytes = shared.read(PLAN_FILE)?;
     let manifests = if shared.keeps_objects() { shared.manifests()? } else { Vec::new() };
