@@ -96,8 +96,10 @@ impl HttpService for BlockingClient {
             return Err(HttpError::new(HttpErrorKind::Unknown, io::Error::other(UNSUPPORTED)));
         }
         let mut reader = body.into_reader();
-        if parts.status.is_client_error() || parts.status.is_server_error() {
-            // An answer that breaks off is none: `object_store` would not ask again once it has the status.
+        let retried = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+        if parts.status.is_client_error() && !retried.contains(&parts.status) {
+            // An answer that breaks off is none: `object_store` would not ask again once it has the status. After these
+            // two, and after errors of the server, it does so by the status alone, whatever the method.
             let mut text = Vec::new();
             let read = reader.by_ref().take(MOST_OF_AN_ERROR).read_to_end(&mut text);
             read.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error))?;
