@@ -269,7 +269,10 @@ pub(crate) mod tests {
         assert!(said.contains("The best is c: 0.840."), "{said}");
         assert!(said.contains("Holm's method) is b, in 20 % of the time"), "{said}");
         assert!(!comparison(Metric::Accuracy, methods()).sentences().join(" ").contains("fastest"));
-        // Of an error, less is better.
+        // Of an error, less is better: the best is the fastest too.
+        let mut errors = methods();
+        compare_with_best(&mut errors, Metric::Mse, &drawn);
+        let said = comparison(Metric::Mse, errors).sentences().join(" ");
         assert!(said.contains("The best is a: 0.800."), "{said}");
         assert!(!said.contains("The fastest"), "{said}");
         assert_eq!(comparison(Metric::Mse, vec![method("d", None, 1.0)]).sentences().len(), 1);
