@@ -308,6 +308,57 @@ mod tests {
     }
 
     #[test]
+    fn gradients_are_slopes_of_the_features_where_neighbourhoods_are_cut_and_where_not() {
+        // In a window of 1 and 29 tokens, the middle ones have 9, 11 and 21 rows around them, and the others fewer.
+        let (n_rows, n_question, hidden) = (30, 4, 5);
+        let numbers = |n: usize, factor: f64| {
+            Array2::from_shape_fn((n, hidden), |(i, j)| {
+                ((i * hidden + j + 1) as f64 * factor).sin()
+            })
+        };
+        let (mut context, mut question) = (numbers(n_rows, 0.9), numbers(n_question, 2.3));
+        let weights = Array2::from_shape_fn((n_rows, width(hidden, 1)), |(i, j)| {
+            ((i * 31 + j * 7) as f64 * 1.7).sin()
+        });
+        let loss = |context: &Array2<f64>, question: &Array2<f64>| {
+            let mut out = Array2::zeros(weights.dim());
+            features(context.view(), question.view(), 1, out.view_mut());
+            (&out * &weights).sum()
+        };
+        // The first features are the row itself.
+        let mut d_context = weights.slice(s![.., ..hidden]).to_owned();
+        let mut d_question = Array2::zeros(question.dim());
+        add_gradient(
+            [context.view(), question.view()],
+            weights.view(),
+            [d_context.view_mut(), d_question.view_mut()],
+        );
+        let step = 1e-6;
+        let close = |gradient: f64, above: f64, below: f64, place: (usize, usize)| {
+            let slope = (above - below) / (2.0 * step);
+            assert!((gradient - slope).abs() < 1e-6, "{place:?}: {gradient} instead of {slope}");
+        };
+        for (place, gradient) in d_context.indexed_iter() {
+            let old = context[place];
+            let [above, below] = [step, -step].map(|step| {
+                context[place] = old + step;
+                loss(&context, &question)
+            });
+            context[place] = old;
+            close(*gradient, above, below, place);
+        }
+        for (place, gradient) in d_question.indexed_iter() {
+            let old = question[place];
+            let [above, below] = [step, -step].map(|step| {
+                question[place] = old + step;
+                loss(&context, &question)
+            });
+            question[place] = old;
+            close(*gradient, above, below, place);
+        }
+    }
+
+    #[test]
     fn states_within_a_larger_matrix_give_the_same_features() {
         let whole = Array2::from_shape_fn((9, 10), |(i, j)| ((i * 7 + j * 3) % 11) as f32 - 5.0);
         let (context, question) = (whole.slice(s![..6, 2..8]), whole.slice(s![6.., 2..8]));
