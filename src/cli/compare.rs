@@ -96,13 +96,14 @@ fn describe(comparison: &MethodComparison, screen: &mut Screen) {
         comparison.encoding_seconds
     ));
     let metric = comparison.metric.in_words();
-    let titles = ["method", &metric, "seconds", "memory", "trained", "computed"];
+    let titles = ["method", &metric, "to the best (p)", "seconds", "memory", "trained", "computed"];
     let mut lines = vec![titles.map(String::from).to_vec()];
     lines.extend(comparison.methods.iter().map(line));
     let everything = &comparison.fine_tuning;
     let least = everything.least_seconds.map(|least| format!("over {}", seconds(least)));
     lines.push(vec![
         "full fine-tuning".into(),
+        "-".into(),
         "-".into(),
         least.unwrap_or_else(|| "-".into()),
         "-".into(),
@@ -112,8 +113,9 @@ fn describe(comparison: &MethodComparison, screen: &mut Screen) {
     screen.table("methods", &lines);
     screen.sentences("", &comparison.sentences());
     let notes = format!(
-        "Memory: {PEAK_COUNTS}. Computed: f32 weights, gradients and Adam's two moments, 16 bytes for each trained \
-         parameter; activations come on top."
+        "To the best: the difference on the same test rows, and its p of the paired bootstrap after Holm's method, \
+         which does not cover another training with other seeds. Memory: {PEAK_COUNTS}. Computed: f32 weights, \
+         gradients and Adam's two moments, 16 bytes for each trained parameter; activations come on top."
     );
     screen.sentences("", &[notes]);
     screen.as_it_is(&format!("page        {}", comparison.report.display()));
@@ -133,11 +135,18 @@ fn line(method: &ComparedMethod) -> Vec<String> {
             format!("{} ({})", method.method, method.kind)
         },
         or_nothing(score),
+        or_nothing(to_the_best(method)),
         seconds(method.seconds),
         or_nothing(method.peak_bytes.map(output::bytes)),
         HumanCount(method.trainable).to_string(),
         output::bytes(method.training_bytes),
     ]
+}
+
+/// The difference to the best method with its adjusted p-value.
+fn to_the_best(method: &ComparedMethod) -> Option<String> {
+    let p = method.p_adjusted.map(|p| format!(" ({p:.3})"));
+    method.difference.map(|difference| format!("{difference:+.3}{}", p.unwrap_or_default()))
 }
 
 /// Seconds with as many digits as say something.

@@ -94,8 +94,8 @@ fn table(comparison: &MethodComparison) -> TableView {
     ]);
     table.note = Some(format!(
         "The difference to the best is on the same draws of the test rows, with its 95 % interval; p is that of the \
-         paired bootstrap, adjusted by Holm's method. Seconds are those of training one head, with validation after \
-         each epoch. Memory: {PEAK_COUNTS}. \
+         paired bootstrap, adjusted by Holm's method; it does not cover another training with other seeds. Seconds are \
+         those of training one head, with validation after each epoch. Memory: {PEAK_COUNTS}. \
          Training memory is computed: f32 weights, gradients and Adam's two moments, 16 bytes for each parameter; \
          activations come on top. Full fine-tuning trains the embeddings too."
     ));

@@ -180,12 +180,20 @@ fn a_comparison_is_one_table_for_people() {
     let arguments =
         ["compare", PIPELINE, "--methods", "features,all", "--seeds", "1", "--epochs", "1"];
     let shown = workshop.succeed(&[&arguments[..], &["--out", "page.html"]].concat()).stdout;
-    for words in
-        ["features (logistic)", "\n            all ", "full fine-tuning", "over ", "page.html"]
-    {
+    for words in [
+        "features (logistic)",
+        "\n            all ",
+        "to the best (p)",
+        "full fine-tuning",
+        "over ",
+        "page.html",
+    ] {
         assert!(shown.contains(words), "{words:?} in {shown}");
     }
     assert!(shown.lines().all(|line| line.chars().count() <= 100), "{shown}");
+    // Of two methods, the worse one has its difference with one p-value.
+    let differences = regex::Regex::new(r"[+-]0\.[0-9]{3} \([01]\.[0-9]{3}\)").unwrap();
+    assert_eq!(differences.find_iter(&shown).count(), 1, "{shown}");
     assert!(workshop.path("page.html").is_file());
 }
 
