@@ -381,7 +381,7 @@ impl<'a> RunFolder<'a> {
             return Ok((run, self.journal.insert(journal)));
         }
         let folder = self.folder(task, progress)?;
-        let journal = match Journal::resume(&folder, plan)? {
+        let journal = match Journal::resume(&folder, plan, progress)? {
             Some(journal) => {
                 progress.note(&format!("resuming the unfinished sweep in {}", folder.display()));
                 journal
@@ -405,7 +405,7 @@ impl<'a> RunFolder<'a> {
         what: &str,
         progress: &dyn Progress,
     ) -> Result<(PathBuf, Journal)> {
-        if let Some((run, journal)) = Journal::find(self.run_dir, self.name, plan)? {
+        if let Some((run, journal)) = Journal::find(self.run_dir, self.name, plan, progress)? {
             progress.note(&format!("resuming the unfinished {what} in {}", run.display()));
             return Ok((run, journal));
         }

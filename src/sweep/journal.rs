@@ -7,16 +7,20 @@ use std::{
 };
 
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use frostbert_cache::progress::Progress;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     error::{Error, Result},
-    run_folder::{self, UNFINISHED, lock::is_finished},
+    run_folder::{self, UNFINISHED, lock::is_finished, program::PROGRAM},
     sweep::heads::{HeadPlan, HeadResult},
 };
 
 /// Everything that determines the sweep's result, except for the states.
 const PLAN_FILE: &str = "lock.json";
+
+/// The version and commit of the program that began the sweep: another one may compute other last digits.
+const PROGRAM_FILE: &str = "program.txt";
 
 /// The results of one unit of a sweep.
 #[derive(Serialize, Deserialize)]
@@ -66,6 +70,8 @@ impl Journal {
             }
         }
         fs::create_dir_all(&aside).map_err(Error::io("create", &aside))?;
+        let path = aside.join(PROGRAM_FILE);
+        fs::write(&path, PROGRAM).map_err(Error::io("write", &path))?;
         let path = aside.join(PLAN_FILE);
         let failed = |error: std::io::Error| Error::io("write", &path)(error);
         let mut file = File::create_new(&path).map_err(failed)?;
@@ -76,15 +82,33 @@ impl Journal {
         Ok(Journal { folder, _plan: file })
     }
 
-    /// Resumes the journal in a run folder; `None` if its plan differs, or if another process is working on it.
-    pub(crate) fn resume(run: &Path, plan: &impl Serialize) -> Result<Option<Journal>> {
+    /// Resumes the journal in a run folder; `None` if its plan differs, if another process is working on it, or, with a
+    /// note, if another build of the program began it.
+    pub(crate) fn resume(
+        run: &Path,
+        plan: &impl Serialize,
+        progress: &dyn Progress,
+    ) -> Result<Option<Journal>> {
         let folder = run.join(UNFINISHED);
         let path = folder.join(PLAN_FILE);
         if !fs::read(&path).is_ok_and(|bytes| bytes == bytes_of(plan)) {
             return Ok(None);
         }
         let file = File::open(&path).map_err(Error::io("read", &path))?;
-        Ok(file.try_lock().is_ok().then_some(Journal { folder, _plan: file }))
+        if file.try_lock().is_err() {
+            return Ok(None);
+        }
+        let begun_by = fs::read_to_string(folder.join(PROGRAM_FILE));
+        let begun_by = begun_by.unwrap_or_else(|_| "an older one".into());
+        if begun_by != PROGRAM {
+            progress.note(&format!(
+                "what is unfinished in {} is begun anew, in a folder of its own: it was begun by another build of the \
+                 program ({begun_by}), and this is {PROGRAM}",
+                run.display()
+            ));
+            return Ok(None);
+        }
+        Ok(Some(Journal { folder, _plan: file }))
     }
 
     /// Finds the newest unfinished run of a name that can be resumed, and returns its folder and its journal.
@@ -92,13 +116,14 @@ impl Journal {
         run_dir: &Path,
         name: &str,
         plan: &impl Serialize,
+        progress: &dyn Progress,
     ) -> Result<Option<(PathBuf, Journal)>> {
         for run in run_folder::newest_first(&run_dir.join(name))? {
             if is_finished(&run) {
                 remove_leftover(&run);
                 continue;
             }
-            if let Some(journal) = Journal::resume(&run, plan)? {
+            if let Some(journal) = Journal::resume(&run, plan, progress)? {
                 return Ok(Some((run, journal)));
             }
         }

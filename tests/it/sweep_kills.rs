@@ -68,6 +68,26 @@ fn a_killed_sweep_goes_on_in_its_folder_and_ends_in_the_same_bytes() {
 }
 
 #[test]
+fn a_sweep_that_another_build_of_the_program_began_is_begun_anew() {
+    let workshop = workshop(LONG);
+    kill_at(&workshop, UNIT);
+    let program = workshop.path("runs/tiny/001/unfinished/program.txt");
+    let own = fs::read_to_string(&program).unwrap();
+    assert!(own.starts_with(env!("CARGO_PKG_VERSION")), "{own}");
+    fs::write(&program, "0.0.9 (000000000000)").unwrap();
+    let anew = workshop.succeed(SWEEP);
+    let note = "it was begun by another build of the program (0.0.9 (000000000000))";
+    assert!(anew.stderr.contains(note) && !anew.stderr.contains("resuming"), "{}", anew.stderr);
+    assert!(workshop.path("runs/tiny/002/lock.json").exists() && workshop.path(UNIT).exists());
+
+    fs::write(&program, own).unwrap();
+    let resumed = workshop.succeed(SWEEP);
+    assert!(resumed.stderr.contains("resuming the unfinished sweep"), "{}", resumed.stderr);
+    assert!(!resumed.stderr.contains("another build"), "{}", resumed.stderr);
+    assert_same_run(&workshop.path("runs/tiny/001"), &workshop.path("runs/tiny/002"));
+}
+
+#[test]
 fn a_journal_that_outlived_its_finished_sweep_is_removed_by_the_next_one() {
     let workshop = workshop(LONG);
     workshop.succeed(SWEEP);
