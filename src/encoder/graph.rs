@@ -356,6 +356,11 @@ impl GraphBuilder<'_> {
     }
 }
 
+/// Returns the attribute that names an axis.
+fn axis(number: i64) -> Vec<NodeAttribute> {
+    vec![attribute("axis", number)]
+}
+
 /// Describes an input or output. A size of -1 is dynamic; dynamic sizes of the same name are equal.
 fn tensor_outlet(name: &str, ty: TensorElementType, shape: &[(i64, &str)]) -> Outlet {
     let dimension_symbols =

@@ -38,8 +38,8 @@ pub(super) const WINDOW: &str = "window.scores";
 /// f32 `[1, 1, 2]`: the bias of a key inside and outside.
 const WINDOW_SIDES: &str = "window.sides";
 
-/// What is added to the score of a key outside the window. Its share is then 0 in f32, and f16 holds the sum.
-const OUTSIDE: f32 = -3e4;
+/// What is added to the score of a key that a query does not see. Its share is then 0 in f32, and f16 holds the sum.
+pub(super) const MASKED: f32 = -3e4;
 
 /// Returns what the input of [`DISTANCES`] is fed with, if the graph has it.
 pub(super) fn role(shape: &FusedShape) -> Option<Role> {
@@ -93,7 +93,7 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         if self.shape.rotary.iter().flatten().all(|layer| layer.window.is_none()) {
             return Ok(());
         }
-        self.initializer(WINDOW_SIDES, &[1, 1, 2], &[0.0, OUTSIDE])?;
+        self.initializer(WINDOW_SIDES, &[1, 1, 2], &[0.0, MASKED])?;
         let axis = vec![attribute("axis", 2i64)];
         let places = if self.for_cpu { window_blocks::OUTSIDE } else { DISTANCES };
         self.node("Gather", ONNX_DOMAIN, &[WINDOW_SIDES, places], &[WINDOW], axis)?;

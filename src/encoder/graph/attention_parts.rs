@@ -17,9 +17,9 @@
 use ort::editor::ONNX_DOMAIN;
 
 use super::{
-    CONTRIB_DOMAIN, GraphBuilder, GraphTarget, NodeAttribute,
+    CONTRIB_DOMAIN, GraphBuilder, GraphTarget,
     attention_bias::{DISTANCES, WINDOW},
-    attribute,
+    attribute, axis,
     ordinary::HEAD_SHAPE,
 };
 use crate::{
@@ -305,10 +305,6 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         self.node("Transpose", ONNX_DOMAIN, &[&split], &[&heads], permutation)?;
         Ok(heads)
     }
-}
-
-fn axis(number: i64) -> Vec<NodeAttribute> {
-    vec![attribute("axis", number)]
 }
 
 /// Returns the first layer with the angles of this one.

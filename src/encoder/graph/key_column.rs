@@ -10,7 +10,7 @@
 
 use ort::editor::ONNX_DOMAIN;
 
-use super::{CONTRIB_DOMAIN, GraphBuilder, GraphTarget, NodeAttribute, attribute};
+use super::{CONTRIB_DOMAIN, GraphBuilder, GraphTarget, attention_bias::MASKED, attribute, axis};
 use crate::error::Result;
 
 /// f32 `[B, S, heads, 1]`: the column of queries, and that of keys.
@@ -20,12 +20,6 @@ const KEY_COLUMN: &str = "column.keys";
 /// i64: the shape of heads `[B, S, heads, D]`, and that of heads with a column side by side.
 const HEADS: &str = "column.heads";
 const JOINED: &str = "column.joined";
-
-/// What is added to the score of a padding token. Its share is then 0 in f32.
-const MASKED: f32 = -3e4;
-
-/// The number of f32 among the types of ONNX.
-const FLOAT: i64 = 1;
 
 impl<T: GraphTarget> GraphBuilder<'_, T> {
     /// Adds the columns of queries and keys, which all layers read.
@@ -45,8 +39,8 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         self.initializer(masked, &[], &[-MASKED * (width as f32).sqrt()])?;
         self.graph.add_tensor(axes, &[2], [2i64, 3][..].into())?;
         let (real, padding, row) = ("column.real", "column.padding", "column.row");
-        let to_float = vec![attribute("to", FLOAT)];
-        self.node("Cast", ONNX_DOMAIN, &[&mask], &[real], to_float)?;
+        let float = self.to_float();
+        self.node("Cast", ONNX_DOMAIN, &[&mask], &[real], float)?;
         self.node("Sub", ONNX_DOMAIN, &[real, one], &[padding], vec![])?;
         self.node("Mul", ONNX_DOMAIN, &[padding, masked], &[row], vec![])?;
 
@@ -70,15 +64,13 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         for (state, column) in states.iter().zip([QUERY_COLUMN, KEY_COLUMN]) {
             let of = |what: &str| format!("{state}.{what}");
             self.node("Reshape", ONNX_DOMAIN, &[state, HEADS], &[&of("by_head")], vec![])?;
-            let beside = vec![attribute("axis", -1i64)];
             let wider = of("with_column");
-            self.node("Concat", ONNX_DOMAIN, &[&of("by_head"), column], &[&wider], beside)?;
+            self.node("Concat", ONNX_DOMAIN, &[&of("by_head"), column], &[&wider], axis(-1))?;
             self.node("Reshape", ONNX_DOMAIN, &[&wider, JOINED], &[&of("joined")], vec![])?;
             joined.push(of("joined"));
         }
         let width = (self.shape.hidden / self.shape.attention_heads) as f32;
-        let attributes: Vec<NodeAttribute> =
-            vec![self.num_heads(), attribute("scale", 1.0 / width.sqrt())];
+        let attributes = vec![self.num_heads(), attribute("scale", 1.0 / width.sqrt())];
         let attention = format!("{}.{layer}.attention", self.shape.family.tensors.layers);
         let inputs = [&joined[0][..], &joined[1], &states[2]];
         self.node("MultiHeadAttention", CONTRIB_DOMAIN, &inputs, &[&attention], attributes)

@@ -11,7 +11,7 @@
 
 use ort::editor::ONNX_DOMAIN;
 
-use super::{CONTRIB_DOMAIN, GraphBuilder, GraphTarget, NodeAttribute, attribute};
+use super::{CONTRIB_DOMAIN, GraphBuilder, GraphTarget, attribute, axis};
 use crate::{
     encoder::{attention_positions::BlockInput, onnx_model::Role},
     error::Result,
@@ -88,10 +88,10 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
             (&[texts, rest, width][..], TEXT_SHAPE),
             (&[rest, keys][..], mask_shape),
         ] {
-            self.node("Concat", ONNX_DOMAIN, sizes, &[shape], along(0))?;
+            self.node("Concat", ONNX_DOMAIN, sizes, &[shape], axis(0))?;
         }
         let (of_keys, of_blocks) = ("window.mask_of_keys", "window.mask_of_blocks");
-        self.node("Gather", ONNX_DOMAIN, &[&mask, KEYS], &[of_keys], along(1))?;
+        self.node("Gather", ONNX_DOMAIN, &[&mask, KEYS], &[of_keys], axis(1))?;
         self.node("Mul", ONNX_DOMAIN, &[of_keys, PRESENT], &[of_blocks], vec![])?;
         self.node("Reshape", ONNX_DOMAIN, &[of_blocks, mask_shape], &[MASK], vec![])
     }
@@ -107,7 +107,7 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         let cuts = [(QUERIES, QUERY_SHAPE), (KEYS, KEY_SHAPE), (KEYS, KEY_SHAPE)];
         for (state, (places, shape)) in states.iter().zip(cuts) {
             let (gathered, block) = (format!("{state}.gathered"), format!("{state}.blocks"));
-            self.node("Gather", ONNX_DOMAIN, &[state, places], &[&gathered], along(1))?;
+            self.node("Gather", ONNX_DOMAIN, &[state, places], &[&gathered], axis(1))?;
             self.node("Reshape", ONNX_DOMAIN, &[&gathered, shape], &[&block], vec![])?;
             blocks.push(block);
         }
@@ -119,8 +119,4 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         self.node("Reshape", ONNX_DOMAIN, &[&of_blocks, TEXT_SHAPE], &[&joined], vec![])?;
         self.node("Slice", ONNX_DOMAIN, &[&joined, START, LENGTH, AXIS], &[&attention], vec![])
     }
-}
-
-fn along(axis: i64) -> Vec<NodeAttribute> {
-    vec![attribute("axis", axis)]
 }
