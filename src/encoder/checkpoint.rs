@@ -109,6 +109,7 @@ impl Checkpoint {
                 let config = config.as_ref().expect("such weights are chosen with a config");
                 let shape = config.fused_shape()?;
                 let (weights, hash) = Weights::open(&path)?;
+                config.check_tensors(shape.family, |tensor| weights.holds(tensor))?;
                 (Model::Fused(FusedModel { shape, weights }), hash)
             }
             Some(WeightsFile::Onnx(path)) => {

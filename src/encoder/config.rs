@@ -286,17 +286,40 @@ impl ConfigFile {
         if is_known && !unsupported.has_adapters && !unsupported.has_experts {
             return Ok(());
         }
-        let family = self.model_type();
         let mut hint = unsupported.way_out();
-        if !unsupported.has_adapters && !unsupported.has_experts {
+        let model = self.model_type();
+        if family.told_by.is_none() && !unsupported.has_adapters && !unsupported.has_experts {
             hint.push_str(&format!(
-                "; if the code computes what transformers' own `{family}` does, remove auto_map from config.json"
+                "; if the code computes what transformers' own `{model}` does, remove auto_map from config.json"
             ));
         }
         Err(self.refuse(
-            &format!("a `{family}` that transformers computes by itself"),
+            &format!("a `{model}` that transformers computes by itself"),
             format!("the class `{class}` in auto_map, which is code of the repository"),
             &hint,
+        ))
+    }
+
+    /// Refuses a model whose weights hold a tensor of a part that only its repository's own code computes.
+    ///
+    /// # Errors
+    /// Returns an error that names the tensor if they do, and the error of `holds`.
+    pub(super) fn check_tensors(
+        &self,
+        family: &Family,
+        holds: impl Fn(&str) -> Result<bool>,
+    ) -> Result<()> {
+        let Some(tensor) = family.foreign_tensor else { return Ok(()) };
+        if !holds(tensor)? {
+            return Ok(());
+        }
+        let unsupported = self.unsupported();
+        let own_code = unsupported.own_code.or(Some("a class"));
+        Err(self.refuse(
+            &format!("a `{}` without `{tensor}`", self.model_type()),
+            "weights with that tensor, of a part that only the code of a repository computes"
+                .into(),
+            &UnsupportedModel { own_code, ..unsupported }.way_out(),
         ))
     }
 

@@ -37,6 +37,9 @@ pub(super) struct Family {
     /// Classes of repositories' own code that compute what the graph does: the ends of their names, from a `.` or `/`
     /// on.
     pub(super) own_classes: &'static [&'static str],
+    /// A tensor of a part that the graph does not compute: the weights of other code whose class has the same name hold
+    /// it.
+    pub(super) foreign_tensor: Option<&'static str>,
     /// What the name of the graph contains besides that of BERT's; empty if it is built from the same parts.
     pub(super) graph: &'static str,
     /// The row of the position table for the first token.

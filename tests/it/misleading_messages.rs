@@ -4,9 +4,10 @@
 use std::sync::Mutex;
 
 use frostbert::{cache::progress::Progress, internals::experiment::Experiment};
+use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::support::{Workshop, csv, fixture, texts};
+use crate::support::{Workshop, copy_folder, csv, fixture, texts};
 
 /// Creates a workshop whose pipeline reads a file with this name and content.
 fn workshop(name: &str, content: impl AsRef<[u8]>) -> Workshop {
@@ -243,4 +244,38 @@ fn fits_in_full_batch_are_counted_one_by_one_as_they_end() {
     let steps = done.steps.into_inner().unwrap();
     assert_eq!(steps.iter().sum::<u64>(), 9, "{steps:?}");
     assert_eq!(steps.iter().filter(|units| **units == 1).count(), 9, "{steps:?}");
+}
+
+#[test]
+fn a_jina_v2_that_normalises_queries_is_refused_with_the_way_out_for_code_of_a_repository() {
+    let workshop = Workshop::empty();
+    let model = workshop.path("model");
+    copy_folder(&fixture("families/jina_v2_four_heads"), &model);
+    workshop.json(&["model", "info", "model"]);
+    let refusal = || {
+        let error = workshop.fail(&["model", "info", "model"]);
+        assert!(error.contains("--trust-remote-code"), "{error}");
+        assert!(!error.contains("remove auto_map"), "{error}");
+        error
+    };
+
+    // Saved again by `transformers`: the class does not name its repository, but the weights have its norms.
+    let path = model.join("model.safetensors");
+    let before = std::fs::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&before).unwrap();
+    let norm = tensors.tensor("bert.embeddings.LayerNorm.weight").unwrap();
+    let name = "encoder.layer.0.attention.self.layer_norm_q.weight";
+    let named = tensors.tensors().into_iter().chain([(format!("bert.{name}"), norm)]);
+    std::fs::write(&path, safetensors::serialize(named, None).unwrap()).unwrap();
+    let error = refusal();
+    assert!(error.contains(name), "{error}");
+
+    std::fs::write(&path, &before).unwrap();
+    let config = model.join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let class = "modeling_bert.JinaBertModel";
+    let of_hub = format!("jinaai/jina-bert-v2-qk-post-norm--{class}");
+    std::fs::write(&config, text.replace(class, &of_hub)).unwrap();
+    let error = refusal();
+    assert!(error.contains("qk-post-norm"), "{error}");
 }

@@ -97,6 +97,7 @@ pub(super) const BERT: Family = Family {
     activations: EXACT_GELU,
     demands: &[],
     own_classes: &[],
+    foreign_tensor: None,
     graph: "",
     positions: Positions::FromZero,
     relative_bias: None,

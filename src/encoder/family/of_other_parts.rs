@@ -166,11 +166,13 @@ pub(super) const JINA: Family = Family {
         ..BERT_LAYER
     },
     demands: &[demanded("feed_forward_type", &["\"geglu\""])],
-    // The same class of jina-bert-v2-qk-post-norm (jina-embeddings-v2-base-code) also normalises queries and keys.
     own_classes: &[
         "jina-bert-implementation--modeling_bert.JinaBertModel",
         "modeling_bert.JinaBertModel",
     ],
+    // The same class of jina-bert-v2-qk-post-norm (jina-embeddings-v2-base-code) also normalises queries and keys. A
+    // folder that `transformers` saved again does not name the repository.
+    foreign_tensor: Some("encoder.layer.0.attention.self.layer_norm_q.weight"),
     graph: "jina-1",
     positions: Positions::NoTable,
     ..BERT
