@@ -201,7 +201,7 @@ impl Checkpoint {
     pub(super) fn held_scores(&self, on_cpu: bool) -> HeldScores {
         let keys = match &self.model {
             Model::Fused(FusedModel { shape: FusedShape { rotary: Some(layers), .. }, .. })
-                if on_cpu =>
+                if on_cpu && has_tiles_of_scores() =>
             {
                 let window = layers.iter().find_map(|layer| layer.window);
                 window.map_or(HeldKeys::Few, HeldKeys::OfBlock)
@@ -326,6 +326,14 @@ fn missing(folder: &Path, path: PathBuf) -> Error {
         hint: on_hub.unwrap_or_else(|| MODEL_FOLDER.into()),
         path,
     }
+}
+
+/// Returns whether ONNX Runtime is known to compute attention without a mask in tiles on this CPU: it takes their size
+/// from that of the L2 cache, if `sysconf` knows it. With Linux on x86, this file is there if it does; elsewhere it may
+/// be there even if `sysconf` does not.
+fn has_tiles_of_scores() -> bool {
+    let size = Path::new("/sys/devices/system/cpu/cpu0/cache/index2/size");
+    !cfg!(target_os = "linux") || (cfg!(target_arch = "x86_64") && size.exists())
 }
 
 /// Returns an error if the tokenizer produces ids for which the model has no embedding.

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Without a mask and a bias, ONNX Runtime's operator computes a tile of scores at a time, as Flash attention does.
-//! With either, it holds those of all pairs, `[heads, S, S]`, and takes longer.
+//! With either, it holds those of all pairs, `[heads, S, S]`, and takes longer; and so it does where the system does
+//! not report the size of the L2 cache (`sysconf(_SC_LEVEL2_CACHE_SIZE)`), from which it takes the size of a tile.
 
 use ort::editor::ONNX_DOMAIN;
 
