@@ -77,3 +77,6 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         self.node("MultiHeadAttention", CONTRIB_DOMAIN, &inputs, &[&attention], attributes)
     }
 }
+
+#[cfg(test)]
+mod tests;
