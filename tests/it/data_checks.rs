@@ -118,7 +118,9 @@ fn flipped_labels_and_near_copies_of_movie_reviews_are_found() {
     );
     eprintln!("{measured}");
     // The heads disagree with a third of all labels, of which one in ten is flipped: guessing would find a third of
-    // them with a precision of 0.1. Heads over train and validation gave 0.67, 0.20 and 0.27.
-    assert!(recall >= 0.55 && precision >= 0.16, "{measured}");
-    assert!(first >= 0.2, "{measured}");
+    // them with a precision of 0.1, and 0.1 among the first ones. The checks of runs over these rows gave a recall of
+    // 0.62, a precision of 0.199 and 0.29 (with two rows of validation), and 0.66, 0.184 and 0.25 (with all 100). The
+    // bounds are four standard deviations of a guess away from it.
+    assert!(recall >= 0.55 && precision >= 0.17, "{measured}");
+    assert!(first >= 0.22, "{measured}");
 }
