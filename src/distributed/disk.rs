@@ -1,14 +1,13 @@
 //! The files of a shared folder on a disk that all machines see.
 
 use std::{
-    fs::{self, File, Metadata, TryLockError},
+    fs::{self, File, TryLockError},
     io::{self, Write},
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
-use frostbert_cache::durable::sync_folder;
+use frostbert_cache::durable::{is_at, sync_folder};
 use tempfile::NamedTempFile;
 
 use crate::{
@@ -39,7 +38,6 @@ impl Disk {
     /// Keeps other vacuums out while the returned file is open: what one has taken aside, another could remove.
     fn lock(&self) -> Result<File> {
         let path = self.path(LOCK);
-        let place = |metadata: Metadata| (metadata.dev(), metadata.ino());
         loop {
             // NFS grants this lock only for a file that is open for writing.
             let opened = File::options().write(true).create(true).truncate(false).open(&path);
@@ -56,9 +54,7 @@ impl Disk {
                 }
                 Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
             }
-            let own = lock.metadata().map(place).map_err(Error::io("read", &path))?;
-            // Whoever held the lock before has removed its file.
-            if fs::metadata(&path).map(place).ok() == Some(own) {
+            if is_at(&lock, &path)? {
                 return Ok(lock);
             }
         }

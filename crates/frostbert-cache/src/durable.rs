@@ -2,8 +2,9 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, BufWriter, Write},
+    os::unix::fs::MetadataExt,
     path::Path,
 };
 
@@ -50,6 +51,17 @@ fn write_new(
     let mut file = BufWriter::new(File::create_new(path).map_err(Error::io("write", path))?);
     write(&mut file).and_then(|()| file.flush()).map_err(Error::io("write", path))?;
     file.get_ref().sync_all().map_err(Error::io("sync", path))
+}
+
+/// Returns whether a path still is that of an open file, and not that of another one or of none: whoever held the lock
+/// of a file before may have removed it.
+///
+/// # Errors
+/// Returns an error if the open file cannot be looked at.
+pub fn is_at(file: &File, path: &Path) -> Result<bool> {
+    let place = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    let own = file.metadata().map(place).map_err(Error::io("read", path))?;
+    Ok(fs::metadata(path).map(place).ok() == Some(own))
 }
 
 /// Makes opening a file fail if its name is a link, so that nothing is written to where the link points.

@@ -3,12 +3,11 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{Read, Seek, Write},
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use crate::{
-    durable::through_no_link,
+    durable::{is_at, through_no_link},
     error::{Error, Result},
     fingerprint::FingerprintInputs,
     in_use::lock_within,
@@ -199,9 +198,7 @@ fn try_lock(folder: &Path, progress: &dyn Progress) -> Result<Option<WriterLock>
         }
         Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
     }
-    let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-    let own = file.metadata().map(place).map_err(Error::io("read", &path))?;
-    if fs::metadata(&path).map(place).ok() != Some(own) {
+    if !is_at(&file, &path)? {
         return Ok(None);
     }
     file.set_len(0).map_err(Error::io("write", &path))?;
