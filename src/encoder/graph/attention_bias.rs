@@ -2,14 +2,11 @@
 
 use ort::editor::ONNX_DOMAIN;
 
-use super::{GraphBuilder, window_blocks};
+use super::{GraphBuilder, axis, window_blocks};
 use crate::{
     encoder::{
-        attention_positions::alibi_slopes,
-        config::FusedShape,
-        family::Attention,
-        graph_target::{GraphTarget, attribute},
-        onnx_model::Role,
+        attention_positions::alibi_slopes, config::FusedShape, family::Attention,
+        graph_target::GraphTarget, onnx_model::Role,
     },
     error::Result,
 };
@@ -74,8 +71,7 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
         let by_head = (0..heads).flat_map(|head| rows.iter().map(move |row| row * heads + head));
         let values: Vec<f32> = by_head.map(|place| table[place]).collect();
         self.initializer(BY_DISTANCE, &[1, heads, rows.len()], &values)?;
-        let axis = vec![attribute("axis", 2i64)];
-        self.node("Gather", ONNX_DOMAIN, &[BY_DISTANCE, DISTANCES], &[SCORES], axis)
+        self.node("Gather", ONNX_DOMAIN, &[BY_DISTANCE, DISTANCES], &[SCORES], axis(2))
     }
 
     /// Adds the attention bias of [`scores`] that distances make by themselves.
@@ -94,9 +90,8 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
             return Ok(());
         }
         self.initializer(WINDOW_SIDES, &[1, 1, 2], &[0.0, MASKED])?;
-        let axis = vec![attribute("axis", 2i64)];
         let places = if self.for_cpu { window_blocks::OUTSIDE } else { DISTANCES };
-        self.node("Gather", ONNX_DOMAIN, &[WINDOW_SIDES, places], &[WINDOW], axis)?;
+        self.node("Gather", ONNX_DOMAIN, &[WINDOW_SIDES, places], &[WINDOW], axis(2))?;
         if self.for_cpu { self.block_sizes() } else { Ok(()) }
     }
 }

@@ -212,9 +212,7 @@ impl<T: GraphTarget> Int8Graph<'_, T> {
         let n_exact = if shape.family.layer.norms == Norms::Before { 2 } else { 0 };
         let (exact, names_in_8_bits) = names.split_at(n_exact);
         for name in exact {
-            let weight = format!("{name}.weight");
-            let values = self.builder.transposed(name, hidden, hidden)?;
-            self.builder.initializer(&weight, &[hidden, hidden], &values)?;
+            let weight = self.builder.linear_weight(name, hidden, hidden)?;
             self.builder.matmul(&input, &weight, &format!("{name}.windows"))?;
         }
         let weights = names_in_8_bits.iter().map(|name| self.weight_of(name, hidden, hidden));

@@ -30,12 +30,23 @@ impl<T: GraphTarget> GraphBuilder<'_, T> {
     /// Adds the weight of a linear layer as `[in, out]` (it is `[out, in]` in the checkpoint), and its bias if it has
     /// one.
     pub(super) fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<()> {
-        let weight = self.transposed(name, inputs, outputs)?;
-        self.initializer(&format!("{name}.weight"), &[inputs, outputs], &weight)?;
+        self.linear_weight(name, inputs, outputs)?;
         if !self.shape.has_bias(name) {
             return Ok(());
         }
         self.weight(&format!("{name}.bias"), &[outputs])
+    }
+
+    /// Adds the weight of a linear layer as `[in, out]`; returns its name.
+    pub(super) fn linear_weight(
+        &mut self,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<String> {
+        let (weight, values) = (format!("{name}.weight"), self.transposed(name, inputs, outputs)?);
+        self.initializer(&weight, &[inputs, outputs], &values)?;
+        Ok(weight)
     }
 
     /// Returns the weight of a linear layer as `[in, out]`.
