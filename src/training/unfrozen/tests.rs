@@ -189,7 +189,7 @@ fn three_steps_of_adamw_with_a_rate_for_each_layer_give_the_parameters_of_pytorc
             let pairs = got.iter().zip(&expected);
             let gap: f64 = pairs.map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
             let moved: f64 = expected.iter().zip(before).map(|(a, b)| (a - b).powi(2)).sum();
-            assert!(gap < 1e-2 * moved, "{}: {gap:e} of {moved:e}", tensor.name);
+            assert!(gap < 4e-4 * moved, "{}: {gap:e} of {moved:e}", tensor.name);
             n_changed += usize::from(moved > 0.0);
         }
         assert_eq!(n_changed, 2 * 15 + 2, "{}", case.family);
