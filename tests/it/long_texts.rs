@@ -2,13 +2,7 @@
 
 #![cfg(target_os = "linux")]
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::{fs, process::Command};
 
 use crate::support::{Workshop, copy_folder, fixture, say};
 
@@ -18,7 +12,7 @@ const TOKENS: u64 = 8_192;
 const HEADS: u64 = 2;
 
 /// Extracts a few texts of [`TOKENS`] tokens in one thread with a copy of a fixture whose position table, if it has
-/// one, is long enough, and returns the peak memory of the process in bytes.
+/// one, is long enough, and returns the peak memory that the program tells, in bytes.
 fn peak_of_long_texts(family: &str) -> u64 {
     let workshop = Workshop::empty();
     let model = workshop.path("model");
@@ -42,32 +36,9 @@ fn peak_of_long_texts(family: &str) -> u64 {
         3 * TOKENS
     );
     workshop.write("pipeline.toml", pipeline);
-    let mut command = workshop.command(&["--threads", "1", "extract", "pipeline.toml", "--json"]);
-    let output = fs::File::create(workshop.path("out.json")).unwrap();
-    let mut child = command.stdout(output).stderr(Stdio::null()).spawn().unwrap();
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    let code = loop {
-        // The peak never sinks, so that of a moment before the end is good enough.
-        peak = peak_in(Path::new(&status)).unwrap_or(peak);
-        if let Some(code) = child.try_wait().unwrap() {
-            break code;
-        }
-        thread::sleep(Duration::from_millis(2));
-    };
-    assert!(code.success(), "{family}");
-    let report = fs::read_to_string(workshop.path("out.json")).unwrap();
-    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let report = workshop.json(&["extract", "pipeline.toml", "--threads", "1"]);
     assert_eq!(report["tokens"].as_u64(), Some(3 * TOKENS), "{family}");
-    peak
-}
-
-/// Returns the peak memory that a process's status tells, in bytes; `None` once it has ended.
-fn peak_in(status: &Path) -> Option<u64> {
-    let text = fs::read_to_string(status).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kilobytes * 1024)
+    report["peak_rss_bytes"].as_u64().unwrap()
 }
 
 /// Returns whether the system reports the size of the L2 cache, as ONNX Runtime asks for it.
