@@ -1,4 +1,5 @@
-"""What check-beyond and check-failures share: caches in folders, workers in /proc, clusters of Ray and of Spark.
+"""What check-beyond, check-failures and check-remote share: caches in folders, workers in /proc, clusters of Ray and of
+Spark.
 
 The clusters are of this machine alone, and a node of them is a raylet or a Spark worker with all its processes.
 """
@@ -49,6 +50,12 @@ def run(command: list[str], log: Path, variables: dict[str, str]) -> float:
         code = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, env=variables).returncode
     require(code == 0, f"{' '.join(command)} ended with exit code {code}:\n{end_of(log)}")
     return time.monotonic() - begun
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
 
 
 def end_of(log: Path) -> str:
@@ -179,9 +186,7 @@ class SparkCluster:
         (self.folder / "spark-defaults.conf").write_text("".join(lines))
         home = str(Path(pyspark.__file__).parent)
         self.variables = {**variables, "SPARK_CONF_DIR": str(self.folder), "SPARK_HOME": home}
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            port = taken.getsockname()[1]
+        port = free_port()
         self.address = f"spark://127.0.0.1:{port}"
         self.log = self.folder / "log"
         where = ["--host", "127.0.0.1", "--port", str(port), "--webui-port", "0"]
