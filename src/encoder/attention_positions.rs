@@ -53,7 +53,7 @@ pub(super) fn alibi_slopes(heads: usize) -> Vec<f32> {
     series(power).chain(between).map(|slope| slope as f32).collect()
 }
 
-/// The number of queries that a block has at least, if a text is cut into blocks.
+/// The number of queries that a block may have, however narrow the window.
 const LEAST_QUERIES: usize = 16;
 
 /// How a text whose tokens see a window only is cut for attention: into blocks of neighbouring queries, each with the
@@ -73,8 +73,9 @@ impl WindowBlocks {
     /// Cuts a text of this length. A short one is a block of its own: attention of all pairs takes less time than
     /// copies of keys would.
     pub(super) fn of(window: usize, length: usize) -> WindowBlocks {
-        let most_queries = (2 * window).max(LEAST_QUERIES);
-        if length <= 3 * most_queries {
+        // With more queries fewer keys are copied, and more scores computed that the window hides.
+        let most_queries = window.max(LEAST_QUERIES);
+        if length <= 2 * most_queries {
             return WindowBlocks { window, length, n_blocks: 1, n_queries: length, margin: 0 };
         }
         let n_blocks = length.div_ceil(most_queries);
@@ -270,7 +271,7 @@ mod tests {
     #[test]
     fn blocks_hold_every_pair_within_the_window_once() {
         for (window, length) in
-            [(0, 3), (0, 60), (8, 1), (8, 48), (8, 49), (8, 64), (64, 385), (3, 200)]
+            [(0, 3), (0, 60), (8, 1), (8, 32), (8, 33), (8, 64), (64, 128), (64, 129), (3, 200)]
         {
             let blocks = WindowBlocks::of(window, length);
             let [queries, keys, present, outside] =
@@ -280,7 +281,7 @@ mod tests {
             let ([_, n_keys], keys) = keys;
             assert_eq!(present.0, [n_blocks, n_keys]);
             assert_eq!(outside.0, [n_queries, n_keys]);
-            assert_eq!(n_blocks > 1, length > 3 * (2 * window).max(16), "{window}, {length}");
+            assert_eq!(n_blocks > 1, length > 2 * window.max(16), "{window}, {length}");
             let mut seen = vec![0; length * length];
             for (place, query) in queries.iter().enumerate().take(length) {
                 // Rows beyond the text are cut off, so those before must be the text itself.
@@ -304,9 +305,9 @@ mod tests {
     fn the_scores_of_a_long_text_are_those_of_its_blocks_where_it_is_cut() {
         let bytes = |keys, tokens| HeldScores { matrices: 12, keys }.bytes(2, tokens);
         assert_eq!(bytes(HeldKeys::All, 8_192), 4 * 24 * 8_192 * 8_192);
-        // Blocks of 128 queries with 256 keys.
-        assert_eq!(bytes(HeldKeys::OfBlock(64), 8_192), 4 * 24 * 8_192 * 256);
-        assert_eq!(bytes(HeldKeys::OfBlock(64), 384), bytes(HeldKeys::All, 384));
+        // Blocks of 64 queries with 192 keys.
+        assert_eq!(bytes(HeldKeys::OfBlock(64), 8_192), 4 * 24 * 8_192 * 192);
+        assert_eq!(bytes(HeldKeys::OfBlock(64), 128), bytes(HeldKeys::All, 128));
         assert_eq!((bytes(HeldKeys::OfBlock(64), 0), bytes(HeldKeys::Few, 8_192)), (0, 0));
     }
 

@@ -380,8 +380,8 @@ fn a_family_without_a_relative_bias_keeps_the_graphs_that_caches_are_made_with()
 #[test]
 fn a_family_whose_attention_knows_positions_runs_the_padded_graph_everywhere() {
     for (name, graph) in [
-        ("modernbert", "bert-fused-2-modernbert-2"),
-        ("modernbert_older", "bert-fused-2-modernbert-2"),
+        ("modernbert", "bert-fused-2-modernbert-3"),
+        ("modernbert_older", "bert-fused-2-modernbert-3"),
         ("deberta_v3", "bert-fused-2-deberta-1"),
         ("deberta_v2_conv", "bert-fused-2-deberta-1-convolution-1"),
         ("nomic_bert_hub", "bert-fused-2-nomic-2"),

@@ -73,7 +73,7 @@ pub(super) const MODERNBERT: Family = Family {
         ..BERT_LAYER
     },
     demands: &[optional("attention_bias", &["false"]), optional("mlp_bias", &["false"])],
-    graph: "modernbert-2",
+    graph: "modernbert-3",
     positions: Positions::NoTable,
     token_types: None,
     ..BERT
