@@ -6,7 +6,7 @@ use crate::{
     error::Result,
     export::graph_ops::GraphOps,
     head::{
-        layers::{activation::Activation, norm},
+        layers::{LAYER_NORM, activation::Activation},
         saved::Head,
         transform::Transform,
     },
@@ -68,7 +68,7 @@ pub(super) fn add_head(
         let mut units = ops.linear(&rows, tensor(&at("weight")), width, bias)?;
         if spec.layer_norm {
             let (gain, bias) = (tensor(&at("norm.weight")), tensor(&at("norm.bias")));
-            units = ops.layer_norm(&units, gain, bias, norm::EPSILON as f32)?;
+            units = ops.layer_norm(&units, gain, bias, LAYER_NORM.epsilon as f32)?;
         }
         let mut output = ops.activation(activation, &units)?;
         if spec.skip {

@@ -7,4 +7,8 @@ pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod dense;
 pub(crate) mod mix;
-pub(crate) mod norm;
+
+use crate::train::layer_norm::{LayerNorm, RowSums};
+
+/// The layer normalisation of hidden layers; the number is that of PyTorch's LayerNorm.
+pub(crate) const LAYER_NORM: LayerNorm = LayerNorm { epsilon: 1e-5, sums: RowSums::InOrder };

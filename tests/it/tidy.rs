@@ -64,8 +64,9 @@ const CACHE_LAYERS: [&[&str]; 20] = [
 ];
 
 /// The layers of frostbert-train, as above. Files of one layer never import each other.
-const TRAIN_LAYERS: [&[&str]; 4] = [
+const TRAIN_LAYERS: [&[&str]; 5] = [
     &["encoder_layer"],
+    &["layer_norm"],
     &["dropout", "eigen", "gemm", "loss", "optimizer", "vector"],
     &["aligned", "early_stopping", "panel", "real", "schedule"],
     &["error", "exp"],

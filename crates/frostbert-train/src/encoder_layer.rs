@@ -12,7 +12,11 @@ mod attention;
 mod linear;
 mod rows;
 
-use crate::{dropout::drop_units, real::Real};
+use crate::{
+    dropout::drop_units,
+    layer_norm::{LayerNorm, RowSums},
+    real::Real,
+};
 
 /// The sizes of a layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,6 +74,10 @@ impl LayerShape {
     /// ```
     pub fn n_parameters(&self) -> usize {
         self.lengths().iter().sum()
+    }
+
+    fn norm(&self) -> LayerNorm {
+        LayerNorm { epsilon: f64::from(self.epsilon), sums: RowSums::InParts }
     }
 
     fn lengths(&self) -> [usize; N_PARTS] {
@@ -330,7 +338,7 @@ fn forward<F: Real>(
     rows::add(sum, input.rows);
     let deviations = room(&mut trace.attention_deviations, n_rows);
     let middle = room(&mut trace.middle, n_values);
-    rows::normalise(gain, shift, shape.epsilon, sum, deviations, middle);
+    shape.norm().forward(gain, shift, sum, deviations, middle);
 
     let units = room(&mut trace.units, n_rows * shape.intermediate);
     linear::forward(middle, widen, widen_bias, units);
@@ -344,7 +352,7 @@ fn forward<F: Real>(
     rows::add(sum, middle);
     let deviations = room(&mut trace.output_deviations, n_rows);
     let output = room(&mut trace.output, n_values);
-    rows::normalise(output_gain, output_shift, shape.epsilon, sum, deviations, output);
+    shape.norm().forward(output_gain, output_shift, sum, deviations, output);
 }
 
 /// The backward pass up to the gradient of the projections, which `scratch` holds on return; `gradient` is then that of
@@ -380,7 +388,7 @@ fn backward<F: Real>(
     ] = shape.parts_mut(gradients);
 
     let (normalised, deviations) = (&trace.output_normalised, &trace.output_deviations);
-    rows::normalise_backward(
+    shape.norm().backward(
         output_gain,
         normalised,
         deviations,
@@ -401,7 +409,7 @@ fn backward<F: Real>(
     linear::add_input_gradient(d_units, shape.intermediate, widen, gradient);
 
     let (normalised, deviations) = (&trace.attention_normalised, &trace.attention_deviations);
-    rows::normalise_backward(gain, normalised, deviations, gradient, d_gain, d_shift);
+    shape.norm().backward(gain, normalised, deviations, gradient, d_gain, d_shift);
     inner.copy_from_slice(gradient);
     if let Some(dropout) = &input.dropout {
         dropout.drop_rows(DropoutPlace::AfterAttention, hidden, inner);

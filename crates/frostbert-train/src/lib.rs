@@ -14,6 +14,7 @@ pub mod encoder_layer;
 pub mod error;
 pub mod exp;
 pub mod gemm;
+pub mod layer_norm;
 pub mod loss;
 pub mod optimizer;
 pub mod panel;

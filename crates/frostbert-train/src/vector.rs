@@ -85,6 +85,23 @@ pub fn dot<F: Real>(left: &[F], right: &[F]) -> F {
     sums.into_iter().fold(F::zero(), |total, sum| total + sum)
 }
 
+/// The sum of values, in 16 partial sums that are added at the end. It is compiled as part of the loop that calls it.
+#[inline(always)]
+pub(crate) fn sum<F: Real>(values: &[F]) -> F {
+    let mut sums = [F::zero(); LANES];
+    let chunks = values.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (sum, value) in sums.iter_mut().zip(chunk) {
+            *sum += *value;
+        }
+    }
+    for (sum, value) in sums.iter_mut().zip(rest) {
+        *sum += *value;
+    }
+    sums.into_iter().fold(F::zero(), |total, sum| total + sum)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,9 +10,9 @@ use super::{
 use crate::{
     features::TokenRole,
     head::layers::{
-        activation,
+        LAYER_NORM, activation,
         attention::{self, Samples},
-        dense, mix, norm,
+        dense, mix,
     },
     train::{
         dropout::drop_units,
@@ -229,7 +229,7 @@ impl Network {
             activation::backward(self.spec.activation, &layer_trace.units, &mut inner);
             if let Some([gain, bias]) = &layer.norm {
                 let (d_gain, d_bias) = gradients[gain.start..bias.end].split_at_mut(gain.len());
-                norm::backward(
+                LAYER_NORM.backward(
                     &parameters[gain.clone()],
                     &layer_trace.normalised,
                     &layer_trace.deviations,
@@ -366,7 +366,7 @@ impl Network {
             Some([gain, bias]) => {
                 layer.linear.forward(parameters, x, &mut trace.normalised);
                 let n_units = trace.normalised.len();
-                norm::forward(
+                LAYER_NORM.forward(
                     &parameters[gain.clone()],
                     &parameters[bias.clone()],
                     &mut trace.normalised,
