@@ -16,6 +16,9 @@ pub(super) fn add<F: Real>(out: &mut [F], values: &[F]) {
 }
 
 /// `x Phi(x) = x (1 + erf(x / sqrt 2)) / 2`.
+///
+/// Hidden layers of heads have the same function with another `erf`, which is less accurate far below 0: changing it
+/// would change the bytes of such heads.
 #[multiversion(targets = "simd")]
 pub(super) fn gelu<F: Real>(units: &[F], active: &mut [F]) {
     for (unit, active) in units.iter().zip(active) {
@@ -33,6 +36,8 @@ pub(super) fn gelu_backward<F: Real>(units: &[F], gradient: &mut [F]) {
 }
 
 /// Turns scores into shares that sum to 1.
+///
+/// The softmax of heads adds up in order and divides by the sum. This is faster, but would change the last bits of theirs.
 #[multiversion(targets = "simd")]
 pub(super) fn softmax<F: Real>(scores: &mut [F]) {
     let maximum = scores.iter().fold(F::neg_infinity(), |max, score| max.max(*score));
