@@ -60,6 +60,18 @@ pub(super) fn tensor_of(file: &[u8], name: &str) -> Option<Vec<f64>> {
     })
 }
 
+/// The last layers of a checkpoint of the fixtures, without dropout.
+pub(super) fn last_layers(folder: &str, n_layers: usize, pooling: TokenPooling) -> UnfrozenLayers {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let checkpoint = Checkpoint::open(&fixtures.join(folder)).unwrap();
+    let layers = TopLayers::read(&checkpoint, n_layers).unwrap();
+    let mut layers = UnfrozenLayers::of(layers, pooling, [5e-5, 0.5]);
+    layers.spec.dropout = 0.0;
+    layers.spec.attention_output_dropout = 0.0;
+    layers.spec.attention_dropout = 0.0;
+    layers
+}
+
 /// The last layers of a family's checkpoint under a linear head, without dropout.
 struct Case {
     family: &'static str,
@@ -72,14 +84,7 @@ struct Case {
 
 impl Case {
     fn new((family, folder): (&'static str, &str), n_layers: usize) -> Case {
-        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-        let checkpoint = Checkpoint::open(&fixtures.join(folder)).unwrap();
-        let layers = TopLayers::read(&checkpoint, n_layers).unwrap();
-        let UnfrozenLayers { mut spec, training } =
-            UnfrozenLayers::of(layers, TokenPooling::Mean, [5e-5, 0.5]);
-        spec.dropout = 0.0;
-        spec.attention_output_dropout = 0.0;
-        spec.attention_dropout = 0.0;
+        let UnfrozenLayers { spec, training } = last_layers(folder, n_layers, TokenPooling::Mean);
         let network = Network::new(NetworkSpec {
             encoder_layers: Some(spec),
             ..NetworkSpec::linear(32, LABELS.len())

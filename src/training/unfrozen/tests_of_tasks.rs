@@ -1,11 +1,9 @@
 //! Heads of every kind over the tokens above layers of an encoder, beside transformers in PyTorch.
 
-use std::path::Path;
-
 use ndarray::{Array2, ArrayViewMut2, s};
 
 use super::{
-    tests::{close, tensor_of},
+    tests::{close, last_layers, tensor_of},
     *,
 };
 use crate::{
@@ -73,9 +71,6 @@ fn with_documents(documents: &[&[u32]]) -> Vec<TokenRole> {
 impl TaskCase {
     fn new(family: &'static str, name: &'static str) -> TaskCase {
         let folder = if family == "bert" { "tiny_bert" } else { "families/mpnet" };
-        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-        let checkpoint = Checkpoint::open(&fixtures.join(folder)).unwrap();
-        let layers = TopLayers::read(&checkpoint, 2).unwrap();
         let rows_loss = || Objective::Rows(Loss::default());
         let (pooling, n_outputs, starts, roles, objective) = match name {
             "tokens" => {
@@ -99,11 +94,7 @@ impl TaskCase {
                 (TokenPooling::Mean, 3, &[0, 8, 25][..], roles, rows_loss())
             }
         };
-        let UnfrozenLayers { mut spec, training } =
-            UnfrozenLayers::of(layers, pooling, [5e-5, 0.5]);
-        spec.dropout = 0.0;
-        spec.attention_output_dropout = 0.0;
-        spec.attention_dropout = 0.0;
+        let UnfrozenLayers { mut spec, training } = last_layers(folder, 2, pooling);
         spec.pair = name == "pairs";
         let network = Network::new(NetworkSpec {
             encoder_layers: Some(spec),
