@@ -19,17 +19,16 @@ pooling. Needs torch, numpy, pyarrow, blake3, scikit-learn, scipy and seqeval.
 """
 
 import argparse
-import copy
 import json
 import pathlib
 import struct
 import sys
-import time
 
 import blake3
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+import torch_loop
 from torch.nn import functional as F
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "fixtures"))
@@ -510,32 +509,19 @@ def train(task: Task, settings: dict, stopping, kind: str = "fused"):
         **{kind: True},
     )
     places = torch.from_numpy(task.at["train"])
-    steps = -(-len(places) // options["batch_size"]) * options["epochs"]
-    falls = options["schedule"] == "linear"
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps if falls else 1.0)
-    best, best_epoch, weights = np.inf, 0, None
-    started = time.perf_counter()
-    for epoch in range(1, options["epochs"] + 1):
-        head.train()
-        for batch in places[torch.randperm(len(places))].split(options["batch_size"]):
-            rows, lengths = task.batch(batch)
-            loss = task.loss(head(rows, lengths), batch, lengths)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        head.eval()
-        validation = task.loss_of_part(head, "validation")
-        if not stopping:
-            continue
-        if validation < best:
-            best, best_epoch, weights = validation, epoch, copy.deepcopy(head.state_dict())
-        elif epoch - best_epoch >= stopping["patience"]:
-            break
-    seconds = time.perf_counter() - started
-    if weights:
-        head.load_state_dict(weights)
-    return head, best_epoch or epoch, epoch, seconds
+
+    def batches():
+        return places[torch.randperm(len(places))].split(options["batch_size"])
+
+    def loss(batch):
+        rows, lengths = task.batch(batch)
+        return task.loss(head(rows, lengths), batch, lengths)
+
+    def validate():
+        return -task.loss_of_part(head, "validation")
+
+    done = torch_loop.fit(head, optimizer, options, stopping, len(places), batches, loss, validate)
+    return head, done.best_epoch, done.epochs, done.seconds
 
 
 if __name__ == "__main__":

@@ -25,14 +25,11 @@ ELECTRA. Needs torch, transformers, numpy, pyarrow, blake3 and scikit-learn.
 """
 
 import argparse
-import copy
 import json
-import math
 import os
 import pathlib
 import resource
 import sys
-import time
 import warnings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -40,6 +37,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import heads_torch
 import numpy as np
 import torch
+import torch_loop
 import transformers
 from sklearn.metrics import accuracy_score, f1_score
 from torch.nn import functional as F
@@ -154,56 +152,36 @@ class Model(torch.nn.Module):
         return [{"params": self.head.parameters(), "lr": options["lr"]}, *layers]
 
 
-def factor(options: dict, steps: int):
-    """The schedule's factor of a step, as docs/training.md has it."""
-    rising = round(options["warmup"] * steps)
-
-    def of(step: int) -> float:
-        if step < rising:
-            return (step + 1) / rising
-        past = (step - rising) / max(steps - rising, 1)
-        falls = {"constant": 1.0, "linear": 1 - past, "cosine": (1 + math.cos(math.pi * past)) / 2}
-        return falls[options["schedule"]]
-
-    return of
-
-
 def train(model: Model, texts: Texts, options: dict) -> dict:
     optimizer = torch.optim.AdamW(
         model.groups(options), betas=options["betas"], weight_decay=options["weight_decay"], fused=True
     )
-    steps = math.ceil(len(texts.at["train"]) / options["batch_size"]) * options["epochs"]
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor(options, steps))
     stopping = options["early_stopping"]
-    followed = stopping and stopping.get("metric", "macro_f1")
-    best, best_epoch, weights, cpu_at, rows, padded = -math.inf, 0, None, [], 0, 0
-    started = time.perf_counter()
-    for epoch in range(1, options["epochs"] + 1):
-        model.train()
-        for places in texts.epoch(options["batch_size"]):
-            states, lengths = texts.batch(places)
-            rows, padded = rows + states.shape[0] * states.shape[1], padded + int(lengths.sum())
-            loss = F.cross_entropy(model(states, lengths), texts.targets[places])
-            optimizer.zero_grad()
-            loss.backward()
-            if options.get("clip"):
-                torch.nn.utils.clip_grad_norm_(model.parameters(), options["clip"])
-            optimizer.step()
-            schedule.step()
+    followed = stopping.get("metric", "macro_f1") if stopping else "loss"
+    cpu_at, rows, tokens = [], 0, 0
+
+    def batches():
+        return texts.epoch(options["batch_size"])
+
+    def loss(places):
+        nonlocal rows, tokens
+        states, lengths = texts.batch(places)
+        rows, tokens = rows + states.shape[0] * states.shape[1], tokens + int(lengths.sum())
+        return F.cross_entropy(model(states, lengths), texts.targets[places])
+
+    def validate():
         metrics, loss = measure(model, texts, "validation")
         cpu_at.append(resource.getrusage(resource.RUSAGE_SELF).ru_utime)
-        if not stopping:
-            continue
-        value = -loss if followed == "loss" else metrics[followed]
-        if value > best:
-            best, best_epoch, weights = value, epoch, copy.deepcopy(model.state_dict())
-        elif epoch - best_epoch >= stopping["patience"]:
-            break
-    seconds = time.perf_counter() - started
-    if weights:
-        model.load_state_dict(weights)
-    best_epoch = best_epoch or epoch
-    return {"best_epoch": best_epoch, "fit_seconds": seconds, "cpu_at": cpu_at, "padding": 1 - padded / rows}
+        return -loss if followed == "loss" else metrics[followed]
+
+    n_texts = len(texts.at["train"])
+    done = torch_loop.fit(model, optimizer, options, stopping, n_texts, batches, loss, validate)
+    return {
+        "best_epoch": done.best_epoch,
+        "fit_seconds": done.seconds,
+        "cpu_at": cpu_at,
+        "padding": 1 - tokens / rows,
+    }
 
 
 def measure(model: Model, texts: Texts, part: str) -> tuple[dict, float]:
