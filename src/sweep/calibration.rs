@@ -25,6 +25,9 @@ impl SharedFeatures<'_> {
         let samples: Vec<u32> =
             plans.iter().flat_map(|plan| self.validation[plan.split].iter().copied()).collect();
         let evaluator = self.rows.task.evaluator(sweep.pipeline, sweep.dataset, &samples, &[]);
+        if !evaluator.is_calibrated() {
+            return Ok(Calibration::default());
+        }
         let is_row_each = self.rows.task.has_one_output_row();
         let evaluators = self.evaluators(sweep);
         let mut logits: Vec<Array2<f32>> = Vec::with_capacity(plans.len());

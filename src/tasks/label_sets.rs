@@ -232,6 +232,10 @@ impl PredictionEvaluator for LabelSetEvaluator {
         Some(Predictions::Labels(set.collect()))
     }
 
+    fn is_calibrated(&self) -> bool {
+        true
+    }
+
     fn calibration(&self, logits: &dyn OutputRows) -> Result<Calibration> {
         let probabilities = sigmoid_rows(gathered(logits)?.view());
         let thresholds = multilabel::tune_thresholds(self.labels.view(), probabilities.view());

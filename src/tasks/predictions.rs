@@ -34,6 +34,11 @@ pub(crate) trait PredictionEvaluator: Evaluator {
         Ok(self.predictions(gathered(logits)?.view(), head))
     }
 
+    /// Whether [`PredictionEvaluator::calibration`] fits anything.
+    fn is_calibrated(&self) -> bool {
+        false
+    }
+
     /// Fits the calibration to such outputs.
     ///
     /// # Errors

@@ -110,6 +110,10 @@ impl PredictionEvaluator for ClassEvaluator {
         Ok(Predictions::Classes(classes.map(|class| class as u32).collect()))
     }
 
+    fn is_calibrated(&self) -> bool {
+        true
+    }
+
     fn calibration(&self, logits: &dyn OutputRows) -> Result<Calibration> {
         Ok(Calibration {
             temperature: Some(fit_temperature(&self.labels, logits)?),

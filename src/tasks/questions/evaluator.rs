@@ -78,6 +78,10 @@ impl PredictionEvaluator for QuestionEvaluator<'_> {
         Some(Predictions::Answers(self.answers(logits, Some(threshold))))
     }
 
+    fn is_calibrated(&self) -> bool {
+        self.task.may_be_impossible
+    }
+
     fn calibration(&self, logits: &dyn OutputRows) -> Result<Calibration> {
         let logits = gathered(logits)?;
         let tune = || {
