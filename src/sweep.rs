@@ -62,7 +62,8 @@ use crate::{
     },
     sweep::{
         candidates::SweepCandidates,
-        heads::{HeadPlan, SharedFeatures, ViewKey},
+        heads::{SharedFeatures, ViewKey},
+        outcome::SearchOutcome,
         search::search,
         splits::{Split, splits},
         trials::{Trial, Trials, trials},
@@ -71,7 +72,7 @@ use crate::{
     training::{
         extras::RunExtras,
         inputs::{Inputs, ModelCache, SweepInputs},
-        train::{self, Refit, TrainReport, TrainedRun, train_on},
+        train::{self, TrainReport, TrainedRun, train_on},
     },
 };
 
@@ -275,7 +276,8 @@ pub(crate) fn sweep_on(
         }
         done.write_timings(run)
     };
-    let trained = sweep.train_best(&judged, &findings.leaderboard, (metric, extras), progress)?;
+    let board = &findings.leaderboard;
+    let trained = sweep.train_best(&judged, board, &done, (metric, extras), progress)?;
     let Some((place, winner)) = trained else {
         write(None, None)?;
         return Err(Error::Diverged {
@@ -290,7 +292,6 @@ pub(crate) fn sweep_on(
     let row = &rows[place];
     let test = winner.metrics().test.as_ref();
     let test = test.and_then(|test| test.scores().value(metric));
-    let board = &findings.leaderboard;
     let bias_corrected =
         corrected::correct(&sweep, &done, &judged, &scores, board, place, progress)?;
     let corrected = bias_corrected.as_ref().map(|figure| (place, figure.corrected));
@@ -364,6 +365,7 @@ impl Sweep<'_> {
         &self,
         judged: &SweepCandidates,
         board: &Leaderboard,
+        done: &SearchOutcome,
         (metric, extras): (Metric, &RunExtras),
         progress: &dyn Progress,
     ) -> Result<Option<(usize, TrainedRun)>> {
@@ -382,7 +384,7 @@ impl Sweep<'_> {
             };
             let n_trials = counted(self.trials.len(), "setting");
             progress.note(&format!("the best of {n_trials}: {settings}"));
-            match self.train_winner(chosen.trial, row.best_epoch, extras, progress) {
+            match self.train_winner(chosen.trial, row.best_epoch, done, extras, progress) {
                 Err(Error::Diverged { problem, .. }) => progress.warn(&format!(
                     "trained as a run of its own, it diverged ({problem}), so the next setting is used"
                 )),
@@ -398,14 +400,15 @@ impl Sweep<'_> {
         &self,
         trial: usize,
         best_epoch: Option<f64>,
+        done: &SearchOutcome,
         extras: &RunExtras,
         progress: &dyn Progress,
     ) -> Result<TrainedRun> {
         let ModelCache { checkpoint, cache } = self.model(trial);
         let dataset = self.dataset;
         let pipeline = &self.trials[trial].pipeline;
-        let mut trained = if self.section.refit.unwrap_or(self.section.folds.is_some()) {
-            let refit = self.refit(trial, best_epoch)?;
+        let mut trained = if self.refits() {
+            let refit = self.refit(trial, best_epoch, done)?;
             let dataset = &dataset.with_validation_in_train();
             let inputs = Inputs { checkpoint, pipeline, dataset, cache, extras };
             train_on(inputs, Some(&refit), progress)?
@@ -421,19 +424,6 @@ impl Sweep<'_> {
         trained.lock.winner = Some(std::mem::replace(&mut trained.lock.pipeline, swept));
         trained.lock.split = LockedSplit::of(dataset);
         Ok(trained)
-    }
-
-    /// Returns how a trial is trained again, by the results of its heads on the rows that they were not trained on.
-    fn refit(&self, trial: usize, best_epoch: Option<f64>) -> Result<Refit> {
-        let plans: Vec<HeadPlan> = (0..self.splits.len())
-            .filter(|split| self.is_whole(&self.splits[*split]))
-            .map(|split| HeadPlan { trial, seed: 0, split })
-            .collect();
-        let calibration = self.shared(trial)?.calibration(&plans, self)?;
-        let has_epochs = self.trials[trial].pipeline.head.kind.steps().is_some();
-        let epochs = best_epoch.filter(|_| has_epochs).map(|epoch| (epoch.round() as usize).max(1));
-        let parts = self.dataset.rows.iter().map(|row| row.part).collect();
-        Ok(Refit { epochs, calibration, parts })
     }
 
     /// The model whose states a trial's head reads, and their cache.

@@ -104,6 +104,13 @@ pub(super) struct HeadResult {
     pub(super) test: Option<Predictions>,
 }
 
+impl HeadResult {
+    pub(super) fn new(fit: &FittedParameters, predictions: Predictions) -> HeadResult {
+        let FittedParameters { best_epoch, epochs, diverged, .. } = *fit;
+        HeadResult { predictions, best_epoch, epochs, diverged, test: None }
+    }
+}
+
 /// The rows of some trials with the same features, and their splits as samples.
 pub(super) struct SharedFeatures<'c> {
     pub(super) rows: TaskRows<'c>,
@@ -392,14 +399,8 @@ impl<'c> SharedFeatures<'c> {
         let predictions = self.evaluate(plans, fits, evaluators, |evaluator, logits, head| {
             evaluator.predictions_of(logits, head)
         })?;
-        let results = fits.iter().zip(predictions).map(|(fit, predictions)| HeadResult {
-            predictions,
-            best_epoch: fit.best_epoch,
-            epochs: fit.epochs,
-            diverged: fit.diverged,
-            test: None,
-        });
-        Ok(results.collect())
+        let heads = fits.iter().zip(predictions);
+        Ok(heads.map(|(fit, predictions)| HeadResult::new(fit, predictions)).collect())
     }
 
     /// Passes the outputs of every head on the validation samples of its split, with the evaluator of the split, to

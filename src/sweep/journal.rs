@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result},
     run_folder::{self, UNFINISHED, lock::is_finished, program::PROGRAM},
     sweep::heads::{HeadPlan, HeadResult},
+    tasks::predictions::Calibration,
 };
 
 /// Everything that determines the sweep's result, except for the states.
@@ -34,6 +35,9 @@ pub(super) struct UnitRecord {
     pub(super) head_samples: u64,
     /// Wall time of the fit, with its validation.
     pub(super) seconds: f64,
+    /// Of a trial whose heads take long to train again: what it is calibrated to if it wins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) calibration: Option<Calibration>,
 }
 
 /// The decision of a rung of successive halving.

@@ -12,7 +12,7 @@ use crate::{
     metrics::{metric::Metric, row_statistics::RowStatistics},
     report::sheet::Sheet,
     sweep::{Sweep, heads::HeadResult, journal::UnitRecord},
-    tasks::predictions::{Gold, Predictions},
+    tasks::predictions::{Calibration, Gold, Predictions},
 };
 
 /// The file with the time that each unit took.
@@ -21,6 +21,7 @@ const TIMINGS_FILE: &str = "timings.csv";
 /// Everything that was trained.
 pub(super) struct SearchOutcome {
     results: HashMap<(usize, u64, usize), HeadResult>,
+    calibrations: HashMap<usize, Calibration>,
     /// The rows of the dataset that are evaluated, for each split.
     pub(super) judged: Vec<Vec<u32>>,
     /// The rung that each trial reached, in successive halving.
@@ -39,6 +40,7 @@ impl SearchOutcome {
     pub(super) fn new(sweep: &Sweep<'_>) -> SearchOutcome {
         SearchOutcome {
             results: HashMap::new(),
+            calibrations: HashMap::new(),
             judged: vec![Vec::new(); sweep.splits.len()],
             rungs: vec![None; sweep.trials.len()],
             heads: 0,
@@ -58,6 +60,9 @@ impl SearchOutcome {
         self.seconds += unit.seconds;
         self.units.push((unit.heads.len(), unit.head_samples, unit.seconds));
         self.judged = unit.judged;
+        if let (Some(calibration), Some((plan, _))) = (unit.calibration, unit.heads.first()) {
+            self.calibrations.insert(plan.trial, calibration);
+        }
         for (plan, result) in unit.heads {
             self.epochs += result.epochs as f64;
             self.results.insert((plan.trial, plan.seed, plan.split), result);
@@ -72,6 +77,11 @@ impl SearchOutcome {
     /// Returns the result of a head.
     pub(super) fn result(&self, trial: usize, seed: u64, split: usize) -> &HeadResult {
         &self.results[&(trial, seed, split)]
+    }
+
+    /// Returns what a trial is calibrated to, if its heads told it as they were trained.
+    pub(super) fn calibration(&self, trial: usize) -> Option<&Calibration> {
+        self.calibrations.get(&trial)
     }
 
     /// Returns the truth of the rows of some splits, one split after the other.

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use frostbert_cache::{progress::Progress, wording::part_of};
+use ndarray::Array2;
 
 use crate::{
     error::Result,
@@ -86,17 +87,36 @@ pub(super) fn train_unit(
         test_scores::add_predictions(sweep, shared, &plans, &[], &mut results)?;
         return Ok(unit(shared, &plans, results, &evaluators, seconds));
     }
+    // Such heads would take long to train again for the calibration of a winner.
+    let keeps = shared.trains_layers
+        && sweep.refits()
+        && evaluators.iter().any(|evaluator| evaluator.is_calibrated());
+    let calibrating = match trials {
+        [trial] if keeps => sweep.calibrating_heads(*trial),
+        _ => Vec::new(),
+    };
+    let mut outputs: Vec<Array2<f32>> = Vec::with_capacity(calibrating.len());
     let mut results = Vec::with_capacity(plans.len());
     let mut seconds = 0.0;
     for plans in shared.waves(&plans) {
         let start = Instant::now();
         let fits = shared.fit(plans, sweep, &mut on_epoch, progress)?;
         seconds += start.elapsed().as_secs_f64();
-        let mut own = shared.results(plans, &fits, &evaluators)?;
+        let mut own = if calibrating.contains(&plans[0]) {
+            let (own, its_outputs) = shared.results_and_outputs(plans, &fits, &evaluators)?;
+            outputs.extend(its_outputs);
+            own
+        } else {
+            shared.results(plans, &fits, &evaluators)?
+        };
         test_scores::add_predictions(sweep, shared, plans, &fits, &mut own)?;
         results.extend(own);
     }
-    Ok(unit(shared, &plans, results, &evaluators, seconds))
+    let mut unit = unit(shared, &plans, results, &evaluators, seconds);
+    if !calibrating.is_empty() && unit.heads.iter().all(|(_, result)| !result.diverged) {
+        unit.calibration = Some(shared.calibration_to(&calibrating, &outputs, sweep)?);
+    }
+    Ok(unit)
 }
 
 pub(super) fn unit(
@@ -114,5 +134,6 @@ pub(super) fn unit(
         judged: evaluators.iter().map(|evaluator| evaluator.rows()).collect(),
         heads: plans.iter().cloned().zip(results).collect(),
         seconds,
+        calibration: None,
     }
 }

@@ -77,7 +77,7 @@ pub(crate) trait PredictionEvaluator: Evaluator {
 }
 
 /// Values that are fitted to outputs on rows that a head was not trained on.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Calibration {
     /// For classes.
     pub(crate) temperature: Option<f64>,

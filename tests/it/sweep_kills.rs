@@ -68,6 +68,28 @@ fn a_killed_sweep_goes_on_in_its_folder_and_ends_in_the_same_bytes() {
 }
 
 #[test]
+fn a_winner_with_trained_layers_is_calibrated_alike_after_a_kill() {
+    // The first setting wins, and is trained before the kill.
+    let workshop = workshop(
+        "folds = 2\nseeds = 2\nunfreeze = [1]\nepochs = [20]\nlr = [1e-2, 1e-7, 2e-7, 3e-7, 4e-7]",
+    );
+    kill_at(&workshop, UNIT);
+    let run = workshop.path("runs/tiny/001");
+    assert!(!run.join("lock.json").exists(), "killed in time");
+    let resumed = workshop.succeed(SWEEP);
+    assert!(resumed.stderr.contains("heads were trained before"), "{}", resumed.stderr);
+    workshop.succeed(SWEEP);
+    let whole = workshop.path("runs/tiny/002");
+    assert_same_run(&run, &whole);
+    let [head, other] = [&run, &whole].map(|run| fs::read(run.join("head.json")).unwrap());
+    assert!(head == other, "head.json");
+    let board = fs::read_to_string(run.join("leaderboard.csv")).unwrap();
+    let mut rows = board.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let place = rows.next().unwrap().iter().position(|name| *name == "lr").unwrap();
+    assert_eq!(rows.next().unwrap()[place], "0.01");
+}
+
+#[test]
 fn a_sweep_that_another_build_of_the_program_began_is_begun_anew() {
     let workshop = workshop(LONG);
     kill_at(&workshop, UNIT);

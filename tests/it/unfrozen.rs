@@ -6,7 +6,7 @@ use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
 use crate::{
-    cases::{PIPELINE, outputs},
+    cases::{Case, Data, PIPELINE, outputs},
     support::{TINY_PIPELINE, Workshop, csv, fixture, read_json, texts},
     sweep::workshop as sweep_workshop,
 };
@@ -214,4 +214,35 @@ fn halving_trains_frozen_heads_and_layers_side_by_side() {
     let board = report["leaderboard"].as_array().unwrap();
     let rungs: Vec<u64> = board.iter().map(|row| row["rung"].as_u64().unwrap()).collect();
     assert!(rungs.is_sorted_by(|a, b| a >= b) && rungs[0] > rungs[5], "{rungs:?}");
+}
+
+#[test]
+fn a_winner_is_calibrated_on_the_heads_of_the_folds_as_on_heads_that_are_trained_again_for_it() {
+    let settings =
+        "[train]\nepochs = 2\nunfreeze = 1\n[sweep]\nfolds = 2\nseeds = 2\nlayer_lr = [1e-2]";
+    for (task, data, cache, tuned, untuned) in [
+        ("classification", Data::Classes, "max_length = 24", "temperature", json!(1.0)),
+        ("multilabel", Data::Labels, "max_length = 24", "thresholds", json!([0.5, 0.5, 0.5, 0.5])),
+        (
+            "qa",
+            Data::ImpossibleQuestions,
+            "max_length = 24\nstride = 6",
+            "no_answer_threshold",
+            json!(0.0),
+        ),
+    ] {
+        let workshop = Case { task, data, cache, settings }.workshop();
+        // Halving keeps no outputs, and has no rungs to drop a single setting at.
+        let runs = ["grid", "halving"].map(|search| {
+            let search = format!("sweep.search=\"{search}\"");
+            let report = workshop.json(&["run", PIPELINE, "--set", &search]);
+            workshop.path(report["sweep"]["run"].as_str().unwrap())
+        });
+        for name in ["head.json", "head.safetensors", "layers.safetensors", "predictions.parquet"] {
+            let [kept, again] = runs.each_ref().map(|run| fs::read(run.join(name)).unwrap());
+            assert!(kept == again, "{task}: {name}");
+        }
+        let head = read_json(&runs[0].join("head.json"));
+        assert!(!head[tuned].is_null() && head[tuned] != untuned, "{task}: {}", head[tuned]);
+    }
 }
