@@ -141,6 +141,22 @@ fn commit_manifest(
     manifest: &Manifest,
     progress: &dyn Progress,
 ) -> Result<Option<Manifest>> {
+    require_all_stored(shared, manifest, progress)?;
+    let fingerprint = &manifest.fingerprint;
+    let about = serde_json::to_vec_pretty(&plan.about).expect("plain fields become JSON");
+    shared.create(&format!("{fingerprint}/{ABOUT_FILE}"), &about)?;
+    let name = format!("{fingerprint}/{MANIFEST}");
+    let created = shared.create(&name, manifest.to_json().as_bytes())?;
+    progress.finish();
+    if created { Ok(None) } else { shared.manifest(fingerprint) }
+}
+
+/// Checks that every file of a cache is stored, with its size.
+fn require_all_stored(
+    shared: &SharedFolder,
+    manifest: &Manifest,
+    progress: &dyn Progress,
+) -> Result<()> {
     let objects = shared.list(OBJECTS)?;
     let stored: HashMap<&str, u64> =
         objects.iter().map(|file| (file.name.as_str(), file.bytes)).collect();
@@ -152,13 +168,7 @@ fn commit_manifest(
         }
         progress.advance(1, 0);
     }
-    let fingerprint = &manifest.fingerprint;
-    let about = serde_json::to_vec_pretty(&plan.about).expect("plain fields become JSON");
-    shared.create(&format!("{fingerprint}/{ABOUT_FILE}"), &about)?;
-    let name = format!("{fingerprint}/{MANIFEST}");
-    let created = shared.create(&name, manifest.to_json().as_bytes())?;
-    progress.finish();
-    if created { Ok(None) } else { shared.manifest(fingerprint) }
+    Ok(())
 }
 
 /// Makes a cache that is a folder with files of its own; returns the manifest of another commit if it was faster.

@@ -3,17 +3,19 @@
 //! It contains no times, hosts, processes or counts of runs, so that a resumed extraction ends with the same bytes.
 
 mod check;
+mod seal;
 
 use std::{
     collections::BTreeSet,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use self::check::ManifestProblem;
+use self::{check::ManifestProblem, seal::SealingWriter};
 use crate::{
-    durable::write_file,
+    durable::write_file_with,
     error::{Error, Result},
     fingerprint::{Digest, FingerprintInputs},
     states::{Dtype, Placement, StateId},
@@ -242,13 +244,21 @@ impl Manifest {
     /// # Errors
     /// Returns an error if the folder cannot be written; the old manifest is then unchanged.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        write_file(&folder.join(MANIFEST), self.to_json().as_bytes())
+        write_file_with(&folder.join(MANIFEST), |file| self.write_json(file))
     }
 
     /// Returns the content of the file: JSON with a checksum as the last key.
     pub fn to_json(&self) -> String {
-        let json = serde_json::to_string_pretty(self).expect("plain fields become JSON");
-        check::with_checksum(&json)
+        let mut json = Vec::new();
+        self.write_json(&mut json).expect("plain fields become JSON");
+        String::from_utf8(json).expect("JSON is UTF-8")
+    }
+
+    /// Writes the content of the file piece by piece: that of a million shards has almost a gigabyte.
+    fn write_json(&self, to: impl Write) -> io::Result<()> {
+        let mut sealing = SealingWriter::new(to);
+        serde_json::to_writer_pretty(&mut sealing, self)?;
+        sealing.seal()
     }
 
     /// Returns the total size of all shards' files in bytes.
@@ -318,7 +328,7 @@ fn read_text(folder: &Path) -> Result<Option<String>> {
             };
             damaged(folder, wrong, BEYOND_REPAIR)
         }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("read", path)(error)),
     }
 }
@@ -381,7 +391,7 @@ pub(crate) fn refuse_orphans(folder: &Path) -> Result<()> {
 pub fn caches_in(cache_dir: &Path) -> Result<Vec<(PathBuf, Result<Manifest>)>> {
     let entries = match std::fs::read_dir(cache_dir) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::io("list", cache_dir)(error)),
     };
     let mut folders = Vec::new();

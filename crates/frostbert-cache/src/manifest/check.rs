@@ -22,17 +22,10 @@ fn require(holds: bool, expected: impl Into<String>, got: impl Into<String>) -> 
 }
 
 /// The text before the checksum, which covers all bytes before this text.
-const BEFORE_CHECKSUM: &str = ",\n  \"checksum\": \"";
+pub(super) const BEFORE_CHECKSUM: &str = ",\n  \"checksum\": \"";
 
 /// The text after the checksum.
-const AFTER_CHECKSUM: &str = "\"\n}";
-
-/// Returns the JSON of a manifest with its checksum as the last key.
-pub(super) fn with_checksum(json: &str) -> String {
-    let body = json.strip_suffix("\n}").unwrap_or(json);
-    let checksum = fingerprint::hash_bytes(body.as_bytes());
-    format!("{body}{BEFORE_CHECKSUM}{checksum}{AFTER_CHECKSUM}")
-}
+pub(super) const AFTER_CHECKSUM: &str = "\"\n}";
 
 /// Checks that a manifest's text is unchanged since it was written.
 pub(super) fn checksum(text: &str) -> Checked {
