@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use self::{check::ManifestProblem, seal::SealingWriter};
 use crate::{
@@ -60,8 +60,10 @@ pub struct ShardEntry {
     /// The number of real tokens in these windows: the rows of every `tokens` state.
     pub tokens: u64,
     /// What computed its states: first those that it was created with, then those added later.
+    #[serde(deserialize_with = "list_of_its_size")]
     pub origins: Vec<Origin>,
     /// The files of the shard.
+    #[serde(deserialize_with = "list_of_its_size")]
     pub files: Vec<FileEntry>,
 }
 
@@ -86,6 +88,7 @@ impl ShardEntry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
     /// The states.
+    #[serde(deserialize_with = "list_of_its_size")]
     pub states: Vec<StateId>,
     /// The device, such as `cpu` or `cuda:0`; `cuda:0,1` if batches were distributed over several GPUs.
     pub device: String,
@@ -127,6 +130,16 @@ pub struct FileEntry {
     pub bytes: u64,
     /// The blake3 of its content.
     pub blake3: Digest,
+}
+
+/// Reads a list and gives the memory back that it has no use for. A list that grows begins with room for four, but most
+/// shards have one origin, and there can be a million shards.
+fn list_of_its_size<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    let mut list = Vec::deserialize(deserializer)?;
+    list.shrink_to_fit();
+    Ok(list)
 }
 
 impl Manifest {
@@ -412,12 +425,29 @@ pub fn caches_in(cache_dir: &Path) -> Result<Vec<(PathBuf, Result<Manifest>)>> {
 mod tests {
     use super::*;
 
+    /// As it was written before it was recorded where a graph ran.
+    const OLD_ORIGIN: &str = r#"{"states":["mean-L05"],"device":"cpu","onnxruntime":"1.31.1","batch_tokens":512,"parity":{"documents":1,"tokens":2,"max_error":0.5,"median_error":0.25,"max_rounding":0.0,"median_rounding":0.0}}"#;
+
+    #[test]
+    fn the_lists_of_a_shard_have_no_room_for_more() {
+        let file =
+            |name: &str| format!(r#"{{"name":"{name}","bytes":64,"blake3":"{}"}}"#, "0".repeat(64));
+        let files = format!("{},{}", file("docs.parquet"), file("mean-L05.parquet"));
+        let json = format!(
+            r#"{{"name":"shard-000000","documents":1,"windows":1,"tokens":2,"origins":[{OLD_ORIGIN}],"files":[{files}]}}"#
+        );
+        let shard: ShardEntry = serde_json::from_str(&json).unwrap();
+        let room =
+            (shard.origins.capacity(), shard.origins[0].states.capacity(), shard.files.capacity());
+        assert_eq!(room, (1, 1, 2));
+        assert_eq!(serde_json::to_string(&shard).unwrap(), json);
+    }
+
     #[test]
     fn where_a_graph_ran_is_kept_and_an_origin_without_it_keeps_its_bytes() {
-        let old = r#"{"states":["mean-L05"],"device":"cpu","onnxruntime":"1.31.1","batch_tokens":512,"parity":{"documents":1,"tokens":2,"max_error":0.5,"median_error":0.25,"max_rounding":0.0,"median_rounding":0.0}}"#;
-        let mut origin: Origin = serde_json::from_str(old).unwrap();
+        let mut origin: Origin = serde_json::from_str(OLD_ORIGIN).unwrap();
         assert_eq!(origin.placement, None);
-        assert_eq!(serde_json::to_string(&origin).unwrap(), old);
+        assert_eq!(serde_json::to_string(&origin).unwrap(), OLD_ORIGIN);
         origin.device = "cuda:0,1".into();
         origin.placement = Some(Placement {
             gpu: Some("NVIDIA T4".into()),
