@@ -13,7 +13,7 @@ use std::{
 };
 
 pub use dry_run::{DryRun, Stages, TaskForecast};
-use frostbert_cache::progress::Progress;
+use frostbert_cache::{fingerprint::FingerprintInputs, progress::Progress};
 pub use heads::{HeadsReport, TaskReport, TasksReport};
 pub use replay::{Replayed, replay};
 use serde::Serialize;
@@ -29,7 +29,7 @@ use crate::{
     },
     sweep,
     tasks::measure::RunMetrics,
-    training::{extras::RunExtras, train::refuse_sweep},
+    training::{extras::RunExtras, inputs::caches_tried, train::refuse_sweep},
 };
 
 /// The tasks of a pipeline file: one without a name, or those of its `[tasks]`. They share a model and a cache, unless a
@@ -62,7 +62,8 @@ pub struct RunReport {
 }
 
 /// Opens an experiment of which only stage 2 is to be run. If the pipeline's `cache.dir` is an address, it is returned
-/// too: the caches there are to be fetched to `folder`, from which they will be read.
+/// too: of the caches there, those that [`caches_to_read`] names are to be fetched to `folder`, from which they will be
+/// read.
 ///
 /// # Errors
 /// Returns the errors of [`Experiment::open_with`].
@@ -73,6 +74,25 @@ pub fn open_to_read(
 ) -> Result<(Experiment, Option<PathBuf>)> {
     let (tasks, address) = Pipeline::read_tasks_of_any_cache(path, overrides, folder)?;
     Ok((Experiment { tasks, extras: RunExtras::default() }, address))
+}
+
+/// Returns what determines the caches that stage 2 reads: for each model of a task those that it tries, in order, of
+/// which it reads one. There are none where the rows bring their states with them.
+///
+/// # Errors
+/// Returns an error if a model cannot be read.
+pub fn caches_to_read(experiment: &Experiment) -> Result<Vec<Vec<FingerprintInputs>>> {
+    let checkpoints = experiment.checkpoints()?;
+    let mut wanted = Vec::new();
+    for task in &experiment.tasks {
+        for (own, checkpoint) in by_model(&task.pipeline, &checkpoints) {
+            let tried = caches_tried(&own, checkpoint);
+            if !wanted.contains(&tried) {
+                wanted.push(tried);
+            }
+        }
+    }
+    Ok(wanted)
 }
 
 impl Experiment {

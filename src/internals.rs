@@ -43,7 +43,9 @@ pub mod distributed {
         pub use crate::distributed::plan::{PlanReport, has_plan, plan};
     }
     pub mod pull {
-        pub use crate::distributed::pull::{PullReport, PulledCache, pull, pull_scratch};
+        pub use crate::distributed::pull::{
+            PullReport, PulledCache, pull, pull_scratch, pull_to_read,
+        };
     }
     pub mod shared_folder {
         pub use crate::distributed::shared_folder::{SharedFolder, StoreAccess};
@@ -140,7 +142,7 @@ pub mod error {
 pub mod experiment {
     pub use crate::experiment::{
         DryRun, Experiment, HeadsReport, Replayed, RunReport, Stages, TaskForecast, TaskReport,
-        open_to_read, replay,
+        caches_to_read, open_to_read, replay,
     };
     pub mod methods {
         pub use crate::experiment::methods::{

@@ -12,8 +12,8 @@ use clap::Args;
 use frostbert::{
     cache::{progress::Progress, wording::counted},
     internals::{
-        distributed::pull::{PullReport, pull, pull_scratch},
-        experiment::{Experiment, open_to_read},
+        distributed::pull::{PullReport, pull, pull_scratch, pull_to_read},
+        experiment::{Experiment, caches_to_read, open_to_read},
     },
 };
 
@@ -52,8 +52,8 @@ pub(super) fn run(arguments: &CachePullArguments, context: &Context) -> Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-/// Opens a pipeline whose cache is only read. If `cache.dir` is an address, the caches there are fetched to a folder of
-/// this machine, which takes its place.
+/// Opens a pipeline whose cache is only read. If `cache.dir` is an address, the cache is fetched from there to a folder
+/// of this machine, which takes its place; or the caches, where a sweep compares models.
 pub(super) fn open_and_fetch(
     pipeline: &Path,
     overrides: &OverrideArguments,
@@ -75,7 +75,11 @@ pub(super) fn open_and_fetch(
         note(format!("nothing is fetched from {address}: this is what {here} has"));
         return Ok(experiment);
     }
-    let report = pull(&shared, &folder, max_size, &context.progress)?;
+    let wanted = caches_to_read(&experiment)?;
+    if wanted.is_empty() {
+        return Ok(experiment);
+    }
+    let report = pull_to_read(&shared, &wanted, &folder, max_size, &context.progress)?;
     for path in &report.removed {
         note(format!("removed {} to make room", path.display()));
     }

@@ -11,7 +11,7 @@ use std::{
 use frostbert_cache::{
     about::{ABOUT_FILE, About, note_use},
     durable::sync_folder,
-    fingerprint::hash_file,
+    fingerprint::{FingerprintInputs, hash_file},
     manifest::{FileEntry, Manifest, ShardEntry, caches_in},
     progress::Progress,
     prune::{PruneLimits, Pruned, prune},
@@ -26,13 +26,14 @@ use crate::{
         shared_folder::SharedFolder,
     },
     error::{Error, Result},
+    extraction::extract::explain_miss_among,
 };
 
 /// The outcome of a pull.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct PullReport {
-    /// The caches of the shared folder, as they are on this machine now.
+    /// The caches of the shared folder that were asked for, as they are on this machine now.
     pub caches: Vec<PulledCache>,
     /// The caches that were removed to make room.
     #[serde(serialize_with = "paths_shown")]
@@ -83,16 +84,82 @@ pub fn pull(
 ) -> Result<PullReport> {
     let manifests = shared.manifests()?;
     if manifests.is_empty() {
-        let lacks = "a cache: nothing is committed here".into();
-        let hint = "run `frostbert commit` with this folder first".into();
-        let cache = shared.root().to_path_buf();
-        return Err(frostbert_cache::Error::Miss { cache, lacks, hint }.into());
+        return Err(nothing_committed(shared));
     }
+    pull_these(shared, &manifests, true, (folder, max_bytes), progress)
+}
+
+/// The same for the caches that a pipeline reads alone: of each list, those that are there. If there are several, their
+/// rows decide which of them is read. No other manifest is read.
+///
+/// # Errors
+/// Returns the errors of [`pull`], also if there is no cache of a list.
+pub fn pull_to_read(
+    shared: &SharedFolder,
+    wanted: &[Vec<FingerprintInputs>],
+    folder: &Path,
+    max_bytes: Option<u64>,
+    progress: &dyn Progress,
+) -> Result<PullReport> {
+    let mut manifests: Vec<Manifest> = Vec::new();
+    for tried in wanted {
+        let mut found = Vec::new();
+        for inputs in tried {
+            let fingerprint = inputs.fingerprint();
+            if let Some(manifest) = shared.manifest(&fingerprint)? {
+                manifest.require(&shared.path(&fingerprint), inputs)?;
+                found.push(manifest);
+            }
+        }
+        if let Some(inputs) = tried.last().filter(|_| found.is_empty()) {
+            return Err(not_committed(shared, inputs));
+        }
+        manifests.extend(found);
+    }
+    pull_these(shared, &manifests, false, (folder, max_bytes), progress)
+}
+
+fn nothing_committed(shared: &SharedFolder) -> Error {
+    let lacks = "a cache: nothing is committed here".into();
+    let hint = "run `frostbert commit` with this folder first".into();
+    let cache = shared.root().to_path_buf();
+    frostbert_cache::Error::Miss { cache, lacks, hint }.into()
+}
+
+/// Builds the error for a cache that a pipeline reads and that is not in the shared folder.
+fn not_committed(shared: &SharedFolder, inputs: &FingerprintInputs) -> Error {
+    // The others are for a hint only, so it does not matter if one of them is damaged.
+    let others = shared.manifests().unwrap_or_default();
+    let Some(explanation) = explain_miss_among(&others, inputs) else {
+        return nothing_committed(shared);
+    };
+    frostbert_cache::Error::Miss {
+        cache: shared.path(&inputs.fingerprint()),
+        lacks: "everything: nothing was committed with these settings".into(),
+        hint: format!(
+            "run `frostbert plan` with this pipeline first, then its workers and `frostbert commit` ({explanation})"
+        ),
+    }
+    .into()
+}
+
+/// Fetches the caches of these manifests, which are all of the shared folder or some.
+fn pull_these(
+    shared: &SharedFolder,
+    manifests: &[Manifest],
+    are_all: bool,
+    (folder, max_bytes): (&Path, Option<u64>),
+    progress: &dyn Progress,
+) -> Result<PullReport> {
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     let _lock = lock(folder, progress)?;
-    remove_leftovers(folder, &manifests)?;
+    let _ = fs::remove_dir_all(pull_scratch(folder));
+    // Another pipeline's pull may go on with what it left, unless there is a limit: it counts for nothing there.
+    if are_all || max_bytes.is_some() {
+        remove_leftovers(folder, manifests)?;
+    }
     let removed = match max_bytes {
-        Some(max_bytes) => make_room(folder, &manifests, max_bytes)?,
+        Some(max_bytes) => make_room(folder, manifests, max_bytes)?,
         None => Vec::new(),
     };
     let scratch = pull_scratch(folder);
@@ -110,7 +177,6 @@ fn unfinished(folder: &Path, fingerprint: &str) -> PathBuf {
 
 /// Removes what pulls left that were killed, unless it belongs to one of these caches.
 fn remove_leftovers(folder: &Path, wanted: &[Manifest]) -> Result<()> {
-    let _ = fs::remove_dir_all(pull_scratch(folder));
     for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
         let path = entry.map_err(Error::io("list", folder))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -455,21 +455,29 @@ fn settle_unfinished(
 
 /// Explains why there is no cache of these inputs although there are others, by the differences from the nearest one.
 pub(crate) fn explain_miss(cache_dir: &Path, inputs: &FingerprintInputs) -> Result<Option<String>> {
-    let fingerprint = inputs.fingerprint();
     // This is for a note only, so a cache whose manifest is damaged is skipped.
     let caches: Vec<Manifest> =
         caches_in(cache_dir)?.into_iter().filter_map(|(_, manifest)| manifest.ok()).collect();
+    Ok(explain_miss_among(&caches, inputs))
+}
+
+/// The same where the other caches are known.
+pub(crate) fn explain_miss_among(
+    caches: &[Manifest],
+    inputs: &FingerprintInputs,
+) -> Option<String> {
+    let fingerprint = inputs.fingerprint();
     if caches.iter().any(|manifest| manifest.fingerprint == fingerprint) {
-        return Ok(None);
+        return None;
     }
     let nearest = caches
         .iter()
         .map(|manifest| (manifest.inputs.differences(inputs), &manifest.fingerprint))
         .min_by_key(|(differences, _)| differences.len());
-    Ok(nearest.map(|(differences, other)| {
+    nearest.map(|(differences, other)| {
         format!(
             "{fingerprint} is a new cache: the nearest, {other}, differs in {}",
             differences.join(", ")
         )
-    }))
+    })
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use frostbert_cache::{
-    fingerprint::{Digest, Key},
+    fingerprint::{Digest, FingerprintInputs, Key},
     progress::Progress,
     reader::CacheReader,
     states::StateId,
@@ -162,28 +162,33 @@ pub(crate) fn note_cache(cache: &CacheReader, progress: &dyn Progress) {
     progress.note(&format!("states from {}, computed on {provider}", cache.folder().display()));
 }
 
-/// Opens the cache that holds the states of these documents, computed on the device that the pipeline names; with
-/// `auto`, on CUDA if that cache has every row, otherwise on the CPU.
+/// Returns what determines the caches that may hold the states of a pipeline's rows, in the order in which they are
+/// tried: on the device that it names, or with `auto` on CUDA and then on the CPU.
+pub(crate) fn caches_tried(pipeline: &Pipeline, checkpoint: &Checkpoint) -> Vec<FingerprintInputs> {
+    let providers: &[&str] = match &pipeline.extraction.device {
+        Device::Auto => &["cuda", "cpu"],
+        Device::Cuda(_) | Device::AllCuda => &["cuda"],
+        Device::Cpu => &["cpu"],
+    };
+    providers.iter().map(|provider| inputs_for(pipeline, checkpoint, provider)).collect()
+}
+
+/// Opens the first of the caches to try that has every row.
 fn cache_with(
     pipeline: &Pipeline,
     checkpoint: &Checkpoint,
     states: &[StateId],
     keys: &[Key],
 ) -> Result<CacheReader> {
-    let providers: &[&str] = match &pipeline.extraction.device {
-        Device::Auto => &["cuda", "cpu"],
-        Device::Cuda(_) | Device::AllCuda => &["cuda"],
-        Device::Cpu => &["cpu"],
-    };
     let cache_dir = &pipeline.extraction.cache_dir;
+    let tried = caches_tried(pipeline, checkpoint);
     let mut incomplete = None;
-    for provider in providers {
-        let inputs = inputs_for(pipeline, checkpoint, provider);
+    for inputs in &tried {
         let folder = cache_dir.join(inputs.fingerprint());
         let Some(cache) = CacheReader::open(&folder)? else {
             continue;
         };
-        cache.manifest().require(&folder, &inputs)?;
+        cache.manifest().require(&folder, inputs)?;
         let has = |key: &Key| states.iter().all(|state| cache.locate(key, *state).is_some());
         if keys.iter().all(has) {
             return Ok(cache);
@@ -194,11 +199,11 @@ fn cache_with(
         // Reading from it reports which rows are missing.
         return Ok(cache);
     }
-    let inputs = inputs_for(pipeline, checkpoint, providers[providers.len() - 1]);
+    let inputs = &tried[tried.len() - 1];
     let mut hint =
         "run `frostbert extract` with this pipeline first, or `frostbert run`, which does both"
             .to_string();
-    if let Some(explanation) = explain_miss(cache_dir, &inputs)? {
+    if let Some(explanation) = explain_miss(cache_dir, inputs)? {
         hint.push_str(&format!(" ({explanation})"));
     }
     Err(frostbert_cache::Error::Miss {

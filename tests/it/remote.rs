@@ -291,6 +291,49 @@ fn training_and_sweeps_fetch_the_cache_that_they_read() {
 }
 
 #[test]
+fn of_several_caches_only_the_one_that_the_pipeline_reads_is_fetched() {
+    let (workshop, store) = (Workshop::rich(N_TEXTS), Store::new(Conditions::Kept));
+    let [other, own] = [16, 20].map(|length| {
+        let length = format!("cache.max_length={length}");
+        let part = ["extract", "pipeline.toml", "--out", SHARED, "--part", "1/1", "--set", &length];
+        json(&workshop, &store, &part);
+        let committed = json(&workshop, &store, &["commit", SHARED]);
+        // There is no room for another plan before.
+        json(&workshop, &store, &["vacuum", SHARED, "--older-than", "0s"]);
+        committed["fingerprint"].as_str().unwrap().to_string()
+    });
+    let train = |length: usize| {
+        let settings = [format!("cache.dir={SHARED}"), format!("cache.max_length={length}")];
+        let mut command = workshop.command(&[
+            "train",
+            "pipeline.toml",
+            "--set",
+            &settings[0],
+            "--set",
+            &settings[1],
+        ]);
+        command.envs(variables(&store)).env("FROSTBERT_PULL_DIR", "near");
+        finish(command)
+    };
+    let ran = train(12);
+    assert_eq!(ran.code, Some(4), "{}", ran.stderr);
+    for told in
+        [SHARED, "nothing was committed with these settings", "differs in max_length", "-> 12"]
+    {
+        assert!(ran.stderr.contains(told), "no `{told}` in {}", ran.stderr);
+    }
+    // Not even its manifest is read.
+    store.put(&format!("{PREFIX}{other}/manifest.json"), b"damaged");
+    let ran = train(20);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let fetched: Vec<String> = fs::read_dir(workshop.path("near"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(fetched, [own]);
+}
+
+#[test]
 fn what_a_store_cannot_be_asked_for_is_said_before_anything_is_read() {
     let (workshop, store) = (Workshop::rich(N_TEXTS), Store::new(Conditions::Kept));
     let with = |name: &str, value: Option<&str>, arguments: &[&str]| {
