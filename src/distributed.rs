@@ -12,6 +12,7 @@ mod files;
 pub(crate) mod plan;
 pub(crate) mod pull;
 pub(crate) mod receipt;
+pub(crate) mod scratch;
 pub(crate) mod shared_folder;
 pub(crate) mod vacuum;
 pub(crate) mod work;

@@ -47,6 +47,9 @@ pub mod distributed {
             PullReport, PulledCache, pull, pull_scratch, pull_to_read,
         };
     }
+    pub mod scratch {
+        pub use crate::distributed::scratch::WorkerScratch;
+    }
     pub mod shared_folder {
         pub use crate::distributed::shared_folder::{SharedFolder, StoreAccess};
     }

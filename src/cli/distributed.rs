@@ -17,6 +17,7 @@ use frostbert::{
         distributed::{
             commit::{CommitReport, commit},
             plan::{PlanReport, has_plan, plan},
+            scratch::WorkerScratch,
             shared_folder::{SharedFolder, StoreAccess},
             vacuum::vacuum,
             work::{PlanWorker, TaskStatus, WorkedTask, WorkerOptions},
@@ -97,8 +98,10 @@ impl ScratchArgument {
         Ok(())
     }
 
-    fn folder(&self) -> PathBuf {
-        self.scratch.clone().unwrap_or_else(env::temp_dir)
+    /// Makes a folder for this worker in it.
+    fn begin(&self, context: &Context) -> Result<WorkerScratch> {
+        let parent = self.scratch.clone().unwrap_or_else(env::temp_dir);
+        Ok(WorkerScratch::begin(&parent, &context.progress)?)
     }
 }
 
@@ -167,8 +170,8 @@ fn describe_plan(report: &PlanReport) -> String {
 
 /// Does the tasks that are named, or else those that come on standard input, and prints a line of JSON for each.
 fn run_work(arguments: &WorkArguments, context: &Context) -> Result<ExitCode> {
-    let scratch = arguments.scratch.folder();
-    let shared = open(&arguments.out, scratch.clone())?;
+    let scratch = arguments.scratch.begin(context)?;
+    let shared = open(&arguments.out, scratch.path().to_path_buf())?;
     let options = WorkerOptions { model: arguments.model.clone(), scratch };
     let worker = PlanWorker::open(shared, None, options)?;
     let mut started = worker.start(&context.machine, &context.progress)?;
@@ -220,8 +223,8 @@ pub(super) fn extract_part(
 ) -> Result<ExitCode> {
     let JobPart { number, of } =
         JobPart::find(part, |name| env::var(name).ok()).map_err(wrong_usage)?;
-    let scratch = scratch.folder();
-    let shared = open(out, scratch.clone())?;
+    let scratch = scratch.begin(context)?;
+    let shared = open(out, scratch.path().to_path_buf())?;
     if !has_plan(&shared)? {
         plan(pipeline, &shared, 1, &context.machine, &context.progress)?;
     }

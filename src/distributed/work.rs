@@ -22,6 +22,7 @@ use crate::{
         files::{OBJECTS, PLAN_FILE, damage},
         plan::DistributedPlan,
         receipt::TaskReceipt,
+        scratch::WorkerScratch,
         shared_folder::SharedFolder,
     },
     encoder::{checkpoint::Checkpoint, tokenizer::TextTokenizer},
@@ -36,12 +37,12 @@ use crate::{
 };
 
 /// What a worker has on its machine.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct WorkerOptions {
     /// The folder of the model; where the plan found it if absent.
     pub model: Option<PathBuf>,
     /// The folder in which shards are put together before they go to the shared folder.
-    pub scratch: PathBuf,
+    pub scratch: WorkerScratch,
 }
 
 /// A plan that is open on one machine, with the model.
@@ -50,7 +51,7 @@ pub struct PlanWorker {
     plan: DistributedPlan,
     pipeline: Pipeline,
     checkpoint: Checkpoint,
-    scratch: PathBuf,
+    scratch: WorkerScratch,
 }
 
 /// What came of a task.
@@ -215,6 +216,7 @@ impl StartedWorker<'_> {
     fn compute(&mut self, task: usize) -> Result<TaskReceipt> {
         let worker = self.worker;
         let PlanWorker { shared, plan, pipeline, checkpoint, scratch } = worker;
+        let scratch = scratch.path();
         let planned = &plan.tasks[task];
         let name = plan.texts_of(task);
         let texts = shared.path(&name);
@@ -227,7 +229,7 @@ impl StartedWorker<'_> {
         }
         let spool = Spool::open(fetched.path())?;
         let aside = tempfile::Builder::new()
-            .prefix("frostbert-")
+            .prefix("task-")
             .tempdir_in(scratch)
             .map_err(Error::io("create a folder in", scratch))?;
         let shape = shape_of(pipeline, checkpoint);

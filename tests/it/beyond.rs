@@ -200,6 +200,13 @@ fn the_cache_is_read_checked_and_extended_like_any_other() {
     );
 }
 
+/// The number of folders that workers have, or left, among the files of a workshop.
+fn n_folders_of_workers(workshop: &Workshop) -> usize {
+    let entries = fs::read_dir(workshop.path("")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("frostbert-worker-")).count()
+}
+
 #[test]
 fn a_worker_that_is_killed_loses_nothing_that_has_a_receipt() {
     for n_before in [0, 1, 4] {
@@ -218,6 +225,9 @@ fn a_worker_that_is_killed_loses_nothing_that_has_a_receipt() {
         let kept: BTreeMap<PathBuf, Vec<u8>> =
             kept.map(|path| (path.clone(), fs::read(path).unwrap())).collect();
         assert!(kept.len() >= n_before);
+        if (1..n_tasks).contains(&kept.len()) {
+            assert_eq!(n_folders_of_workers(&workshop), 1, "it was killed at work");
+        }
         let missing = workshop.run(&["commit", "shared"]);
         if kept.len() < n_tasks {
             assert_eq!(missing.code, Some(4), "{}", missing.stderr);
@@ -226,6 +236,7 @@ fn a_worker_that_is_killed_loses_nothing_that_has_a_receipt() {
         let arguments = work_on_all(n_tasks);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let ran = workshop.succeed(&arguments);
+        assert_eq!(n_folders_of_workers(&workshop), 0);
         let skipped = statuses(&ran.stdout).into_values().filter(|status| status == "skipped");
         assert_eq!(skipped.count(), kept.len());
         for (path, bytes) in kept {
