@@ -134,15 +134,17 @@ pub(crate) fn write_aside<T>(
 ) -> Result<(NamedTempFile, T)> {
     let mut tries_left = 3;
     let made = loop {
-        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         // Other users of the machines may read it, as far as the umask allows.
-        let made = Builder::new()
-            .prefix(ASIDE)
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder);
-        match made {
-            // `vacuum` removes a folder in which nothing is left.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && tries_left > 0 => {
+        let mut file = Builder::new();
+        file.prefix(ASIDE).permissions(Permissions::from_mode(0o666));
+        match fs::create_dir_all(folder).and_then(|()| file.tempfile_in(folder)) {
+            // `vacuum` removes a folder in which nothing is left. While the folder is created, it is first there and then
+            // gone, which is the second error.
+            Err(error)
+                if tries_left > 0
+                    && [io::ErrorKind::NotFound, io::ErrorKind::AlreadyExists]
+                        .contains(&error.kind()) =>
+            {
                 tries_left -= 1;
             }
             made => break made.map_err(Error::io("create a file in", folder))?,
